@@ -1,0 +1,2 @@
+//! Builds the engine's C++ shim.
+fn main() {}

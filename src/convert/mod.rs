@@ -1,0 +1,1 @@
+//! From a job to checked output files in a directory.

@@ -1,0 +1,160 @@
+//! Why a delivery stops before its end, and what follows from it.
+//!
+//! There are three ways, and they never mix: the job itself is wrong ([`Failure`]: reported once, then acknowledged),
+//! the source has been overtaken (superseded: the same), or the request is refused ([`Refusal`]: Pub/Sub retries).
+
+use std::fmt;
+use std::time::Duration;
+
+/// How one step of the pipeline ends when it cannot hand on to the next.
+#[derive(Debug)]
+pub enum Stop {
+    /// A retry cannot fix it: it is published as the job's result and acknowledged.
+    Failed(Failure),
+    /// A newer generation is out, or the named one is gone. The sentence says which.
+    Superseded(String),
+    /// A retry may fix it, or the request itself is not acceptable: never acknowledged, never reported as failed.
+    Refused(Refusal),
+}
+
+/// A step's result.
+pub type Step<T> = Result<T, Stop>;
+
+/// What is wrong with a job, in the words of the result message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// The stable code.
+    pub code: FailureCode,
+    /// One sentence for a person. Holds no secret and no text of the document.
+    pub message: String,
+    /// Facts for a program: names, limits, positions.
+    pub detail: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Failure {
+    /// A failure without details.
+    pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), detail: serde_json::Map::new() }
+    }
+
+    /// Adds one fact for a program.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: impl Into<serde_json::Value>) -> Self {
+        self.detail.insert(key.to_owned(), value.into());
+        self
+    }
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+/// The stable failure codes of the result message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureCode {
+    /// The message cannot be decoded: base64, JSON, fields.
+    MessageInvalid,
+    /// An option's name or value is not allowed.
+    OptionInvalid,
+    /// The bucket is not among those that jobs may read.
+    SourceForbidden,
+    /// The object was named without a generation and is not there.
+    SourceNotFound,
+    /// The object has no bytes.
+    SourceEmpty,
+    /// The object is over the limit.
+    SourceTooLarge,
+    /// No import filter reads what the object really is.
+    SourceUnsupported,
+    /// The document needs a password and the job brings none.
+    DocumentEncrypted,
+    /// The password does not open the document.
+    DocumentWrongPassword,
+    /// The document is cut short or damaged.
+    DocumentCorrupt,
+    /// Over a limit: time, memory, pages or output size.
+    DocumentTooComplex,
+    /// The engine died of it, twice, in fresh processes.
+    DocumentEngineCrashed,
+    /// The output name belongs to another source.
+    OutputConflict,
+    /// The last delivery attempt could not be completed either.
+    AttemptsExhausted,
+}
+
+impl FailureCode {
+    /// The code as the result message has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MessageInvalid => "message.invalid",
+            Self::OptionInvalid => "option.invalid",
+            Self::SourceForbidden => "source.forbidden",
+            Self::SourceNotFound => "source.not_found",
+            Self::SourceEmpty => "source.empty",
+            Self::SourceTooLarge => "source.too_large",
+            Self::SourceUnsupported => "source.unsupported",
+            Self::DocumentEncrypted => "document.encrypted",
+            Self::DocumentWrongPassword => "document.wrong_password",
+            Self::DocumentCorrupt => "document.corrupt",
+            Self::DocumentTooComplex => "document.too_complex",
+            Self::DocumentEngineCrashed => "document.engine_crashed",
+            Self::OutputConflict => "output.conflict",
+            Self::AttemptsExhausted => "attempts.exhausted",
+        }
+    }
+}
+
+impl fmt::Display for FailureCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a request is answered with something that does not acknowledge it.
+#[derive(Debug)]
+pub struct Refusal {
+    /// What kind of refusal; the one place that turns it into a status is `serve::answer`.
+    pub kind: RefusalKind,
+    /// One sentence: what happened, to what, and what to do. For the log, and for the caller where that tells nothing.
+    pub message: String,
+    /// What Google or the engine asked us to wait.
+    pub retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    /// A refusal of this kind.
+    pub fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), retry_after: None }
+    }
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// The kinds of refusal, in the order of the contract's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// 400: no event at all.
+    NotAnEvent,
+    /// 401: no token, or one that proves nothing. The caller is never told why.
+    Unauthenticated,
+    /// 403: a good token of the wrong caller or audience.
+    WrongCaller,
+    /// 429: every conversion slot is taken.
+    Busy,
+    /// 503: a Google API, the key set or the engine is not available now, or the worker is shutting down.
+    Unavailable,
+    /// 500: a bug.
+    Bug,
+}

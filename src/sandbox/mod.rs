@@ -1,0 +1,1 @@
+//! How to run what we do not trust. Knows no office and no Google.
