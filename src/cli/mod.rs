@@ -25,7 +25,7 @@ enum Command {
     /// Run the worker: Pub/Sub push in, results out. Configured by the environment.
     Serve(serve::Arguments),
     /// Do the main job once on this machine: a small Google Cloud, the worker, and each FILE through both.
-    #[cfg(feature = "local-cloud")]
+        #[cfg(feature = "local-cloud")]
     Demo(demo::Arguments),
     /// Convert files with the engine and its sandbox alone, without any cloud.
     Convert(convert::Arguments),
@@ -61,7 +61,7 @@ pub fn run() -> ExitCode {
     };
     let result = match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
-        #[cfg(feature = "local-cloud")]
+                #[cfg(feature = "local-cloud")]
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
     };

@@ -41,6 +41,11 @@ pub(super) fn place(from: &Path, to: &Path) -> std::io::Result<()> {
     let mut temporary = tempfile::Builder::new().prefix(".platen-").tempfile_in(directory)?;
     let mut source = std::fs::File::open(from)?;
     std::io::copy(&mut source, &mut temporary)?;
+    publish(temporary, to)
+}
+
+/// Gives a temporary file, in the directory of `to`, its name.
+pub(super) fn publish(temporary: tempfile::NamedTempFile, to: &Path) -> std::io::Result<()> {
     // A temporary file is made for its owner alone; an output is an ordinary file.
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     std::fs::set_permissions(temporary.path(), mode)?;

@@ -49,7 +49,7 @@ pub async fn run(engine: &Engine, limits: &Limits, name: &str, document: Documen
     let conversion = Conversion {
         directory: &document.directory,
         document: document.file_name.clone(),
-        import: Import { filter: kind.import_filter, options: kind.import_options },
+        import: Import { filter: kind.filter, options: kind.options },
         exports,
         limits: engine::Limits {
             wall: limits.time,

@@ -23,7 +23,7 @@ use crate::error::{Refusal, RefusalKind};
 use crate::pipeline::{self, Context};
 
 pub use connection::serve;
-pub use start::{StartError, start};
+pub use start::{StartError, start, start_engine};
 
 /// The largest body: Pub/Sub's 10 MB message as base64 is about 13.4 MiB.
 const BODY_LIMIT: usize = 16 << 20;
