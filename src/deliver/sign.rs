@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chrono::{DateTime, SubsecRound as _, Utc};
+use chrono::{DateTime, Datelike as _, SubsecRound as _, TimeDelta, Utc};
 use sha2::{Digest as _, Sha256};
 
 use crate::google::iam::Iam;
@@ -112,6 +112,8 @@ pub struct Unsigned {
     pub canonical_request: String,
     /// What is signed: algorithm, time, scope, and the hash of the canonical request.
     pub string_to_sign: String,
+    /// When the URL ends.
+    pub expires_at: DateTime<Utc>,
     url: String,
 }
 
@@ -193,6 +195,11 @@ impl Signer {
 /// `Refused` for a header or query parameter that the signature itself sets, for a header that cannot be one, and for
 /// two of one name.
 pub fn prepare(request: &Request<'_>, email: &str) -> Result<Unsigned, SignError> {
+    let start = request.at.trunc_subsecs(0);
+    let ttl = i64::try_from(request.ttl.as_secs()).ok().and_then(TimeDelta::try_seconds);
+    let Some(expires_at) = ttl.and_then(|ttl| start.checked_add_signed(ttl)).filter(|end| start.year() >= 1970 && end.year() <= 9999) else {
+        return Err(SignError::Refused("the time that the URL is good for is not between 1970 and 9999".into()));
+    };
     let (host, path) = place(request);
     let headers = headers(request, &host)?;
     let signed_headers = headers.keys().map(String::as_str).collect::<Vec<_>>().join(";");
@@ -227,6 +234,7 @@ pub fn prepare(request: &Request<'_>, email: &str) -> Result<Unsigned, SignError
     Ok(Unsigned {
         canonical_request,
         string_to_sign,
+        expires_at,
         url,
     })
 }

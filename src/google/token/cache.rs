@@ -72,7 +72,7 @@ impl Cache {
                 self.keep(issued);
             }
             Err(error) => {
-                tracing::warn!(%error, "the access token could not be renewed yet; the old one is still good")
+                tracing::warn!(%error, "the access token could not be renewed yet; the old one is still good");
             }
         }
     }
