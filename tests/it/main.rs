@@ -1,1 +1,3 @@
 //! One binary of tests through the front door.
+
+mod sandbox;
