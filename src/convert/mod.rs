@@ -1,1 +1,3 @@
 //! From a job to checked output files in a directory.
+
+pub mod inspect;
