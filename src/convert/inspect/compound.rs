@@ -1,0 +1,166 @@
+//! Compound files: the binary formats of Word, Excel and PowerPoint, and the wrapper of encrypted OOXML.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+
+use cfb::{CompoundFile, Stream};
+
+use super::{DocumentKind, Format, Subject, fill};
+use crate::error::{Step, Stop};
+
+type Compound = CompoundFile<BufReader<File>>;
+
+pub(super) fn inspect(subject: &Subject<'_>, file: File, size: u64) -> Step<DocumentKind> {
+    // Refuses tables that lead out of the file, as those of a file cut short do.
+    let mut compound = Compound::open(BufReader::new(file)).map_err(|error| broken(subject, &error))?;
+    let streams: Vec<String> = compound
+        .read_root_storage()
+        .filter(cfb::Entry::is_stream)
+        .map(|entry| entry.name().to_owned())
+        .collect();
+    let has = |name: &str| streams.iter().any(|stream| stream == name);
+
+    if has("EncryptedPackage") {
+        return Err(subject.encrypted());
+    }
+    let kind = if has("WordDocument") {
+        word(subject, &mut compound)
+    } else if has("Workbook") {
+        excel(subject, &mut compound, "Workbook")
+    } else if has("Book") {
+        excel(subject, &mut compound, "Book")
+    } else if has("PowerPoint Document") {
+        power_point(subject, &mut compound, has("Current User"))
+    } else {
+        Err(subject.unsupported("is a compound file, but no Word, Excel or PowerPoint document"))
+    }?;
+    check_streams(subject, &mut compound, size)?;
+    Ok(kind)
+}
+
+fn broken(subject: &Subject<'_>, error: &io::Error) -> Stop {
+    subject.broken(
+        error,
+        "is cut short or damaged: the tables of its compound file do not fit together",
+    )
+}
+
+fn open(subject: &Subject<'_>, compound: &mut Compound, name: &str) -> Step<Stream<BufReader<File>>> {
+    compound.open_stream(name).map_err(|error| broken(subject, &error))
+}
+
+/// Reads every stream to its end: a chain of sectors may be broken without the tables showing it.
+fn check_streams(subject: &Subject<'_>, compound: &mut Compound, size: u64) -> Step<()> {
+    let paths: Vec<_> = compound
+        .walk()
+        .filter(cfb::Entry::is_stream)
+        .map(|entry| entry.path().to_owned())
+        .collect();
+    let mut total = 0;
+    for path in paths {
+        let mut stream = compound.open_stream(&path).map_err(|error| broken(subject, &error))?;
+        let length = stream.len();
+        // Streams share no sectors, so together they are no longer than the file.
+        total += length;
+        if total > size {
+            return Err(subject.corrupt("is damaged: its streams claim more bytes than the file has"));
+        }
+        let read = io::copy(&mut stream, &mut io::sink()).map_err(|error| broken(subject, &error))?;
+        if read != length {
+            return Err(subject.corrupt("is cut short: one of its streams ends too early"));
+        }
+    }
+    Ok(())
+}
+
+/// The file information block ([MS-DOC] 2.5.2): what version, whether encrypted or obfuscated.
+fn word(subject: &Subject<'_>, compound: &mut Compound) -> Step<DocumentKind> {
+    const FIRST_OF_WORD_97: u16 = 0x00c1;
+    const ENCRYPTED: u16 = 0x0100;
+    let mut block = [0; 12];
+    let mut stream = open(subject, compound, "WordDocument")?;
+    if fill(&mut stream, &mut block).map_err(|error| broken(subject, &error))? < block.len() {
+        return Err(subject.corrupt("is cut short: its Word document has no header"));
+    }
+    let word = |at: usize| u16::from_le_bytes([block[at], block[at + 1]]);
+    let (identifier, version, flags) = (word(0), word(2), word(10));
+    if !matches!(identifier, 0xa5ec | 0xa5dc | 0xa697..=0xa699) {
+        return Err(subject.corrupt("is damaged: its Word document has no valid header"));
+    }
+    if flags & ENCRYPTED != 0 {
+        return Err(subject.encrypted());
+    }
+    let template = subject.extension() == "dot";
+    let mut kind = DocumentKind::new(if template { Format::Dot } else { Format::Doc });
+    if version < FIRST_OF_WORD_97 {
+        // Word 6 and 95 differ in nothing that their filters treat differently.
+        kind.filter = if template { "MS Word 95 Vorlage" } else { "MS Word 95" };
+    }
+    Ok(kind)
+}
+
+/// The first records of the workbook ([MS-XLS] 2.4.21, 2.4.117): its version, and FILEPASS when it is encrypted.
+fn excel(subject: &Subject<'_>, compound: &mut Compound, name: &str) -> Step<DocumentKind> {
+    const BEGIN: u16 = 0x0809;
+    const END: u16 = 0x000a;
+    const FILE_PASS: u16 = 0x002f;
+    const BIFF_8: u16 = 0x0600;
+    let mut stream = BufReader::new(open(subject, compound, name)?);
+    let mut version = None;
+    loop {
+        let mut header = [0; 4];
+        if fill(&mut stream, &mut header).map_err(|error| broken(subject, &error))? < header.len() {
+            return Err(subject.corrupt("is cut short: its workbook has no end"));
+        }
+        let (record, length) = (
+            u16::from_le_bytes([header[0], header[1]]),
+            u16::from_le_bytes([header[2], header[3]]),
+        );
+        let mut data = Vec::new();
+        (&mut stream)
+            .take(length.into())
+            .read_to_end(&mut data)
+            .map_err(|error| broken(subject, &error))?;
+        if data.len() < usize::from(length) {
+            return Err(subject.corrupt("is cut short: its workbook ends inside a record"));
+        }
+        match (record, version) {
+            (BEGIN, None) => version = data.first_chunk::<2>().map(|version| u16::from_le_bytes(*version)),
+            (_, None) => return Err(subject.corrupt("is damaged: its workbook does not begin as one")),
+            (FILE_PASS, _) => return Err(subject.encrypted()),
+            (END, _) => break,
+            _ => {}
+        }
+    }
+    let template = subject.extension() == "xlt";
+    let mut kind = DocumentKind::new(if template { Format::Xlt } else { Format::Xls });
+    if version != Some(BIFF_8) {
+        kind.filter = if template {
+            "MS Excel 95 Vorlage/Template"
+        } else {
+            "MS Excel 95"
+        };
+    }
+    Ok(kind)
+}
+
+/// The current user's atom ([MS-PPT] 2.3.2) says whether the document stream is encrypted.
+fn power_point(subject: &Subject<'_>, compound: &mut Compound, user: bool) -> Step<DocumentKind> {
+    const ENCRYPTED: [u8; 4] = 0xf3d1_c4df_u32.to_le_bytes();
+    if !user {
+        return Err(subject.corrupt("is damaged: it lacks the stream 'Current User'"));
+    }
+    let mut atom = [0; 16];
+    let mut stream = open(subject, compound, "Current User")?;
+    if fill(&mut stream, &mut atom).map_err(|error| broken(subject, &error))? < atom.len() {
+        return Err(subject.corrupt("is cut short: its stream 'Current User' is not whole"));
+    }
+    if atom[12..] == ENCRYPTED {
+        return Err(subject.encrypted());
+    }
+    Ok(DocumentKind::new(match subject.extension().as_str() {
+        "pps" => Format::Pps,
+        "pot" => Format::Pot,
+        _ => Format::Ppt,
+    }))
+}
