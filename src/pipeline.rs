@@ -242,7 +242,7 @@ fn targets(context: &Context, job: &Job, source: &SourceObject) -> Step<Vec<Targ
 
 /// A slot, or the answer that all are taken: a queue here would only outlive the ack deadline.
 fn slot(context: &Context) -> Result<SemaphorePermit<'_>, Refusal> {
-    if !context.engine.is_warm() {
+    if !*context.engine.warm().borrow() {
         return Err(Refusal::new(RefusalKind::Unavailable, "the engine is not warm yet"));
     }
     context.slots.try_acquire().map_err(|_| Refusal::new(RefusalKind::Busy, "every conversion slot is taken"))

@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::accept::Ignored;
 use crate::config::Limits;
-use crate::engine::{self, JobDirectory};
+use crate::engine::JobDirectory;
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
 use crate::google::{self, Kind, storage::Storage};
 use crate::job::Source;
@@ -92,6 +92,18 @@ pub struct Document {
 }
 
 impl Document {
+    /// A document to be written into this directory, under a name that says nothing yet.
+    pub fn new(directory: JobDirectory) -> Self {
+        Self { directory, file_name: "source".to_owned() }
+    }
+
+    /// Gives the file another name.
+    pub(super) async fn rename(&mut self, file_name: String) -> Result<(), Refusal> {
+        tokio::fs::rename(self.path(), self.directory.path().join(&file_name)).await.map_err(|error| disk(&error))?;
+        self.file_name = file_name;
+        Ok(())
+    }
+
     /// Where it is.
     pub fn path(&self) -> PathBuf {
         self.directory.path().join(&self.file_name)
@@ -108,8 +120,7 @@ pub async fn fetch(
     directory: JobDirectory,
     limits: &Limits,
 ) -> Step<Document> {
-    let document =
-        Document { directory, file_name: engine::sanitised_file_name(&object.source.name) };
+    let document = Document::new(directory);
     let failed = |error: google::Error| match error.kind {
         Kind::NotFound => Stop::Superseded(format!(
             "{} is gone: the object was replaced or deleted while it was being read.",

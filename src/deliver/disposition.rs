@@ -1,28 +1,10 @@
 //! `Content-Disposition` for a name that somebody else chose (RFC 6266, RFC 8187).
 
 use crate::google::encode;
+use crate::job::Disposition;
 
 /// Longer names are cut: file systems take 255 bytes, and the encoded form is three to five times as long in a URL.
 const LONGEST: usize = 200;
-
-/// What a browser does with the document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disposition {
-    /// Saves it.
-    Attachment,
-    /// Shows it.
-    Inline,
-}
-
-impl Disposition {
-    /// The word in the header.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Attachment => "attachment",
-            Self::Inline => "inline",
-        }
-    }
-}
 
 /// The header's value: the last part of `name` as an ASCII file name, and as `filename*` when that is not all of it.
 /// What could end the header, or make a name look like another one (controls, direction marks), is left out.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use chrono::Utc;
 
-use super::sign::{Endpoint, Request, SignError, SignedUrl, Signer, Style, content_disposition};
+use super::disposition::content_disposition;
+use super::sign::{Endpoint, Request, SignError, SignedUrl, Signer, Style};
 use super::store::Stored;
 use crate::error::{Failure, FailureCode, Step};
 use crate::google::retry::Budget;
@@ -68,7 +69,7 @@ impl Links {
         let query = [
             ("generation".to_owned(), output.generation.to_string()),
             ("response-content-type".to_owned(), target.format.content_type().to_owned()),
-            ("response-content-disposition".to_owned(), content_disposition(disposition.as_str(), target.file_name())),
+            ("response-content-disposition".to_owned(), content_disposition(disposition, target.file_name())),
         ];
         let request = Request {
             method: "GET",

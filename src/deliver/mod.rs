@@ -1,5 +1,6 @@
 //! From output files to a signed link on a topic.
 
+pub mod disposition;
 mod links;
 mod publish;
 mod result;

@@ -164,6 +164,15 @@ impl Signer {
         }
     }
 
+    /// The same, with calls to Google counted against this budget.
+    #[must_use]
+    pub fn within(&self, budget: &crate::google::retry::Budget) -> Self {
+        match self {
+            Self::Key(key) => Self::Key(key.clone()),
+            Self::Blob { iam, email } => Self::Blob { iam: iam.within(budget), email: email.clone() },
+        }
+    }
+
     /// Signs the request.
     ///
     /// # Errors

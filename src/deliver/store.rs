@@ -168,7 +168,7 @@ pub async fn store(
     if let Some(pages) = file.pages {
         metadata.insert(PAGES_METADATA.to_owned(), pages.to_string());
     }
-    let disposition = super::sign::content_disposition(target.disposition.as_str(), target.file_name());
+    let disposition = super::disposition::content_disposition(target.disposition, target.file_name());
     for _ in 0..ROUNDS {
         let upload = Upload {
             bucket: &target.bucket,

@@ -102,7 +102,7 @@ async fn live() -> Response {
 
 async fn ready(State(service): State<Arc<Service>>) -> Response {
     let draining = service.draining.load(Ordering::Relaxed);
-    let engine = service.context.engine.is_warm();
+    let engine = *service.context.engine.warm().borrow();
     let keys = service.context.keys.loaded();
     let ready = engine && keys && !draining;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

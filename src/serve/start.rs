@@ -21,6 +21,9 @@ use crate::google::storage::Storage;
 use crate::google::token::Tokens;
 use crate::pipeline::{Context, Google};
 
+/// Where Debian's packages put LibreOffice.
+const LIBREOFFICE: &str = "/usr/lib/libreoffice/program";
+
 /// Why the worker does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -98,12 +101,12 @@ pub async fn start(config: Config) -> Result<Arc<Service>, StartError> {
 /// When LibreOffice or a layer of the sandbox is missing.
 pub async fn start_engine(config: &EngineConfig) -> Result<Engine, StartError> {
     Engine::start(engine::Settings {
-        program: PathBuf::from(engine::PROGRAM),
+        program: PathBuf::from(LIBREOFFICE),
         locale: config.locale.clone(),
         work_directory: std::env::temp_dir(),
         sandbox: config.sandbox,
-        slots: config.concurrency,
         fonts: None,
+        executable: None,
     })
     .await
     .map_err(|error| StartError::unavailable("the engine does not start", error))

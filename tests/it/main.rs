@@ -7,6 +7,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod inspect;
 mod keys;
 mod peer;
+mod sandbox;
 mod sign;
