@@ -1,5 +1,7 @@
 //! What all APIs share: base URL, access token, retries.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::http::Http;
 use super::retry::{self, Budget};
 use super::secret::Secret;
@@ -44,11 +46,14 @@ impl Api {
 
     /// Runs `attempt` with an access token under the retry policy. A 401 gets a fresh token once: it says that nothing
     /// was done, so this holds for every call.
-    pub(crate) async fn call<T>(&self, attempt: impl AsyncFn(Option<&Secret>) -> Result<T, Error>) -> Result<T, Error> {
-        let mut renewed = false;
-        retry::run(&self.budget(), async || {
+    pub(crate) async fn call<T, F>(&self, attempt: impl Fn(Option<Secret>) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let (renewed, attempt) = (&AtomicBool::new(false), &attempt);
+        retry::run(&self.budget(), || async move {
             let token = self.token().await?;
-            let outcome = attempt(token.as_ref()).await;
+            let outcome = attempt(token.clone()).await;
             let (
                 Err(Error {
                     kind: Kind::Unauthenticated,
@@ -57,14 +62,13 @@ impl Api {
                 Some(tokens),
                 Some(token),
                 false,
-            ) = (&outcome, &self.tokens, &token, renewed)
+            ) = (&outcome, &self.tokens, &token, renewed.load(Ordering::Relaxed))
             else {
                 return outcome;
             };
-            renewed = true;
+            renewed.store(true, Ordering::Relaxed);
             tokens.reject(token);
-            let token = self.token().await?;
-            attempt(token.as_ref()).await
+            attempt(self.token().await?).await
         })
         .await
     }

@@ -46,15 +46,15 @@ impl Iam {
     /// `Forbidden` when our account lacks `iam.serviceAccounts.signBlob` on `email`
     /// (roles/iam.serviceAccountTokenCreator), also when both are the same account.
     pub async fn sign_blob(&self, email: &str, payload: &[u8]) -> Result<(String, Vec<u8>), Error> {
-        let url = self.0.url(&format!(
+        let url = &self.0.url(&format!(
             "/v1/projects/-/serviceAccounts/{}:signBlob",
             encode::component(email)
         ));
-        let body = json!({"payload": STANDARD.encode(payload), "delegates": []});
+        let body = &json!({"payload": STANDARD.encode(payload), "delegates": []});
         let signed: Signed = self
             .0
-            .call(async |token| {
-                let request = authorized(self.0.http.request(Method::POST, &url), token).json(&body);
+            .call(|token| async move {
+                let request = authorized(self.0.http.request(Method::POST, url), token.as_ref()).json(body);
                 http::json(SIGN_BLOB, email, http::send(SIGN_BLOB, email, request).await?).await
             })
             .await?;

@@ -72,11 +72,11 @@ impl Publisher {
                 ));
             }
         };
-        let body = json!({"messages": [{"data": STANDARD.encode(data), "attributes": attributes}]});
+        let (url, body) = (url.as_str(), &json!({"messages": [{"data": STANDARD.encode(data), "attributes": attributes}]}));
         let published: Published = self
             .0
-            .call(async |token| {
-                let request = authorized(self.0.http.request(Method::POST, &url), token).json(&body);
+            .call(|token| async move {
+                let request = authorized(self.0.http.request(Method::POST, url), token.as_ref()).json(body);
                 http::json(PUBLISH, topic, http::send(PUBLISH, topic, request).await?).await
             })
             .await?;

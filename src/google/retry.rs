@@ -50,7 +50,12 @@ impl Default for Budget {
 }
 
 /// Runs `attempt` until it succeeds, fails for good, or the budget is spent; the error is then the last one.
-pub(crate) async fn run<T>(budget: &Budget, mut attempt: impl AsyncFnMut() -> Result<T, Error>) -> Result<T, Error> {
+///
+/// The bound is a plain future and not an async closure: the compiler cannot yet prove that those are `Send`.
+pub(crate) async fn run<T, F>(budget: &Budget, mut attempt: impl FnMut() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
     let mut outcome = attempt().await;
     let mut longest = FIRST_PAUSE;
     loop {

@@ -115,8 +115,8 @@ impl fmt::Debug for Download {
 }
 
 async fn request(api: &Api, url: &str, resource: &str, from: u64) -> Result<Response, Error> {
-    api.call(async |token| {
-        let mut request = authorized(api.http.request(Method::GET, url), token)
+    api.call(|token| async move {
+        let mut request = authorized(api.http.request(Method::GET, url), token.as_ref())
             // Without it, an object stored with gzip encoding is decompressed on the way: other bytes, no length.
             .header(header::ACCEPT_ENCODING, "gzip");
         if from > 0 {

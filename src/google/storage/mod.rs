@@ -46,10 +46,11 @@ impl Storage {
         if let Some(generation) = generation {
             url.push_str(&format!("?generation={generation}"));
         }
+        let (url, resource) = (url.as_str(), resource.as_str());
         self.0
-            .call(async |token| {
-                let request = authorized(self.0.http.request(Method::GET, &url), token);
-                http::json(GET, &resource, http::send(GET, &resource, request).await?).await
+            .call(|token| async move {
+                let request = authorized(self.0.http.request(Method::GET, url), token.as_ref());
+                http::json(GET, resource, http::send(GET, resource, request).await?).await
             })
             .await
     }

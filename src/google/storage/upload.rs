@@ -56,21 +56,22 @@ pub(super) async fn run(api: &Api, upload: &Upload<'_>) -> Result<Object, Error>
         upload.if_generation_match,
     ));
     let boundary = boundary(&resource)?;
+    let (url, resource, boundary) = (url.as_str(), resource.as_str(), boundary.as_str());
     let object: Object = api
-        .call(async |token| {
+        .call(|token| async move {
             let progress = Progress::default();
-            let (length, body) = body(upload, &boundary, &resource, progress.clone()).await?;
-            let request = authorized(api.http.upload(&url), token)
+            let (length, body) = body(upload, boundary, resource, progress.clone()).await?;
+            let request = authorized(api.http.upload(url), token.as_ref())
                 .header(header::CONTENT_TYPE, format!("multipart/related; boundary={boundary}"))
                 .header(header::CONTENT_LENGTH, length)
                 .body(body);
-            let answer = async { http::json(INSERT, &resource, http::send(INSERT, &resource, request).await?).await };
+            let answer = async { http::json(INSERT, resource, http::send(INSERT, resource, request).await?).await };
             let patience = api.http.progress_timeout();
             tokio::select! {
                 answer = answer => answer,
                 () = progress.stalled(patience) => {
                     let message = format!("no progress for {} s", patience.as_secs_f32());
-                    Err(Error::new(Kind::Unavailable, INSERT, resource.as_str(), message))
+                    Err(Error::new(Kind::Unavailable, INSERT, resource, message))
                 }
             }
         })
