@@ -29,7 +29,12 @@ fn build() -> Result<(), String> {
     let includes = PathBuf::from("/usr/include/libreoffice");
     let program = office.join("program");
     let types = [program.join("types.rdb"), program.join("types/offapi.rdb")];
-    for needed in [&cppumaker, &includes.join("LibreOfficeKit/LibreOfficeKitInit.h"), &types[0], &types[1]] {
+    for needed in [
+        &cppumaker,
+        &includes.join("LibreOfficeKit/LibreOfficeKitInit.h"),
+        &types[0],
+        &types[1],
+    ] {
         println!("cargo::rerun-if-changed={}", needed.display());
         if !needed.exists() {
             return Err(format!(
@@ -52,7 +57,15 @@ fn build() -> Result<(), String> {
         .map_err(|error| format!("found no C++ compiler ({error}): run 'deploy/packages.sh build'"))?
         .to_command();
     compiler
-        .args(["-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-DLINUX", "-DUNX", "-Wl,-z,defs"])
+        .args([
+            "-shared",
+            "-fvisibility=hidden",
+            "-Wall",
+            "-Wextra",
+            "-DLINUX",
+            "-DUNX",
+            "-Wl,-z,defs",
+        ])
         // Generated and installed headers are LibreOffice's business: no warnings from them.
         .arg("-isystem")
         .arg(&headers)
@@ -63,8 +76,17 @@ fn build() -> Result<(), String> {
         .arg(&object)
         .arg(format!("-L{}", office.join("sdk/lib").display()))
         .arg(format!("-Wl,-rpath-link,{}", program.display()))
-        .args(["-luno_sal", "-luno_cppu", "-luno_cppuhelpergcc3", "-luno_salhelpergcc3", "-ldl"]);
-    run(&mut compiler, "src/engine/office.cc does not compile; LibreOffice 25.2 is wanted ('deploy/packages.sh build')")
+        .args([
+            "-luno_sal",
+            "-luno_cppu",
+            "-luno_cppuhelpergcc3",
+            "-luno_salhelpergcc3",
+            "-ldl",
+        ]);
+    run(
+        &mut compiler,
+        "src/engine/office.cc does not compile; LibreOffice 25.2 is wanted ('deploy/packages.sh build')",
+    )
 }
 
 /// Makes the C++ headers of LibreOffice's interfaces (27 MB, half a second), again only when LibreOffice changed.
@@ -73,7 +95,10 @@ fn make_headers(cppumaker: &Path, types: &[PathBuf], headers: &Path) -> Result<(
     let mut made_from = String::new();
     for file in types {
         let metadata = fs::metadata(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-        let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let modified = metadata
+            .modified()
+            .ok()
+            .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         made_from.push_str(&format!("{} {} {modified:?}\n", file.display(), metadata.len()));
     }
     if fs::read_to_string(&stamp).is_ok_and(|before| before == made_from) {
@@ -82,11 +107,20 @@ fn make_headers(cppumaker: &Path, types: &[PathBuf], headers: &Path) -> Result<(
     let mut option = std::ffi::OsString::from("-O");
     option.push(headers);
     fs::create_dir_all(headers).map_err(|error| format!("cannot make {}: {error}", headers.display()))?;
-    run(Command::new(cppumaker).arg("-Gc").arg(option).args(types), "cppumaker fails; run 'deploy/packages.sh build'")?;
+    run(
+        Command::new(cppumaker).arg("-Gc").arg(option).args(types),
+        "cppumaker fails; run 'deploy/packages.sh build'",
+    )?;
     fs::write(&stamp, made_from).map_err(|error| format!("cannot write {}: {error}", stamp.display()))
 }
 
 fn run(command: &mut Command, otherwise: &str) -> Result<(), String> {
-    let status = command.status().map_err(|error| format!("{:?}: {error}; {otherwise}", command.get_program()))?;
-    if status.success() { Ok(()) } else { Err(format!("{otherwise}: {:?} ended with {status}", command.get_program())) }
+    let status = command
+        .status()
+        .map_err(|error| format!("{:?}: {error}; {otherwise}", command.get_program()))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{otherwise}: {:?} ended with {status}", command.get_program()))
+    }
 }

@@ -67,12 +67,19 @@ fn load_and_store(office: &Office, job: &Job) -> Report {
             };
         }
     };
-    let Some(kind) = export::kind_of(&document) else { return Report::NoExportFilter };
+    let Some(kind) = export::kind_of(&document) else {
+        return Report::NoExportFilter;
+    };
     for wanted in &job.exports {
-        let properties =
-            [("FilterName", Value::Text(wanted.format.filter(kind).to_owned())), ("Overwrite", Value::Boolean(true))];
-        let options: Vec<(&str, Value)> =
-            wanted.options.iter().map(|(name, value)| (name.as_ref(), value.clone())).collect();
+        let properties = [
+            ("FilterName", Value::Text(wanted.format.filter(kind).to_owned())),
+            ("Overwrite", Value::Boolean(true)),
+        ];
+        let options: Vec<(&str, Value)> = wanted
+            .options
+            .iter()
+            .map(|(name, value)| (name.as_ref(), value.clone()))
+            .collect();
         if let Err(complaint) = document.store(&job.directory.join(&wanted.file), &properties, &options) {
             return Report::NotStored {
                 error_code: complaint.error_code,

@@ -35,7 +35,10 @@ const SERVICES: [(&CStr, Kind); 5] = [
 
 /// What kind a loaded document is, or `None` for one that no export filter knows (a database, a macro library).
 pub(super) fn kind_of(document: &Document<'_>) -> Option<Kind> {
-    SERVICES.into_iter().find(|(service, _)| document.supports(service)).map(|(_, kind)| kind)
+    SERVICES
+        .into_iter()
+        .find(|(service, _)| document.supports(service))
+        .map(|(_, kind)| kind)
 }
 
 impl Format {

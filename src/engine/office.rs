@@ -4,6 +4,7 @@
 //! [`Work`] once and never gets control back.
 #![expect(unsafe_code, reason = "LibreOffice is C++: UNO has no other interface")]
 
+use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -47,8 +48,8 @@ pub(super) struct Complaint {
     pub(super) error_code: u32,
 }
 
-/// The work that the main loop is given for good.
-pub(super) type Work = Box<dyn FnOnce(Office) -> std::convert::Infallible>;
+/// The work that the main loop is given for good: it ends the process, it does not return.
+pub(super) type Work = Box<dyn FnOnce(Office)>;
 
 #[repr(C)]
 struct RawProperty {
@@ -133,7 +134,7 @@ impl Office {
         }
     }
 
-    fn start(program: &Path, profile: &Path, work: Work) -> Result<std::convert::Infallible, String> {
+    fn start(program: &Path, profile: &Path, work: Work) -> Result<Infallible, String> {
         // The shim needs libraries of LibreOffice. With the merged library in, the loader finds them by their names,
         // wherever the installation is.
         open_library(&program.join("libmergedlo.so"))?;
@@ -157,7 +158,11 @@ impl Office {
         renew_wake().map_err(|error| format!("cannot make an event descriptor: {error}"))?;
         let program_c = c_path(program)?;
         let profile_url = CString::new(file_url(profile)).map_err(|_| "the profile's path holds a NUL".to_owned())?;
-        let mut shared = Loop { work: Some(work), office: Some(office), refused: None };
+        let mut shared = Loop {
+            work: Some(work),
+            office: Some(office),
+            refused: None,
+        };
         let mut error: [c_char; 256] = [0; 256];
         // SAFETY: the strings and `shared` outlive the call; the callbacks are its only users and run on this thread.
         unsafe {
@@ -175,7 +180,10 @@ impl Office {
         }
         let said = text_of(&error);
         Err(match shared.refused {
-            Some(version) => format!("{} holds {version}; this build of Platen needs LibreOffice {WANTED}", program.display()),
+            Some(version) => format!(
+                "{} holds {version}; this build of Platen needs LibreOffice {WANTED}",
+                program.display()
+            ),
             None => format!("{said}; this build of Platen needs LibreOffice {WANTED}"),
         })
     }
@@ -190,7 +198,11 @@ impl Office {
         let mut report = RawReport::empty();
         // SAFETY: all pointers outlive the call, and the counts are those of the arrays.
         let handle = unsafe { (self.load)(url.as_ptr(), properties.as_ptr(), properties.len(), &raw mut report) };
-        if handle.is_null() { Err(report.complaint()) } else { Ok(Document { office: self, handle }) }
+        if handle.is_null() {
+            Err(report.complaint())
+        } else {
+            Ok(Document { office: self, handle })
+        }
     }
 
     /// Empties the table of authors of tracked changes that loading documents has filled.
@@ -243,11 +255,15 @@ impl Document<'_> {
     pub(super) fn close(self) -> Result<(), Complaint> {
         let mut report = RawReport::empty();
         // SAFETY: the handle came from `load`, and `self` is consumed.
-        if unsafe { (self.office.close)(self.handle, &raw mut report) } { Ok(()) } else { Err(report.complaint()) }
+        if unsafe { (self.office.close)(self.handle, &raw mut report) } {
+            Ok(())
+        } else {
+            Err(report.complaint())
+        }
     }
 }
 
-/// Makes a new wake counter: after a fork the old one is shared with the parent and every other child.
+/// Makes a new wake counter: a fork shares the one it finds.
 pub(super) fn renew_wake() -> io::Result<()> {
     let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
     let wake: OwnedFd = wake.into();
@@ -285,7 +301,10 @@ extern "C" fn on_version(data: *mut c_void, json: *const c_char) -> bool {
         shared.refused = Some("a LibreOffice that does not tell its version".to_owned());
         return false;
     };
-    let text = format!("{} {}{}", version.product_name, version.product_version, version.product_extension);
+    let text = format!(
+        "{} {}{}",
+        version.product_name, version.product_version, version.product_extension
+    );
     if version.product_version != WANTED {
         shared.refused = Some(text);
         return false;
@@ -306,9 +325,13 @@ extern "C" fn on_poll(data: *mut c_void, timeout_us: c_int) -> c_int {
         (shared.work.take(), shared.office.take())
     };
     if let (Some(work), Some(office)) = (work, office) {
-        match work(office) {}
+        work(office);
     }
-    let mut wake = libc::pollfd { fd: WAKE.load(Ordering::Relaxed), events: libc::POLLIN, revents: 0 };
+    let mut wake = libc::pollfd {
+        fd: WAKE.load(Ordering::Relaxed),
+        events: libc::POLLIN,
+        revents: 0,
+    };
     let limit = libc::timespec {
         tv_sec: libc::time_t::from(timeout_us / 1_000_000),
         tv_nsec: libc::c_long::from(timeout_us % 1_000_000) * 1000,
@@ -349,7 +372,11 @@ struct Properties {
 
 impl Properties {
     fn new(properties: &[(&str, Value)]) -> Result<Self, Complaint> {
-        let mut built = Self { raw: Vec::new(), _names: Vec::new(), _texts: Vec::new() };
+        let mut built = Self {
+            raw: Vec::new(),
+            _names: Vec::new(),
+            _texts: Vec::new(),
+        };
         for (name, value) in properties {
             let name = CString::new(*name).map_err(|_| Complaint::of_ours("property name"))?;
             let (kind, number, text) = match value {
@@ -383,7 +410,11 @@ impl Properties {
 
 impl RawReport {
     fn empty() -> Self {
-        Self { error_code: 0, exception: [0; 128], asked: [0; 512] }
+        Self {
+            error_code: 0,
+            exception: [0; 128],
+            asked: [0; 512],
+        }
     }
 
     fn complaint(&self) -> Complaint {
@@ -398,16 +429,26 @@ impl RawReport {
 impl Complaint {
     /// Something that this side could not even ask.
     fn of_ours(what: &str) -> Self {
-        Self { exception: format!("platen.{what}"), ..Self::default() }
+        Self {
+            exception: format!("platen.{what}"),
+            ..Self::default()
+        }
     }
 }
 
 /// A path as the `file:` URL that LibreOffice reads: anything but unreserved characters is percent-encoded.
 pub(super) fn file_url(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
-    const ENCODED: percent_encoding::AsciiSet =
-        percent_encoding::NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-    format!("file://{}", percent_encoding::percent_encode(path.as_os_str().as_bytes(), &ENCODED))
+    const ENCODED: percent_encoding::AsciiSet = percent_encoding::NON_ALPHANUMERIC
+        .remove(b'/')
+        .remove(b'-')
+        .remove(b'_')
+        .remove(b'.')
+        .remove(b'~');
+    format!(
+        "file://{}",
+        percent_encoding::percent_encode(path.as_os_str().as_bytes(), &ENCODED)
+    )
 }
 
 fn c_url(path: &Path) -> Result<CString, Complaint> {
@@ -421,7 +462,11 @@ fn c_path(path: &Path) -> Result<CString, String> {
 
 /// The text of a C string in a fixed array.
 fn text_of(array: &[c_char]) -> String {
-    let bytes: Vec<u8> = array.iter().take_while(|&&byte| byte != 0).map(|&byte| byte.cast_unsigned()).collect();
+    let bytes: Vec<u8> = array
+        .iter()
+        .take_while(|&&byte| byte != 0)
+        .map(|&byte| byte.cast_unsigned())
+        .collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -452,12 +497,20 @@ fn last_loader_error() -> String {
     // SAFETY: dlerror returns null or a C string that is valid until the next call of the loader.
     unsafe {
         let error = libc::dlerror();
-        if error.is_null() { String::new() } else { CStr::from_ptr(error).to_string_lossy().into_owned() }
+        if error.is_null() {
+            String::new()
+        } else {
+            CStr::from_ptr(error).to_string_lossy().into_owned()
+        }
     }
 }
 
 fn symbol(library: *mut c_void, name: &CStr) -> Result<*mut c_void, String> {
     // SAFETY: `library` came from dlopen and is never closed.
     let found = unsafe { libc::dlsym(library, name.as_ptr()) };
-    if found.is_null() { Err(format!("the engine's shim has no symbol {}", name.to_string_lossy())) } else { Ok(found) }
+    if found.is_null() {
+        Err(format!("the engine's shim has no symbol {}", name.to_string_lossy()))
+    } else {
+        Ok(found)
+    }
 }

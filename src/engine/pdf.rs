@@ -37,7 +37,10 @@ type Result<T> = std::result::Result<T, PdfError>;
 /// # Errors
 /// It is not there, or something else.
 pub(super) fn open(path: &Path) -> Result<File> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.nlink() != 1 {
         return Err(PdfError::Malformed("it is not one regular file"));
@@ -124,7 +127,7 @@ impl Document<'_> {
                 None => {}
             }
             // A hybrid file's table hides further objects in a stream; then comes the section before.
-            let mut dictionary = Lexer::new(&section.dictionary);
+            let dictionary = Lexer::new(&section.dictionary);
             if let Ok(mut entry) = Lexer::new(&section.dictionary).entry(b"XRefStm") {
                 let stream = self.section(entry.number()?)?;
                 if let Some(data) = stream.data
@@ -142,8 +145,11 @@ impl Document<'_> {
     fn section(&self, offset: u64) -> Result<Section> {
         let head = self.read(offset, 4)?;
         if head == b"xref" {
-            let trailer = self.subsections(offset, |_, _, _| None)?.1;
-            return Ok(Section { dictionary: self.read(trailer, LARGEST_OBJECT)?, data: None });
+            let trailer = self.subsections(offset, |_, _, _| None::<()>)?.1;
+            return Ok(Section {
+                dictionary: self.read(trailer, LARGEST_OBJECT)?,
+                data: None,
+            });
         }
         let bytes = self.read(offset, LARGEST_OBJECT)?;
         let mut lexer = Lexer::new(&bytes);
@@ -152,7 +158,10 @@ impl Document<'_> {
         lexer.word(b"obj")?;
         let begin = lexer.at;
         let data = lexer.stream_data()?;
-        Ok(Section { dictionary: bytes[begin..].to_vec(), data: Some(offset + data) })
+        Ok(Section {
+            dictionary: bytes[begin..].to_vec(),
+            data: Some(offset + data),
+        })
     }
 
     /// Goes through a table's subsections. `visit` gets the first object number, the count, and the offset of the first
@@ -182,7 +191,9 @@ impl Document<'_> {
 
     fn in_table(&self, table: u64, number: u64) -> Result<Option<Place>> {
         let (found, _) = self.subsections(table, |first, count, entries| {
-            (first..first.saturating_add(count)).contains(&number).then(|| entries + (number - first) * 20)
+            (first..first.saturating_add(count))
+                .contains(&number)
+                .then(|| entries + (number - first) * 20)
         })?;
         let Some(entry) = found else { return Ok(None) };
         let entry = self.read(entry, 20)?;
@@ -208,7 +219,9 @@ impl Document<'_> {
             if (pair[0]..pair[0].saturating_add(pair[1])).contains(&number) {
                 let width = kind + second + third;
                 let mut rows = self.decoded(dictionary, data)?;
-                let skip = (before + (number - pair[0])).checked_mul(width).filter(|&skip| skip < 1 << 32);
+                let skip = (before + (number - pair[0]))
+                    .checked_mul(width)
+                    .filter(|&skip| skip < 1 << 32);
                 let skip = skip.ok_or(PdfError::Malformed("its cross-reference stream is too long"))?;
                 io::copy(&mut (&mut rows).take(skip), &mut io::sink())?;
                 let mut field = |width: u64| -> Result<u64> {
@@ -249,11 +262,16 @@ impl Document<'_> {
         let dictionary = self.object(start, stream, depth + 1)?;
         let mut lexer = Lexer::new(&dictionary);
         let inside = lexer.stream_data()?;
-        let (first, count) =
-            (Lexer::new(&dictionary).entry(b"First")?.number()?, Lexer::new(&dictionary).entry(b"N")?.number()?);
+        let (first, count) = (
+            Lexer::new(&dictionary).entry(b"First")?.number()?,
+            Lexer::new(&dictionary).entry(b"N")?.number()?,
+        );
         let mut bytes = Vec::new();
-        let compressed = io::Cursor::new(&dictionary[usize::try_from(inside).unwrap_or(usize::MAX).min(dictionary.len())..]);
-        ZlibDecoder::new(compressed).take(LARGEST_OBJECT).read_to_end(&mut bytes)?;
+        let compressed =
+            io::Cursor::new(&dictionary[usize::try_from(inside).unwrap_or(usize::MAX).min(dictionary.len())..]);
+        ZlibDecoder::new(compressed)
+            .take(LARGEST_OBJECT)
+            .read_to_end(&mut bytes)?;
         let mut lexer = Lexer::new(&bytes);
         for _ in 0..count {
             let (found, offset) = (lexer.number()?, lexer.number()?);
@@ -265,7 +283,9 @@ impl Document<'_> {
                     .ok_or(PdfError::Malformed("an object stream is too short"));
             }
         }
-        Err(PdfError::Malformed("an object is not in the stream that should hold it"))
+        Err(PdfError::Malformed(
+            "an object is not in the stream that should hold it",
+        ))
     }
 
     /// A cross-reference stream's rows, decompressed as they are read.
@@ -273,19 +293,31 @@ impl Document<'_> {
         let mut file = self.file.try_clone()?;
         file.seek(SeekFrom::Start(data))?;
         let raw = BufReader::new(file);
-        let Ok(mut filter) = Lexer::new(dictionary).entry(b"Filter") else { return Ok(Box::new(raw)) };
+        let Ok(mut filter) = Lexer::new(dictionary).entry(b"Filter") else {
+            return Ok(Box::new(raw));
+        };
         if filter.name().is_none_or(|name| name != b"FlateDecode") {
             return Err(PdfError::Malformed("its cross-reference stream is not FlateDecode"));
         }
         let rows = BufReader::new(ZlibDecoder::new(raw));
-        let Ok(mut parameters) = Lexer::new(dictionary).entry(b"DecodeParms") else { return Ok(Box::new(rows)) };
+        let Ok(parameters) = Lexer::new(dictionary).entry(b"DecodeParms") else {
+            return Ok(Box::new(rows));
+        };
         let parameters = parameters.rest();
-        let predictor = Lexer::new(parameters).entry(b"Predictor").and_then(|mut entry| entry.number()).unwrap_or(1);
-        let columns = Lexer::new(parameters).entry(b"Columns").and_then(|mut entry| entry.number()).unwrap_or(1);
+        let predictor = Lexer::new(parameters)
+            .entry(b"Predictor")
+            .and_then(|mut entry| entry.number())
+            .unwrap_or(1);
+        let columns = Lexer::new(parameters)
+            .entry(b"Columns")
+            .and_then(|mut entry| entry.number())
+            .unwrap_or(1);
         match predictor {
             1 => Ok(Box::new(rows)),
             10..=15 if (1..=64).contains(&columns) => Ok(Box::new(Unpredicted::new(rows, columns))),
-            _ => Err(PdfError::Malformed("its cross-reference stream has a predictor that none writes")),
+            _ => Err(PdfError::Malformed(
+                "its cross-reference stream has a predictor that none writes",
+            )),
         }
     }
 
@@ -308,7 +340,12 @@ struct Unpredicted<R> {
 impl<R: BufRead> Unpredicted<R> {
     fn new(rows: R, columns: u64) -> Self {
         let columns = usize::try_from(columns).unwrap_or(1);
-        Self { rows, above: vec![0; columns], row: vec![0; columns], at: columns }
+        Self {
+            rows,
+            above: vec![0; columns],
+            row: vec![0; columns],
+            at: columns,
+        }
     }
 
     fn next_row(&mut self) -> io::Result<()> {
@@ -318,7 +355,11 @@ impl<R: BufRead> Unpredicted<R> {
         self.rows.read_exact(&mut self.row)?;
         for i in 0..self.row.len() {
             let up = self.above[i];
-            let (left, upper_left) = if i == 0 { (0, 0) } else { (self.row[i - 1], self.above[i - 1]) };
+            let (left, upper_left) = if i == 0 {
+                (0, 0)
+            } else {
+                (self.row[i - 1], self.above[i - 1])
+            };
             let predicted = match kind[0] {
                 0 => 0,
                 1 => left,
@@ -380,7 +421,13 @@ impl<'a> Lexer<'a> {
     fn skip_space(&mut self) {
         loop {
             match self.rest().first() {
-                Some(b'%') => self.at += self.rest().iter().take_while(|&&byte| byte != b'\n' && byte != b'\r').count(),
+                Some(b'%') => {
+                    self.at += self
+                        .rest()
+                        .iter()
+                        .take_while(|&&byte| byte != b'\n' && byte != b'\r')
+                        .count()
+                }
                 Some(0 | b'\t' | b'\n' | 0x0c | b'\r' | b' ') => self.at += 1,
                 _ => return,
             }
@@ -400,7 +447,9 @@ impl<'a> Lexer<'a> {
         self.skip_space();
         let digits = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
         let text = std::str::from_utf8(&self.rest()[..digits]).unwrap_or_default();
-        let number = text.parse().map_err(|_| PdfError::Malformed("a number is not where it should be"))?;
+        let number = text
+            .parse()
+            .map_err(|_| PdfError::Malformed("a number is not where it should be"))?;
         self.at += digits;
         Ok(number)
     }
@@ -470,7 +519,11 @@ impl<'a> Lexer<'a> {
                 [] => return Err(CUT),
                 [b'<', b'<', ..] | [b'>', b'>', ..] => {
                     self.at += 2;
-                    depth = if rest[0] == b'<' { depth + 1 } else { depth.checked_sub(1).ok_or(CUT)? };
+                    depth = if rest[0] == b'<' {
+                        depth + 1
+                    } else {
+                        depth.checked_sub(1).ok_or(CUT)?
+                    };
                 }
                 [b'[', ..] => {
                     self.at += 1;
@@ -525,7 +578,10 @@ impl<'a> Lexer<'a> {
 
 /// Whether a byte may be part of a name or keyword.
 fn is_regular(byte: u8) -> bool {
-    !matches!(byte, 0 | b'\t' | b'\n' | 0x0c | b'\r' | b' ' | b'(' | b')' | b'<' | b'>' | b'[' | b']' | b'{' | b'}' | b'/' | b'%')
+    !matches!(
+        byte,
+        0 | b'\t' | b'\n' | 0x0c | b'\r' | b' ' | b'(' | b')' | b'<' | b'>' | b'[' | b']' | b'{' | b'}' | b'/' | b'%'
+    )
 }
 
 fn find_last(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
@@ -537,7 +593,9 @@ fn read_some(file: &File, offset: u64, length: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut chunk = [0; 8192];
     while (bytes.len() as u64) < length {
-        let wanted = usize::try_from(length - bytes.len() as u64).unwrap_or(chunk.len()).min(chunk.len());
+        let wanted = usize::try_from(length - bytes.len() as u64)
+            .unwrap_or(chunk.len())
+            .min(chunk.len());
         match file.read_at(&mut chunk[..wanted], offset + bytes.len() as u64)? {
             0 => break,
             read => bytes.extend_from_slice(&chunk[..read]),

@@ -174,7 +174,10 @@ pub(super) fn send_packet(socket: BorrowedFd<'_>, packet: &impl Serialize) -> io
     use std::os::fd::AsRawFd;
     let bytes = serde_json::to_vec(packet).map_err(io::Error::other)?;
     if bytes.len() > LARGEST_PACKET {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a job's description is over 64 KiB"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a job's description is over 64 KiB",
+        ));
     }
     // One packet is sent whole or not at all.
     send(socket.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL)?;
@@ -193,5 +196,7 @@ pub(super) fn receive_packet<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io:
         Ok(length) => length,
         Err(error) => return Err(error.into()),
     };
-    serde_json::from_slice(&buffer[..length]).map(Some).map_err(io::Error::other)
+    serde_json::from_slice(&buffer[..length])
+        .map(Some)
+        .map_err(io::Error::other)
 }
