@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod identity;
 mod keys;
 mod peer;
 mod sign;
