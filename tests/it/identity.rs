@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::HeaderMap;
 use aws_lc_rs::hmac;
+use axum::http::HeaderMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
@@ -24,7 +24,11 @@ const NOW: i64 = 1_795_303_686;
 const HEAD: &str = r#"{"alg":"RS256","kid":"k1","typ":"JWT"}"#;
 
 fn rules(mode: Mode) -> VerifyRules {
-    VerifyRules { mode, audiences: vec!["other".into(), AUDIENCE.into()], emails: vec![EMAIL.into()] }
+    VerifyRules {
+        mode,
+        audiences: vec!["other".into(), AUDIENCE.into()],
+        emails: vec![EMAIL.into()],
+    }
 }
 
 fn now() -> DateTime<Utc> {
@@ -67,13 +71,21 @@ struct Issuer {
 fn issuer() -> Issuer {
     let key = Arc::new(TestKey::generate());
     let set = json!({"keys": [key.jwk("k1")]});
-    let peer = Peer::replies(vec![Reply::json(200, set).with("Cache-Control", "public, max-age=21155")]);
-    Issuer { keys: KeySet::new(Http::new().unwrap(), &peer.url), key, peer }
+    let peer = Peer::replies(vec![
+        Reply::json(200, set).with("Cache-Control", "public, max-age=21155"),
+    ]);
+    Issuer {
+        keys: KeySet::new(Http::new().unwrap(), &peer.url),
+        key,
+        peer,
+    }
 }
 
 impl Issuer {
     async fn ask(&self, mode: Mode, headers: &HeaderMap) -> Result<Caller, RefusalKind> {
-        verify(headers, &rules(mode), &self.keys, now()).await.map_err(|refusal| refusal.kind)
+        verify(headers, &rules(mode), &self.keys, now())
+            .await
+            .map_err(|refusal| refusal.kind)
     }
 
     async fn oidc(&self, token: &str) -> Result<Caller, RefusalKind> {
@@ -84,7 +96,10 @@ impl Issuer {
 #[tokio::test]
 async fn what_google_sends_gets_in() {
     let issuer = issuer();
-    let caller = Caller { email: EMAIL.into(), subject: "113774264463038321964".into() };
+    let caller = Caller {
+        email: EMAIL.into(),
+        subject: "113774264463038321964".into(),
+    };
     let good = [
         json!({}),
         json!({"iss": "accounts.google.com"}),
@@ -232,7 +247,11 @@ async fn headers_that_choose_their_own_rules_are_refused() {
     heads.push(String::new());
     for head in heads {
         let token = issuer.key.token(&head, &claims().to_string());
-        assert_eq!(issuer.oidc(&token).await, Err(RefusalKind::Unauthenticated), "{head:.200}");
+        assert_eq!(
+            issuer.oidc(&token).await,
+            Err(RefusalKind::Unauthenticated),
+            "{head:.200}"
+        );
     }
 }
 
@@ -255,12 +274,19 @@ async fn signatures_of_anything_but_the_issuers_key_are_refused() {
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag))
     };
     // The last of 342 base64 characters carries four unused bits: another character there is the same signature.
-    let unused_bits = format!("{}{}", &good[..good.len() - 1], if good.ends_with('A') { 'B' } else { 'A' });
+    let unused_bits = format!(
+        "{}{}",
+        &good[..good.len() - 1],
+        if good.ends_with('A') { 'B' } else { 'A' }
+    );
     let tokens = [
         evil.clone(),
         format!("{message}.{}", evil.rsplit_once('.').unwrap().1),
         format!("{message}.{}", flipped(signature)),
-        format!("{head}.{}.{signature}", URL_SAFE_NO_PAD.encode(with(json!({"email_verified": true, "x": 1})))),
+        format!(
+            "{head}.{}.{signature}",
+            URL_SAFE_NO_PAD.encode(with(json!({"email_verified": true, "x": 1})))
+        ),
         unused_bits,
         format!("{message}."),
         message.to_owned(),
@@ -269,7 +295,10 @@ async fn signatures_of_anything_but_the_issuers_key_are_refused() {
         format!(".{good}"),
         format!("{good}A"),
         format!("{good}="),
-        format!("{head}.{payload}.{}", URL_SAFE.encode(URL_SAFE_NO_PAD.decode(signature).unwrap())),
+        format!(
+            "{head}.{payload}.{}",
+            URL_SAFE.encode(URL_SAFE_NO_PAD.decode(signature).unwrap())
+        ),
         format!("{}=.{payload}.{signature}", head),
         format!("{message}.SIGNATURE_REMOVED_BY_GOOGLE"),
         hmac_token(issuer.key.pem().as_bytes()),
@@ -303,7 +332,11 @@ async fn a_token_is_taken_from_one_authorization_header_only() {
     for value in single {
         let mut headers = HeaderMap::new();
         headers.insert("authorization", value.parse().unwrap());
-        assert_eq!(issuer.ask(Mode::Oidc, &headers).await, Err(RefusalKind::Unauthenticated), "{value}");
+        assert_eq!(
+            issuer.ask(Mode::Oidc, &headers).await,
+            Err(RefusalKind::Unauthenticated),
+            "{value}"
+        );
     }
     let mut twice = bearer(&token);
     twice.append("authorization", format!("Bearer {token}").parse().unwrap());
@@ -311,7 +344,10 @@ async fn a_token_is_taken_from_one_authorization_header_only() {
     let mut elsewhere = HeaderMap::new();
     elsewhere.insert("cookie", format!("token={token}").parse().unwrap());
     elsewhere.insert("x-serverless-authorization", format!("Bearer {token}").parse().unwrap());
-    assert_eq!(issuer.ask(Mode::Oidc, &elsewhere).await, Err(RefusalKind::Unauthenticated));
+    assert_eq!(
+        issuer.ask(Mode::Oidc, &elsewhere).await,
+        Err(RefusalKind::Unauthenticated)
+    );
 }
 
 #[tokio::test]
@@ -324,18 +360,34 @@ async fn behind_cloud_run_the_removed_signature_is_good_and_every_claim_still_co
     let good = removed(&claims().to_string());
     issuer.ask(Mode::CloudRunIam, &bearer(&good)).await.unwrap();
     assert!(issuer.peer.requests().is_empty(), "no key is needed");
-    issuer.ask(Mode::CloudRunIam, &bearer(&issuer.key.token(HEAD, &claims().to_string()))).await.unwrap();
+    issuer
+        .ask(
+            Mode::CloudRunIam,
+            &bearer(&issuer.key.token(HEAD, &claims().to_string())),
+        )
+        .await
+        .unwrap();
 
     let wrong = removed(&with(json!({"aud": "https://another.a.run.app/"})));
-    assert_eq!(issuer.ask(Mode::CloudRunIam, &bearer(&wrong)).await, Err(RefusalKind::WrongCaller));
+    assert_eq!(
+        issuer.ask(Mode::CloudRunIam, &bearer(&wrong)).await,
+        Err(RefusalKind::WrongCaller)
+    );
     let expired = removed(&with(json!({"exp": NOW - 10, "iat": NOW - 3610})));
     let evil = TestKey::generate().token(HEAD, &claims().to_string());
     for token in [expired, evil, format!("{good}x"), good.replace("REMOVED", "removed")] {
-        assert_eq!(issuer.ask(Mode::CloudRunIam, &bearer(&token)).await, Err(RefusalKind::Unauthenticated), "{token}");
+        assert_eq!(
+            issuer.ask(Mode::CloudRunIam, &bearer(&token)).await,
+            Err(RefusalKind::Unauthenticated),
+            "{token}"
+        );
     }
     let mut both = bearer(&good);
     both.insert("x-serverless-authorization", "Bearer x".parse().unwrap());
-    assert_eq!(issuer.ask(Mode::CloudRunIam, &both).await, Err(RefusalKind::Unauthenticated));
+    assert_eq!(
+        issuer.ask(Mode::CloudRunIam, &both).await,
+        Err(RefusalKind::Unauthenticated)
+    );
 }
 
 #[tokio::test]
@@ -343,11 +395,15 @@ async fn without_keys_nothing_is_said_about_a_token() {
     let key = TestKey::generate();
     let keys = KeySet::new(Http::new().unwrap(), nobody());
     let token = key.token(HEAD, &claims().to_string());
-    let refusal = verify(&bearer(&token), &rules(Mode::Oidc), &keys, now()).await.unwrap_err();
+    let refusal = verify(&bearer(&token), &rules(Mode::Oidc), &keys, now())
+        .await
+        .unwrap_err();
     assert_eq!(refusal.kind, RefusalKind::Unavailable);
     assert!(!keys.loaded());
     // What is no token at all needs no key to be refused.
-    let refusal = verify(&bearer("x.y.z"), &rules(Mode::Oidc), &keys, now()).await.unwrap_err();
+    let refusal = verify(&bearer("x.y.z"), &rules(Mode::Oidc), &keys, now())
+        .await
+        .unwrap_err();
     assert_eq!(refusal.kind, RefusalKind::Unauthenticated);
 }
 
@@ -393,8 +449,12 @@ async fn a_rotated_key_is_found_at_once_and_the_old_one_is_gone_with_the_set() {
     let (old, new) = (TestKey::generate(), TestKey::generate());
     let age = "public, max-age=21155, must-revalidate, no-transform";
     let peer = Peer::replies(vec![
-        Reply::json(200, json!({"keys": [old.jwk("old")]})).with("Cache-Control", age).with("Age", "12"),
-        Reply::json(200, json!({"keys": [new.jwk("new")]})).with("Cache-Control", age).with("Age", "12"),
+        Reply::json(200, json!({"keys": [old.jwk("old")]}))
+            .with("Cache-Control", age)
+            .with("Age", "12"),
+        Reply::json(200, json!({"keys": [new.jwk("new")]}))
+            .with("Cache-Control", age)
+            .with("Age", "12"),
     ]);
     let keys = KeySet::new(Http::new().unwrap(), &peer.url);
     keys.key("old").await.unwrap();
@@ -423,7 +483,10 @@ async fn stale_keys_serve_while_no_others_can_be_had_but_not_for_ever() {
     keys.key("k1").await.unwrap();
     keys.key("k1").await.unwrap();
     assert_eq!(peer.requests().len(), 2, "one try, then a pause");
-    assert!(matches!(keys.key("k2").await, Err(KeyError::Unavailable(_))), "it may be a new one");
+    assert!(
+        matches!(keys.key("k2").await, Err(KeyError::Unavailable(_))),
+        "it may be a new one"
+    );
     pass(Duration::from_secs(24 * 3600)).await;
     assert!(matches!(keys.key("k1").await, Err(KeyError::Unavailable(_))));
     assert!(!keys.loaded());
@@ -447,7 +510,9 @@ async fn without_keys_the_task_asks_every_few_seconds() {
             tokio::task::yield_now().await;
         }
         // The answer has to be there before the clock moves, or the pause would not have begun.
-        while asked < 3 && !matches!(keys.key("k1").await, Err(KeyError::Unavailable(error)) if error.status == Some(500)) {}
+        while asked < 3
+            && !matches!(keys.key("k1").await, Err(KeyError::Unavailable(error)) if error.status == Some(500))
+        {}
         if asked < 3 {
             assert_eq!(peer.requests().len(), asked);
             pass(Duration::from_secs(5)).await;
@@ -472,7 +537,10 @@ async fn key_sets_that_cannot_be_trusted_are_refused() {
     let padded = URL_SAFE_NO_PAD.encode([vec![0; 128], key.modulus()[..128].to_vec()].concat());
     let good = json!({"keys": [key.jwk("k1")]});
     let sets = [
-        ("two of one id", Reply::json(200, json!({"keys": [key.jwk("k1"), TestKey::generate().jwk("k1")]}))),
+        (
+            "two of one id",
+            Reply::json(200, json!({"keys": [key.jwk("k1"), TestKey::generate().jwk("k1")]})),
+        ),
         ("1024 bits", jwk(json!({"n": short}))),
         ("1024 bits after zeros", jwk(json!({"n": padded}))),
         ("for encryption", jwk(json!({"use": "enc"}))),
@@ -483,16 +551,30 @@ async fn key_sets_that_cannot_be_trusted_are_refused() {
         ("no keys", Reply::json(200, json!({"keys": []}))),
         ("no set", Reply::json(200, json!([]))),
         ("no JSON", Reply::Full(200, Vec::new(), b"<html>".to_vec())),
-        ("too large", Reply::Full(200, Vec::new(), [good.to_string().into_bytes(), vec![b' '; 5 << 20]].concat())),
+        (
+            "too large",
+            Reply::Full(
+                200,
+                Vec::new(),
+                [good.to_string().into_bytes(), vec![b' '; 5 << 20]].concat(),
+            ),
+        ),
         ("cut", Reply::Cut(20, 200, Vec::new(), good.to_string().into_bytes())),
-        ("a redirect", Reply::json(302, good.clone()).with("Location", "/elsewhere")),
+        (
+            "a redirect",
+            Reply::json(302, good.clone()).with("Location", "/elsewhere"),
+        ),
         ("not 200", Reply::json(203, good.clone())),
     ];
     for (about, reply) in sets {
         let peer = Peer::replies(vec![reply]);
         let keys = KeySet::new(Http::new().unwrap(), &peer.url);
         let outcome = keys.key("k1").await;
-        assert!(matches!(outcome, Err(KeyError::Unavailable(_))), "{about}: {:?}", outcome.err());
+        assert!(
+            matches!(outcome, Err(KeyError::Unavailable(_))),
+            "{about}: {:?}",
+            outcome.err()
+        );
         assert_eq!(peer.requests().len(), 1, "{about}");
     }
 }
@@ -500,8 +582,13 @@ async fn key_sets_that_cannot_be_trusted_are_refused() {
 #[tokio::test]
 async fn a_key_server_that_stalls_is_left() {
     let peer = Peer::replies(vec![Reply::Stall]);
-    let timeouts = Timeouts { progress: Duration::from_millis(100), ..Timeouts::default() };
+    let timeouts = Timeouts {
+        progress: Duration::from_millis(100),
+        ..Timeouts::default()
+    };
     let keys = KeySet::new(Http::with(timeouts).unwrap(), &peer.url);
-    let Err(KeyError::Unavailable(error)) = keys.key("k1").await else { panic!("no answer is no key") };
+    let Err(KeyError::Unavailable(error)) = keys.key("k1").await else {
+        panic!("no answer is no key")
+    };
     assert_eq!(error.kind, Kind::Unavailable);
 }

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod google;
 mod identity;
 mod keys;
 mod peer;
