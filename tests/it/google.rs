@@ -258,7 +258,7 @@ async fn other_bytes_than_the_stored_ones_are_corrupt() {
 }
 
 /// Serves ranges of `bytes`, at most `cut` at a time.
-fn cutting(bytes: Vec<u8>, cut: usize, request: &Recorded) -> Reply {
+fn cutting(bytes: &[u8], cut: usize, request: &Recorded) -> Reply {
     let from = request.header("range").map_or(0, |range| {
         range
             .strip_prefix("bytes=")
@@ -268,7 +268,7 @@ fn cutting(bytes: Vec<u8>, cut: usize, request: &Recorded) -> Reply {
             .parse()
             .unwrap()
     });
-    let mut headers = vec![("X-Goog-Hash", hash(&bytes))];
+    let mut headers = vec![("X-Goog-Hash", hash(bytes))];
     if from > 0 {
         headers.push((
             "Content-Range",
@@ -283,7 +283,7 @@ fn cutting(bytes: Vec<u8>, cut: usize, request: &Recorded) -> Reply {
 async fn a_download_that_breaks_off_goes_on_where_it_stopped() {
     let bytes: Vec<u8> = (0..100_000_u32).map(|number| (number % 251) as u8).collect();
     let served = bytes.clone();
-    let peer = Peer::start(move |request, _| cutting(served.clone(), 40_000, request));
+    let peer = Peer::start(move |request, _| cutting(&served, 40_000, request));
     let download = storage(&peer).download("in", "a", 7).await.unwrap();
     assert_eq!(read(download).await.unwrap(), bytes);
     let requests = peer.requests();
@@ -309,7 +309,7 @@ async fn a_rest_that_is_not_the_rest_is_refused() {
 
     let peer = Peer::start(move |request, number| match number {
         0 => Reply::Cut(5, 200, vec![("X-Goog-Hash", hash(&bytes))], bytes.clone()),
-        _ => cutting(b"HELLO, WORLD".to_vec(), 12, request),
+        _ => cutting(b"HELLO, WORLD", 12, request),
     });
     let error = read(storage(&peer).download("in", "a", 7).await.unwrap())
         .await
@@ -319,13 +319,7 @@ async fn a_rest_that_is_not_the_rest_is_refused() {
 
 #[tokio::test]
 async fn a_download_that_never_gets_further_ends_with_its_budget() {
-    let peer = Peer::start(|request, _| {
-        cutting(
-            b"hello".to_vec(),
-            usize::from(request.header("range").is_none()),
-            request,
-        )
-    });
+    let peer = Peer::start(|request, _| cutting(b"hello", usize::from(request.header("range").is_none()), request));
     let client = storage(&peer).within(&Budget::new(Duration::from_millis(500)));
     let error = read(client.download("in", "a", 7).await.unwrap()).await.unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable, "{error}");

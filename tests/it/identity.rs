@@ -44,7 +44,7 @@ fn claims() -> Value {
 }
 
 /// The good claims with some replaced; `null` takes one out.
-fn with(changes: Value) -> String {
+fn with(changes: &Value) -> String {
     let mut claims = claims();
     for (name, value) in changes.as_object().unwrap() {
         match value {
@@ -116,7 +116,7 @@ async fn what_google_sends_gets_in() {
         } else {
             change
         };
-        let token = issuer.key.token(HEAD, &with(change.clone()));
+        let token = issuer.key.token(HEAD, &with(&change));
         assert_eq!(issuer.oidc(&token).await, Ok(caller.clone()), "{change}");
     }
     let token = issuer.key.token(HEAD, &claims().to_string());
@@ -147,7 +147,7 @@ async fn good_tokens_of_others_are_forbidden() {
         json!({"email": format!("{EMAIL} ")}),
     ];
     for change in others {
-        let token = issuer.key.token(HEAD, &with(change.clone()));
+        let token = issuer.key.token(HEAD, &with(&change));
         assert_eq!(issuer.oidc(&token).await, Err(RefusalKind::WrongCaller), "{change}");
     }
 }
@@ -186,7 +186,7 @@ async fn claims_that_prove_nothing_are_refused() {
         json!({"email_verified": null}),
     ];
     for change in bad {
-        let token = issuer.key.token(HEAD, &with(change.clone()));
+        let token = issuer.key.token(HEAD, &with(&change));
         assert_eq!(issuer.oidc(&token).await, Err(RefusalKind::Unauthenticated), "{change}");
     }
     let good = claims().to_string();
@@ -285,7 +285,7 @@ async fn signatures_of_anything_but_the_issuers_key_are_refused() {
         format!("{message}.{}", flipped(signature)),
         format!(
             "{head}.{}.{signature}",
-            URL_SAFE_NO_PAD.encode(with(json!({"email_verified": true, "x": 1})))
+            URL_SAFE_NO_PAD.encode(with(&json!({"email_verified": true, "x": 1})))
         ),
         unused_bits,
         format!("{message}."),
@@ -299,7 +299,7 @@ async fn signatures_of_anything_but_the_issuers_key_are_refused() {
             "{head}.{payload}.{}",
             URL_SAFE.encode(URL_SAFE_NO_PAD.decode(signature).unwrap())
         ),
-        format!("{}=.{payload}.{signature}", head),
+        format!("{head}=.{payload}.{signature}"),
         format!("{message}.SIGNATURE_REMOVED_BY_GOOGLE"),
         hmac_token(issuer.key.pem().as_bytes()),
         hmac_token(&issuer.key.modulus()),
@@ -368,12 +368,12 @@ async fn behind_cloud_run_the_removed_signature_is_good_and_every_claim_still_co
         .await
         .unwrap();
 
-    let wrong = removed(&with(json!({"aud": "https://another.a.run.app/"})));
+    let wrong = removed(&with(&json!({"aud": "https://another.a.run.app/"})));
     assert_eq!(
         issuer.ask(Mode::CloudRunIam, &bearer(&wrong)).await,
         Err(RefusalKind::WrongCaller)
     );
-    let expired = removed(&with(json!({"exp": NOW - 10, "iat": NOW - 3610})));
+    let expired = removed(&with(&json!({"exp": NOW - 10, "iat": NOW - 3610})));
     let evil = TestKey::generate().token(HEAD, &claims().to_string());
     for token in [expired, evil, format!("{good}x"), good.replace("REMOVED", "removed")] {
         assert_eq!(

@@ -41,11 +41,11 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
-    pub(crate) fn json(status: u16, body: serde_json::Value) -> Self {
+    pub(crate) fn json(status: u16, body: impl Into<serde_json::Value>) -> Self {
         Self::Full(
             status,
             vec![("Content-Type", "application/json".into())],
-            body.to_string().into_bytes(),
+            body.into().to_string().into_bytes(),
         )
     }
 
