@@ -205,9 +205,16 @@ impl Signer {
 /// two of one name.
 pub fn prepare(request: &Request<'_>, email: &str) -> Result<Unsigned, SignError> {
     let start = request.at.trunc_subsecs(0);
-    let ttl = i64::try_from(request.ttl.as_secs()).ok().and_then(TimeDelta::try_seconds);
-    let Some(expires_at) = ttl.and_then(|ttl| start.checked_add_signed(ttl)).filter(|end| start.year() >= 1970 && end.year() <= 9999) else {
-        return Err(SignError::Refused("the time that the URL is good for is not between 1970 and 9999".into()));
+    let ttl = i64::try_from(request.ttl.as_secs())
+        .ok()
+        .and_then(TimeDelta::try_seconds);
+    let Some(expires_at) = ttl
+        .and_then(|ttl| start.checked_add_signed(ttl))
+        .filter(|end| start.year() >= 1970 && end.year() <= 9999)
+    else {
+        return Err(SignError::Refused(
+            "the time that the URL is good for is not between 1970 and 9999".into(),
+        ));
     };
     let (host, path) = place(request);
     let headers = headers(request, &host)?;
