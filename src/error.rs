@@ -34,7 +34,11 @@ pub struct Failure {
 impl Failure {
     /// A failure without details.
     pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), detail: serde_json::Map::new() }
+        Self {
+            code,
+            message: message.into(),
+            detail: serde_json::Map::new(),
+        }
     }
 
     /// Adds one fact for a program.
@@ -132,7 +136,11 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal of this kind.
     pub fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after: None }
+        Self {
+            kind,
+            message: message.into(),
+            retry_after: None,
+        }
     }
 }
 

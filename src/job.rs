@@ -1,1 +1,421 @@
-//! 
+//! A job: one generation of one object, what to make of it, and under which names.
+//!
+//! The job's identity is a hash of exactly these things, so that every delivery of the same work finds what an
+//! earlier one left behind.
+
+mod name;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+pub use name::{NameTemplate, NameValues};
+
+use crate::error::{Failure, FailureCode};
+
+/// The most that `userData` may take, in bytes of JSON.
+const USER_DATA_LIMIT: usize = 8 * 1024;
+
+/// A job as a message writes it: section 2 of the contract.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// `gs://bucket/name`.
+    pub source: String,
+    /// The generation to read; without it the newest at the first look.
+    #[serde(default, deserialize_with = "generation")]
+    pub generation: Option<i64>,
+    /// What to make; without it one PDF.
+    #[serde(default)]
+    pub outputs: Option<Vec<RequestedOutput>>,
+    /// How the links are made.
+    #[serde(default, rename = "signedUrl")]
+    pub signed_url: SignedUrl,
+    /// What opens the document.
+    #[serde(default)]
+    pub password: Option<Value>,
+    /// Part of the job's identity.
+    #[serde(default)]
+    pub revision: Option<String>,
+    /// Echoed in the result.
+    #[serde(default, rename = "userData")]
+    pub user_data: Option<Value>,
+}
+
+/// One output as a message asks for it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestedOutput {
+    /// `pdf`.
+    pub format: String,
+    /// A name template of its own; without it `OUTPUT_NAME`.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Conversion options by name.
+    #[serde(default)]
+    pub options: Map<String, Value>,
+}
+
+/// How a result's link is made.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignedUrl {
+    /// How long it lasts, as a duration such as `3600s`; without it `SIGNED_URL_TTL`.
+    #[serde(default)]
+    pub ttl: Option<String>,
+    /// Whether a browser saves or shows it.
+    #[serde(default)]
+    pub disposition: Disposition,
+}
+
+/// The type of `Content-Disposition`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Disposition {
+    /// Saved under its name.
+    #[default]
+    Attachment,
+    /// Shown in the browser.
+    Inline,
+}
+
+impl Disposition {
+    /// As the header writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Attachment => "attachment",
+            Self::Inline => "inline",
+        }
+    }
+}
+
+/// An object, and the generation of it if one was named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The bucket.
+    pub bucket: String,
+    /// The object's name, exactly as Cloud Storage has it.
+    pub name: String,
+    /// The generation that was named.
+    pub generation: Option<i64>,
+}
+
+impl Source {
+    /// The source as a person and our own metadata write it.
+    pub fn display(&self) -> String {
+        match self.generation {
+            Some(generation) => format!("gs://{}/{}#{generation}", self.bucket, self.name),
+            None => format!("gs://{}/{}", self.bucket, self.name),
+        }
+    }
+}
+
+/// What a job makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// A PDF.
+    Pdf,
+}
+
+impl Format {
+    /// As messages write it; also the file extension.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pdf => "pdf",
+        }
+    }
+
+    /// The media type of the output.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Pdf => "application/pdf",
+        }
+    }
+
+    /// The format of this name.
+    ///
+    /// # Errors
+    /// `option.invalid`, with the formats there are.
+    pub fn parse(name: &str) -> Result<Self, Failure> {
+        match name {
+            "pdf" => Ok(Self::Pdf),
+            _ => Err(Failure::new(
+                FailureCode::OptionInvalid,
+                format!("The output format {name:?} is not one this version makes: use \"pdf\"."),
+            )
+            .with("format", name)
+            .with("allowed", vec!["pdf"])),
+        }
+    }
+}
+
+/// One output of a job.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// What it is.
+    pub format: Format,
+    /// How it is named.
+    pub name: NameTemplate,
+}
+
+/// A job that has been checked: everything but the source's generation is settled.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// What to read.
+    pub source: Source,
+    /// What to make; at least one.
+    pub outputs: Vec<Output>,
+    /// How long links last, when the job says so.
+    pub signed_url_ttl: Option<Duration>,
+    /// What browsers do with them.
+    pub disposition: Disposition,
+    /// Part of the identity.
+    pub revision: Option<String>,
+    /// Echoed in the result.
+    pub user_data: Option<Value>,
+}
+
+impl Job {
+    /// The job that a plain event asks for: one PDF.
+    pub fn of_event(source: Source, output_name: &NameTemplate) -> Self {
+        Self {
+            source,
+            outputs: vec![Output { format: Format::Pdf, name: output_name.clone() }],
+            signed_url_ttl: None,
+            disposition: Disposition::default(),
+            revision: None,
+            user_data: None,
+        }
+    }
+
+    /// The identity: 32 hex digits, the same for the same source generation, outputs and revision.
+    pub fn id(&self, generation: Option<i64>) -> JobId {
+        let outputs: Vec<Value> = self
+            .outputs
+            .iter()
+            .map(|output| serde_json::json!([output.format.as_str(), output.name.as_str(), {}]))
+            .collect();
+        JobId::hash(&serde_json::json!([
+            "job",
+            self.source.bucket,
+            self.source.name,
+            generation.or(self.source.generation),
+            outputs,
+            self.revision
+        ]))
+    }
+}
+
+/// The identity of a job, as result messages and object metadata carry it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct JobId(String);
+
+impl JobId {
+    fn hash(identity: &Value) -> Self {
+        let digest = Sha256::digest(identity.to_string().as_bytes());
+        Self(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// For a job that could not be read further than its source.
+    pub fn of_source(source: &Source) -> Self {
+        Self::hash(&serde_json::json!(["source", source.bucket, source.name, source.generation]))
+    }
+
+    /// For a message that could not be read at all.
+    pub fn of_message(message_id: &str) -> Self {
+        Self::hash(&serde_json::json!(["message", message_id]))
+    }
+
+    /// The 32 hex digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Request {
+    /// Reads a job from a message's data.
+    ///
+    /// # Errors
+    /// `message.invalid`, naming the field and what is wrong with it.
+    pub fn from_json(data: &[u8]) -> Result<Self, Failure> {
+        serde_json::from_slice(data).map_err(|error| {
+            invalid(format!("The message is not a job: {error}. 'platen schema job' describes one."))
+        })
+    }
+
+    /// The source alone, for a report of what else is wrong.
+    ///
+    /// # Errors
+    /// `message.invalid` when it is not `gs://bucket/name`.
+    pub fn source(&self) -> Result<Source, Failure> {
+        let (bucket, name) = self
+            .source
+            .strip_prefix("gs://")
+            .and_then(|rest| rest.split_once('/'))
+            .filter(|(bucket, name)| !bucket.is_empty() && is_object_name(name))
+            .ok_or_else(|| {
+                invalid(format!(
+                    "The source {:?} is not an object's URL: write gs://BUCKET/OBJECT, with a name of 1 to 1,024 bytes.",
+                    self.source
+                ))
+            })?;
+        Ok(Source { bucket: bucket.to_owned(), name: name.to_owned(), generation: self.generation })
+    }
+
+    /// Checks everything that can be checked without looking at the object.
+    ///
+    /// # Errors
+    /// `message.invalid` or `option.invalid`.
+    pub fn into_job(self, output_name: &NameTemplate) -> Result<Job, Failure> {
+        let source = self.source()?;
+        if self.password.is_some() {
+            return Err(Failure::new(
+                FailureCode::OptionInvalid,
+                "The job names a password, and this version opens no protected documents: remove the field.",
+            )
+            .with("option", "password"));
+        }
+        let requested = match self.outputs {
+            None => vec![RequestedOutput { format: "pdf".to_owned(), name: None, options: Map::new() }],
+            Some(outputs) if outputs.is_empty() => {
+                return Err(invalid("The job's list of outputs is empty: name one, or leave the field out for a PDF."));
+            }
+            Some(outputs) => outputs,
+        };
+        let mut outputs = Vec::with_capacity(requested.len());
+        for output in requested {
+            outputs.push(output.check(output_name)?);
+        }
+        if let Some(size) = self.user_data.as_ref().map(|data| data.to_string().len()).filter(|size| *size > USER_DATA_LIMIT)
+        {
+            return Err(invalid(format!("userData takes {size} bytes of JSON: {USER_DATA_LIMIT} are allowed.")));
+        }
+        let signed_url_ttl = match self.signed_url.ttl.as_deref() {
+            None => None,
+            Some(text) => Some(
+                crate::config::duration(text)
+                    .map_err(|message| invalid(format!("signedUrl.ttl {message}.")))?,
+            ),
+        };
+        Ok(Job {
+            source,
+            outputs,
+            signed_url_ttl,
+            disposition: self.signed_url.disposition,
+            revision: self.revision,
+            user_data: self.user_data,
+        })
+    }
+}
+
+impl RequestedOutput {
+    fn check(self, default_name: &NameTemplate) -> Result<Output, Failure> {
+        let format = Format::parse(&self.format)?;
+        if let Some(option) = self.options.keys().next() {
+            return Err(Failure::new(
+                FailureCode::OptionInvalid,
+                format!("The option {option:?} is not one this version has: remove it."),
+            )
+            .with("option", option.as_str()));
+        }
+        let name = match self.name {
+            None => default_name.clone(),
+            Some(text) => NameTemplate::parse(&text)
+                .map_err(|error| invalid(format!("The output name {text:?} is not a name template: {error}.")))?,
+        };
+        Ok(Output { format, name })
+    }
+}
+
+/// Whether Cloud Storage takes this as an object's name: 1 to 1,024 bytes of UTF-8 without line breaks.
+pub fn is_object_name(name: &str) -> bool {
+    (1..=1024).contains(&name.len()) && !name.contains(['\r', '\n']) && name != "." && name != ".."
+}
+
+fn invalid(message: impl Into<String>) -> Failure {
+    Failure::new(FailureCode::MessageInvalid, message)
+}
+
+/// A generation is a positive 64-bit number; Google writes such as strings, and CloudEvents samples as numbers.
+fn generation<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    let value = Option::<Value>::deserialize(deserializer)?;
+    match value {
+        None => Ok(None),
+        Some(value) => parse_generation(&value)
+            .map(Some)
+            .ok_or_else(|| serde::de::Error::custom(format!("generation {value} is not a positive whole number"))),
+    }
+}
+
+/// A generation from a JSON string or number.
+pub fn parse_generation(value: &Value) -> Option<i64> {
+    let number = match value {
+        Value::String(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok()?,
+        Value::Number(number) => number.as_i64()?,
+        _ => return None,
+    };
+    (number > 0).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Job, Failure> {
+        Request::from_json(json.as_bytes())?.into_job(&NameTemplate::default())
+    }
+
+    #[test]
+    fn only_the_source_is_required() {
+        let job = read(r#"{"source":"gs://in/reports/q3.docx"}"#).unwrap();
+        assert_eq!(job.source.bucket, "in");
+        assert_eq!(job.source.name, "reports/q3.docx");
+        assert_eq!(job.outputs.len(), 1);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (json, part) in [
+            (r#"{"source":"gs://in/a","colour":1}"#, "colour"),
+            (r#"{"source":"in/a"}"#, "in/a"),
+            (r#"{"source":"gs://in/"}"#, "gs://in/"),
+            (r#"{"source":"gs://in/a","generation":"-1"}"#, "generation"),
+            (r#"{"source":"gs://in/a","outputs":[]}"#, "outputs"),
+            (r#"{"source":"gs://in/a","outputs":[{"format":"pdf","name":"{year}.pdf"}]}"#, "{year}"),
+            (r#"{"source":"gs://in/a","signedUrl":{"ttl":"soon"}}"#, "signedUrl.ttl"),
+            (r#"{"generation":"1"}"#, "source"),
+        ] {
+            let failure = read(json).unwrap_err();
+            assert_eq!(failure.code, FailureCode::MessageInvalid, "{json}");
+            assert!(failure.message.contains(part), "{json}: {failure}");
+        }
+        for json in [
+            r#"{"source":"gs://in/a","outputs":[{"format":"gif"}]}"#,
+            r#"{"source":"gs://in/a","outputs":[{"format":"pdf","options":{"zzz":1}}]}"#,
+            r#"{"source":"gs://in/a","password":{"secret":"x"}}"#,
+        ] {
+            assert_eq!(read(json).unwrap_err().code, FailureCode::OptionInvalid, "{json}");
+        }
+        let big = format!(r#"{{"source":"gs://in/a","userData":"{}"}}"#, "x".repeat(9000));
+        assert!(read(&big).unwrap_err().message.contains("userData"));
+    }
+
+    #[test]
+    fn the_identity_is_the_source_generation_outputs_and_revision() {
+        let base = read(r#"{"source":"gs://in/a.docx"}"#).unwrap();
+        assert_eq!(base.id(Some(1)).as_str().len(), 32);
+        assert_eq!(base.id(Some(1)), read(r#"{"source":"gs://in/a.docx","generation":"1"}"#).unwrap().id(None));
+        assert_eq!(base.id(Some(1)), read(r#"{"source":"gs://in/a.docx","userData":5}"#).unwrap().id(Some(1)));
+        for other in [
+            r#"{"source":"gs://in/a.docx","revision":"2"}"#,
+            r#"{"source":"gs://in/b.docx"}"#,
+            r#"{"source":"gs://in/a.docx","outputs":[{"format":"pdf","name":"{stem}-2.pdf"}]}"#,
+        ] {
+            assert_ne!(base.id(Some(1)), read(other).unwrap().id(Some(1)), "{other}");
+        }
+        assert_ne!(base.id(Some(1)), base.id(Some(2)));
+    }
+}

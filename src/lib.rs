@@ -9,18 +9,18 @@
 //!                  serve -> pipeline -> { accept, convert, deliver } -> { google, engine } -> sandbox
 //! ```
 
+pub mod accept;
 pub mod cli;
 pub mod config;
-pub mod error;
-pub mod job;
-pub mod serve;
-pub mod pipeline;
-pub mod accept;
 pub mod convert;
 pub mod deliver;
 pub mod engine;
-pub mod sandbox;
+pub mod error;
 pub mod google;
-pub mod telemetry;
+pub mod job;
 #[cfg(feature = "local-cloud")]
 pub mod local_cloud;
+pub mod pipeline;
+pub mod sandbox;
+pub mod serve;
+pub mod telemetry;

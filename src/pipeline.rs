@@ -1,1 +1,266 @@
-//! 
+//! The job, from request to result, as one function that can be read aloud.
+//!
+//! What must always hold: nothing is acknowledged before its result is on the topic, and what a retry can fix is never
+//! reported as failed. Both follow from the types: [`run`] returns an [`Outcome`] (acknowledged) only after
+//! [`deliver::publish`] has returned, and a [`Refusal`] (not acknowledged) never reaches it.
+
+use std::time::{Duration, Instant};
+
+use axum::http::HeaderMap;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::accept::{self, Ignored, Message, Plan, Rules, Trace};
+use crate::accept::verify::VerifyRules;
+use crate::config::Limits;
+use crate::convert::{self, Look, SourceObject};
+use crate::deliver::{self, End, Found, Links, OutputResult, Place, Report, ResultMessage, Results, Stored, Target};
+use crate::engine::Engine;
+use crate::error::{Refusal, RefusalKind, Step, Stop};
+use crate::google::keys::KeySet;
+use crate::google::retry::Budget;
+use crate::google::storage::Storage;
+use crate::google::Kind;
+use crate::job::{Job, NameValues};
+
+/// Everything the pipeline works with.
+pub struct Context {
+    /// How tokens are proved.
+    pub verify: VerifyRules,
+    /// The keys that prove them.
+    pub keys: KeySet,
+    /// What the configuration says about events.
+    pub rules: Rules,
+    /// What one job may take.
+    pub limits: Limits,
+    /// `OUTPUT_BUCKET`.
+    pub output_bucket: String,
+    /// The warm engine.
+    pub engine: Engine,
+    /// One permit for each conversion that may run at once.
+    pub slots: Semaphore,
+    /// Google's side.
+    pub google: Google,
+}
+
+/// What the pipeline asks of Google.
+#[derive(Debug, Clone)]
+pub struct Google {
+    /// Cloud Storage.
+    pub storage: Storage,
+    /// Who signs links, and for how long.
+    pub links: Links,
+    /// Where results go.
+    pub results: Results,
+}
+
+impl Google {
+    /// The same, with all retries counted against one delivery's budget.
+    fn within(&self, budget: &Budget) -> Self {
+        Self {
+            storage: self.storage.within(budget),
+            links: self.links.within(budget),
+            results: Results { publisher: self.results.publisher.within(budget), topic: self.results.topic.clone() },
+        }
+    }
+}
+
+/// A request, before anything in it is believed.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    /// When it arrived.
+    pub arrived: DateTime<Utc>,
+    /// The same moment on the clock that only goes forward.
+    pub started: Instant,
+}
+
+/// How an acknowledged request ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// With a result on the topic.
+    Published(Box<ResultMessage>),
+    /// Not for us.
+    Ignored(Ignored),
+}
+
+/// Takes a request to its end. The caller's token has been verified already, before its body was read.
+///
+/// # Errors
+/// Every way in which the request is not acknowledged.
+pub async fn run(context: &Context, request: &Request) -> Result<Outcome, Refusal> {
+    let message = accept::push(&request.headers, &request.body)?;
+    let google = context.google.within(&Budget::default());
+    let trace = Trace::from_headers(&request.headers);
+    let mut report = Report::new(&message, trace, request.started, request.arrived);
+    let end = match convert_and_deliver(context, &google, &message, &mut report).await {
+        Ok(Work::Done(outputs)) => End::Succeeded(outputs),
+        Ok(Work::Ignored(reason)) => {
+            tracing::info!(messageId = report.message_id(), source = report.source_name(), reason = reason.as_str(), "ignored");
+            return Ok(Outcome::Ignored(reason));
+        }
+        Err(Stop::Failed(failure)) => {
+            tracing::warn!(
+                jobId = report.job_id(), messageId = report.message_id(), source = report.source_name(),
+                code = failure.code.as_str(), "the job failed: {}", failure.message
+            );
+            End::Failed(failure)
+        }
+        Err(Stop::Superseded(reason)) => {
+            tracing::info!(jobId = report.job_id(), messageId = report.message_id(), "superseded: {reason}");
+            End::Superseded
+        }
+        Err(Stop::Refused(refusal)) => return Err(refusal),
+    };
+    let result = report.result(end, Some(context.engine.version()));
+    deliver::publish(&google.results, &report, &result).await?;
+    tracing::info!(
+        jobId = report.job_id(), messageId = report.message_id(), source = report.source_name(),
+        status = result.status.as_str(), fetchMs = result.timings.fetch_ms, convertMs = result.timings.convert_ms,
+        storeMs = result.timings.store_ms, signMs = result.timings.sign_ms, totalMs = result.timings.total_ms,
+        "job done"
+    );
+    Ok(Outcome::Published(Box::new(result)))
+}
+
+enum Work {
+    Done(Vec<OutputResult>),
+    Ignored(Ignored),
+}
+
+async fn convert_and_deliver(
+    context: &Context,
+    google: &Google,
+    message: &Message,
+    report: &mut Report,
+) -> Step<Work> {
+    let event = accept::decode(&message.payload)?;
+    if let Some(source) = event.source() {
+        report.source(&source);
+    }
+    let job = match accept::plan(&context.rules, event)? {
+        Plan::Convert(job) => job,
+        Plan::Ignore(reason) => return Ok(Work::Ignored(reason)),
+    };
+    report.user_data.clone_from(&job.user_data);
+    report.formats = job.outputs.iter().map(|output| output.format).collect();
+    report.identity(job.id(None));
+    let ttl = google.links.ttl(job.signed_url_ttl)?;
+    let source = match convert::look(&google.storage, &job.source, &context.limits).await? {
+        Look::There(source) => source,
+        Look::Ignore(reason) => return Ok(Work::Ignored(reason)),
+    };
+    report.looked(&source);
+    report.identity(job.id(Some(source.generation)));
+
+    let targets = targets(context, &job, &source)?;
+    let mut stored = Vec::with_capacity(targets.len());
+    let mut missing = Vec::new();
+    for target in targets {
+        match deliver::find(&google.storage, &target, &source).await? {
+            Found::Done(output) => stored.push(output),
+            Found::Room(place) => missing.push((target, place)),
+        }
+    }
+    if !missing.is_empty() {
+        stored.extend(convert_and_store(context, google, &source, missing, report).await?);
+    }
+
+    let started = Instant::now();
+    let mut outputs = Vec::with_capacity(stored.len());
+    for output in &stored {
+        let link = google.links.link(output, job.disposition, ttl).await?;
+        outputs.push(OutputResult::new(output, &link));
+    }
+    report.timings.sign_ms = milliseconds(started);
+    Ok(Work::Done(outputs))
+}
+
+/// The part that needs a slot: fetch, convert, store.
+async fn convert_and_store(
+    context: &Context,
+    google: &Google,
+    source: &SourceObject,
+    missing: Vec<(Target, Place)>,
+    report: &mut Report,
+) -> Step<Vec<Stored>> {
+    let _slot = slot(context)?;
+    let started = Instant::now();
+    let directory = context.engine.job_directory().map_err(|error| {
+        Refusal::new(RefusalKind::Unavailable, format!("no job directory can be made: {error}; see TMPDIR"))
+    })?;
+    let document = convert::fetch(&google.storage, source, directory, &context.limits).await?;
+    report.timings.fetch_ms = milliseconds(started);
+
+    let started = Instant::now();
+    let formats: Vec<_> = missing.iter().map(|(target, _)| target.format).collect();
+    let converted = convert::run(&context.engine, &context.limits, &source.source.name, document, &formats).await?;
+    report.timings.convert_ms = milliseconds(started);
+
+    let started = Instant::now();
+    let mut stored = Vec::with_capacity(missing.len());
+    for ((target, place), file) in missing.iter().zip(&converted.files) {
+        stored.push(deliver::store(&google.storage, target, source, file, *place).await?);
+    }
+    report.timings.store_ms = milliseconds(started);
+    Ok(stored)
+}
+
+/// Where each output goes.
+fn targets(context: &Context, job: &Job, source: &SourceObject) -> Step<Vec<Target>> {
+    let job_id = job.id(Some(source.generation));
+    let mut targets: Vec<Target> = Vec::with_capacity(job.outputs.len());
+    for output in &job.outputs {
+        let name = output.name.fill(&NameValues {
+            bucket: &source.source.bucket,
+            object: &source.source.name,
+            generation: source.generation,
+            extension: output.format.as_str(),
+            job_id: job_id.as_str(),
+        });
+        if targets.iter().any(|target| target.name == name) {
+            return Err(crate::error::Failure::new(
+                crate::error::FailureCode::MessageInvalid,
+                format!("Two outputs of the job have the name {name:?}: give each its own."),
+            )
+            .into());
+        }
+        targets.push(Target {
+            bucket: context.output_bucket.clone(),
+            name,
+            format: output.format,
+            disposition: job.disposition,
+            job_id: job_id.clone(),
+        });
+    }
+    Ok(targets)
+}
+
+/// A slot, or the answer that all are taken: a queue here would only outlive the ack deadline.
+fn slot(context: &Context) -> Result<SemaphorePermit<'_>, Refusal> {
+    if !*context.engine.warm().borrow() {
+        return Err(Refusal::new(RefusalKind::Unavailable, "the engine is not warm yet"));
+    }
+    context.slots.try_acquire().map_err(|_| Refusal::new(RefusalKind::Busy, "every conversion slot is taken"))
+}
+
+/// What a Google API's refusal means for the job: always "later". A 403 is a mistake of the deployment, not of the job,
+/// so it is logged as an error with the role that is missing.
+pub(crate) fn unavailable(error: &crate::google::Error, role: &str) -> Refusal {
+    if error.kind == Kind::Forbidden {
+        tracing::error!("{error}. The worker's account lacks a right: it needs {role}. 'deploy/setup.sh' grants it");
+    }
+    Refusal { kind: RefusalKind::Unavailable, message: error.to_string(), retry_after: error.retry_after }
+}
+
+/// Whole milliseconds since then.
+pub(crate) fn milliseconds(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The longest that `Retry-After` asks a caller to wait when nothing better is known.
+pub const RETRY_AFTER: Duration = Duration::from_secs(5);

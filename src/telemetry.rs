@@ -1,1 +1,129 @@
-//! 
+//! Logs: one line an event, for a person or for Cloud Logging. No secret has a `Debug` or `Display` that shows it, and
+//! no line here holds a query string, a token or a document's text.
+
+use std::fmt;
+use std::io::IsTerminal;
+
+use serde_json::{Map, Value, json};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::config::{Problem, Problems, Strings};
+
+/// How lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line, with Cloud Logging's fields.
+    Json,
+    /// For a person.
+    Text,
+}
+
+impl LogFormat {
+    /// `LOG_FORMAT`; without it JSON on Cloud Run (which sets `K_SERVICE`), else text.
+    ///
+    /// # Errors
+    /// The variable, when it is neither.
+    pub fn load(strings: &dyn Strings) -> Result<Self, Problems> {
+        match strings.get("LOG_FORMAT").as_deref().map(str::trim) {
+            Some("json") => Ok(Self::Json),
+            Some("text") => Ok(Self::Text),
+            None | Some("") => Ok(if strings.get("K_SERVICE").is_some() { Self::Json } else { Self::Text }),
+            Some(other) => Err(Problems(vec![Problem {
+                variable: "LOG_FORMAT",
+                message: format!("is '{other}', neither 'json' nor 'text'"),
+            }])),
+        }
+    }
+}
+
+/// Starts the worker's logging, on stderr. `RUST_LOG` filters; without it `info`.
+pub fn start(format: LogFormat, strings: &dyn Strings) {
+    start_from(format, strings, "info");
+}
+
+/// Starts logging for commands that speak for themselves: only what is wrong, unless `RUST_LOG` asks for more.
+pub fn start_quiet(format: LogFormat, strings: &dyn Strings) {
+    start_from(format, strings, "error");
+}
+
+fn start_from(format: LogFormat, strings: &dyn Strings, default: &str) {
+    let filter = strings.get("RUST_LOG").and_then(|filter| EnvFilter::try_new(filter).ok());
+    let filter = filter.unwrap_or_else(|| EnvFilter::new(default));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second start (a test in the same process) keeps the first.
+    let _already_started = match format {
+        LogFormat::Text => builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => builder.event_format(CloudLogging).try_init(),
+    };
+}
+
+/// Cloud Logging's structured form: `severity`, `message`, `time`, and our fields beside them.
+struct CloudLogging;
+
+impl<S, N> FormatEvent<S, N> for CloudLogging
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut fields = Fields(Map::new());
+        event.record(&mut fields);
+        let metadata = event.metadata();
+        fields.0.insert("severity".to_owned(), severity(*metadata.level()).into());
+        let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+        fields.0.insert("time".to_owned(), now.into());
+        fields.0.insert(
+            "logging.googleapis.com/sourceLocation".to_owned(),
+            json!({"file": metadata.file(), "line": metadata.line().map(|line| line.to_string())}),
+        );
+        writeln!(writer, "{}", Value::Object(fields.0))
+    }
+}
+
+fn severity(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "ERROR",
+        Level::WARN => "WARNING",
+        Level::INFO => "INFO",
+        Level::DEBUG | Level::TRACE => "DEBUG",
+    }
+}
+
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn put(&mut self, field: &Field, value: impl Into<Value>) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, value);
+    }
+}

@@ -1,1 +1,13 @@
 //! From an HTTP request to a job: envelope, token, event, plan. Pure, except for the keys that verify a token.
+
+mod decode;
+mod plan;
+mod push;
+mod trace;
+pub mod verify;
+
+pub(crate) use decode::JOB_METADATA;
+pub use decode::{Event, decode};
+pub use plan::{Ignored, Plan, Rules, plan};
+pub use push::{Message, Payload, push};
+pub use trace::Trace;

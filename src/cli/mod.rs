@@ -1,1 +1,90 @@
-//! The commands, one file each.
+//! The commands, one file each. [`run`] alone chooses, and alone prints why one failed.
+
+mod convert;
+#[cfg(feature = "local-cloud")]
+mod demo;
+mod output;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Problems;
+
+/// Drop a document in a bucket, get a signed PDF link on a topic.
+#[derive(Debug, Parser)]
+#[command(name = "platen", version, max_term_width = 100, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the worker: Pub/Sub push in, results out. Configured by the environment.
+    Serve(serve::Arguments),
+    /// Do the main job once on this machine: a small Google Cloud, the worker, and each FILE through both.
+        #[cfg(feature = "local-cloud")]
+    Demo(demo::Arguments),
+    /// Convert files with the engine and its sandbox alone, without any cloud.
+    Convert(convert::Arguments),
+}
+
+/// How a command ends when it does not succeed.
+#[derive(Debug)]
+enum Failure {
+    /// Exit code 1, with a sentence unless everything has been said already.
+    Work(Option<String>),
+    /// Exit code 64.
+    Usage(String),
+    /// Exit code 70.
+    Bug(String),
+}
+
+impl From<Problems> for Failure {
+    fn from(problems: Problems) -> Self {
+        Self::Usage(problems.to_string())
+    }
+}
+
+/// Reads the arguments, runs the command and gives its exit code: 0 success, 1 the work failed, 64 wrong usage or
+/// configuration, 70 a bug.
+pub fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Printing help or an error can only fail when nobody reads it.
+            let _nobody_reads = error.print();
+            return if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS };
+        }
+    };
+    let result = match arguments.command {
+        Command::Serve(arguments) => serve::run(&arguments),
+                #[cfg(feature = "local-cloud")]
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Convert(arguments) => convert::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let (code, message) = match failure {
+                Failure::Work(message) => (1, message),
+                Failure::Usage(message) => (64, Some(message)),
+                Failure::Bug(message) => (70, Some(format!("this is a bug: {message}"))),
+            };
+            if let Some(message) = message {
+                eprintln!("platen: {message}");
+            }
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// The runtime of every command that talks to something.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Work(Some(format!("no runtime can be started: {error}"))))
+}

@@ -1,1 +1,15 @@
 //! From output files to a signed link on a topic.
+
+pub mod disposition;
+mod links;
+mod publish;
+mod result;
+pub mod sign;
+mod store;
+
+pub use links::Links;
+pub use publish::{Results, publish};
+pub use result::{
+    End, OutputResult, Report, ResultMessage, SourceResult, Status, Timings, Worker,
+};
+pub use store::{Found, Place, Stored, Target, find, store};

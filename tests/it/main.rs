@@ -1,10 +1,14 @@
 //! One binary of tests through the front door.
-
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test that cannot go on has failed, and says where"
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking"
 )]
 
 mod inspect;
+mod keys;
+mod peer;
+mod sandbox;
+mod sign;

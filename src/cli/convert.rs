@@ -1,0 +1,170 @@
+//! `platen convert`.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::output::{Paths, place};
+use super::Failure;
+use crate::config::{EngineConfig, Environment, Limits};
+use crate::convert::convert_file;
+use crate::engine::Engine;
+use crate::error::Stop;
+use crate::job::Format;
+use crate::pipeline::milliseconds;
+use crate::serve::StartError;
+use crate::telemetry::{self, LogFormat};
+
+/// Example: platen convert a.docx b.xlsx c.pptx --out pdfs
+///
+/// A file that fails does not stop the others. Limits, SANDBOX and DOCUMENT_LOCALE come from the environment, as for
+/// 'platen serve'; a flag beats its variable. Exit code 0 when every file succeeded, 1 when some failed.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Arguments {
+    /// Documents to convert.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// What to make.
+    #[arg(long, value_name = "FORMAT", default_value = "pdf", value_parser = ["pdf"])]
+    to: String,
+    /// Where outputs go, as DIR/{stem}.{ext}; made if it is not there. Files there are replaced.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    out: PathBuf,
+    /// Conversions at once [default: CONVERT_CONCURRENCY, else the number of CPUs].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    jobs: Option<u16>,
+    /// Wall time of one conversion, such as 30s [default: CONVERT_TIMEOUT, else 120s].
+    #[arg(long, value_name = "DUR", value_parser = crate::config::duration)]
+    timeout: Option<Duration>,
+    /// Print one line of JSON a file as it ends.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How one file ended.
+struct Ended {
+    file: PathBuf,
+    result: Result<Made, (String, String)>,
+    convert_ms: Option<u64>,
+    total_ms: u64,
+}
+
+struct Made {
+    output: PathBuf,
+    pages: Option<u32>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let mut config = EngineConfig::load(&Environment)?;
+    let format = Format::parse(&arguments.to).map_err(|failure| Failure::Usage(failure.message))?;
+    if let Some(jobs) = arguments.jobs {
+        config.concurrency = usize::from(jobs);
+    }
+    config.concurrency = config.concurrency.min(arguments.files.len());
+    if let Some(timeout) = arguments.timeout {
+        config.limits.time = timeout;
+    }
+    telemetry::start_quiet(LogFormat::load(&Environment)?, &Environment);
+    std::fs::create_dir_all(&arguments.out)
+        .map_err(|error| Failure::Work(Some(format!("{} cannot be made: {error}", arguments.out.display()))))?;
+    let failed = super::runtime()?.block_on(convert_all(arguments, &config, format))?;
+    if failed == 0 { Ok(()) } else { Err(Failure::Work(None)) }
+}
+
+/// Converts all files side by side and says how many failed.
+async fn convert_all(arguments: &Arguments, config: &EngineConfig, format: Format) -> Result<usize, Failure> {
+    let engine = crate::serve::start_engine(config).await.map_err(|error| match error {
+        StartError::Configuration(message) => Failure::Usage(message),
+        StartError::Unavailable(message) => Failure::Work(Some(message)),
+    })?;
+    let progress = progress(arguments.files.len());
+    let slots = Arc::new(Semaphore::new(config.concurrency));
+    let mut paths = Paths::new(&arguments.out);
+    let mut running = JoinSet::new();
+    for file in &arguments.files {
+        let (engine, slots, limits) = (engine.clone(), slots.clone(), config.limits);
+        let (file, output) = (file.clone(), paths.next(file, format.as_str()));
+        running.spawn(async move {
+            let _slot = slots.acquire_owned().await;
+            convert_one(&engine, &limits, file, output, format).await
+        });
+    }
+    let mut failed = 0;
+    while let Some(ended) = running.join_next().await {
+        let ended = ended.map_err(|error| Failure::Bug(format!("a conversion panicked: {error}")))?;
+        failed += usize::from(ended.result.is_err());
+        progress.suspend(|| print(&ended, arguments.json));
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    engine.stop().await;
+    Ok(failed)
+}
+
+async fn convert_one(engine: &Engine, limits: &Limits, file: PathBuf, output: PathBuf, format: Format) -> Ended {
+    let started = Instant::now();
+    let converted = convert_file(engine, limits, &file, &[format]).await;
+    let convert_ms = converted.is_ok().then(|| milliseconds(started));
+    let result = match converted {
+        Ok(converted) => match converted.files.first() {
+            Some(made) => put(&made.path, &output).map(|()| Made { output, pages: made.pages }),
+            None => Err(("worker.bug".to_owned(), "The engine made no file.".to_owned())),
+        },
+        Err(Stop::Failed(failure)) => Err((failure.code.to_string(), failure.message)),
+        Err(Stop::Superseded(reason)) => Err(("superseded".to_owned(), reason)),
+        Err(Stop::Refused(refusal)) => Err(("engine.unavailable".to_owned(), refusal.message)),
+    };
+    Ended { file, result, convert_ms, total_ms: milliseconds(started) }
+}
+
+fn put(from: &Path, to: &Path) -> Result<(), (String, String)> {
+    place(from, to)
+        .map_err(|error| ("output.unwritable".to_owned(), format!("{} cannot be written: {error}.", to.display())))
+}
+
+fn print(ended: &Ended, as_json: bool) {
+    if as_json {
+        println!("{}", line(ended));
+        return;
+    }
+    let file = ended.file.display();
+    match &ended.result {
+        Ok(made) => {
+            let pages = made.pages.map_or_else(String::new, |pages| format!("{pages} page{}, ", if pages == 1 { "" } else { "s" }));
+            println!("{file} -> {} ({pages}{} ms)", made.output.display(), ended.total_ms);
+        }
+        Err((code, message)) => eprintln!("{file}: {code}: {message}"),
+    }
+}
+
+fn line(ended: &Ended) -> Value {
+    let made = ended.result.as_ref().ok();
+    json!({
+        "file": ended.file.to_string_lossy(),
+        "status": if made.is_some() { "succeeded" } else { "failed" },
+        "output": made.map(|made| made.output.to_string_lossy()),
+        "pages": made.and_then(|made| made.pages),
+        "warnings": [],
+        "error": ended.result.as_ref().err().map(|(code, message)| json!({"code": code, "message": message})),
+        "timings": {"convertMs": ended.convert_ms, "totalMs": ended.total_ms},
+    })
+}
+
+/// A bar where somebody watches, else nothing.
+fn progress(files: usize) -> ProgressBar {
+    if files < 2 || !std::io::stderr().is_terminal() {
+        return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+    }
+    let bar = ProgressBar::new(files as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {elapsed} left {eta}") {
+        bar.set_style(style);
+    }
+    bar
+}

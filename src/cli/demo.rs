@@ -1,0 +1,147 @@
+//! `platen demo`: the main job once, on this machine.
+//!
+//! What runs here is what runs in production: the worker is this binary's own `serve` in a process of its own, told by
+//! its environment where Google is. Only the Google on the other side is small.
+
+mod world;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::output::Paths;
+use super::Failure;
+use crate::config::EngineConfig;
+use crate::config::Environment;
+use world::World;
+
+/// Example: platen demo fixtures/documents/plain/invoice.docx --out out
+///
+/// Starts a small Google Cloud on loopback and the worker, uploads each FILE, waits for its result message, and
+/// downloads each PDF through its signed URL. Result messages go to stdout, one a line, progress to stderr. Limits,
+/// SANDBOX and DOCUMENT_LOCALE come from the environment, as for 'platen serve'; RUST_LOG=info shows the worker's log.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Arguments {
+    /// Documents to convert.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Where PDFs go, as DIR/{stem}.pdf; made if it is not there. Files there are replaced.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    out: PathBuf,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let config = EngineConfig::load(&Environment)?;
+    std::fs::create_dir_all(&arguments.out)
+        .map_err(|error| Failure::Work(Some(format!("{} cannot be made: {error}", arguments.out.display()))))?;
+    super::runtime()?.block_on(all(arguments, &config))
+}
+
+/// One file on its way.
+struct Waiting {
+    file: PathBuf,
+    output: PathBuf,
+}
+
+async fn all(arguments: &Arguments, config: &EngineConfig) -> Result<(), Failure> {
+    let mut world = World::start().await.map_err(work)?;
+    let mut paths = Paths::new(&arguments.out);
+    let mut names = Names::default();
+    let mut waiting = HashMap::new();
+    let mut failed = 0;
+    for file in &arguments.files {
+        let (name, output) = (names.next(file), paths.next(file, "pdf"));
+        match world.upload(file, &name).await {
+            Ok(generation) => {
+                eprintln!("uploaded   {} as gs://{}/{name}#{generation}", file.display(), world::INPUT_BUCKET);
+                waiting.insert((name, generation), Waiting { file: file.clone(), output });
+            }
+            Err(message) => {
+                failed += 1;
+                eprintln!("platen: {message}");
+            }
+        }
+    }
+    // Twice the limit and a minute: a conversion whose engine died is tried once more.
+    let patience = config.limits.time * 2 + Duration::from_secs(60);
+    while !waiting.is_empty() {
+        for result in world.results(patience).await.map_err(work)? {
+            let Some(file) = key(&result).and_then(|key| waiting.remove(&key)) else { continue };
+            println!("{result}");
+            match finish(&world, &result, &file).await {
+                Ok(()) => {}
+                Err(message) => {
+                    failed += 1;
+                    eprintln!("platen: {message}");
+                }
+            }
+        }
+    }
+    world.stop().await;
+    if failed == 0 { Ok(()) } else { Err(Failure::Work(None)) }
+}
+
+/// Downloads what a result links to, or says why there is nothing.
+async fn finish(world: &World, result: &Value, file: &Waiting) -> Result<(), String> {
+    if result["status"] != "succeeded" {
+        let (code, message) = (&result["error"]["code"], &result["error"]["message"]);
+        return Err(format!(
+            "{}: {}: {}",
+            file.file.display(),
+            code.as_str().or(result["status"].as_str()).unwrap_or("no status"),
+            message.as_str().unwrap_or("no output was made"),
+        ));
+    }
+    let output = &result["outputs"][0];
+    let url = output["signedUrl"].as_str().ok_or("the result has no signed URL")?;
+    let size = world.download(url, &file.output).await?;
+    if output["size"].as_str() != Some(size.to_string().as_str()) {
+        return Err(format!("{}: {size} bytes came through the signed URL, the result says {}", file.output.display(), output["size"]));
+    }
+    eprintln!(
+        "downloaded {} ({} pages, {size} bytes) through its signed URL, {} ms after the worker took the job",
+        file.output.display(),
+        output["pages"],
+        result["timings"]["totalMs"],
+    );
+    Ok(())
+}
+
+fn key(result: &Value) -> Option<(String, String)> {
+    let source = &result["source"];
+    Some((source["name"].as_str()?.to_owned(), source["generation"].as_str()?.to_owned()))
+}
+
+fn work(message: String) -> Failure {
+    Failure::Work(Some(message))
+}
+
+/// Object names: the files' own, in a folder where two files would make one output.
+#[derive(Default)]
+struct Names(HashMap<PathBuf, u32>);
+
+impl Names {
+    fn next(&mut self, file: &Path) -> String {
+        let name = file.file_name().unwrap_or(file.as_os_str());
+        let count = self.0.entry(PathBuf::from(Path::new(name).file_stem().unwrap_or(name))).or_insert(0);
+        *count += 1;
+        let name = name.to_string_lossy();
+        if *count == 1 { name.into_owned() } else { format!("{count}/{name}") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_one_stem_become_objects_of_their_own() {
+        let mut names = Names::default();
+        assert_eq!(names.next(Path::new("a/q3.docx")), "q3.docx");
+        assert_eq!(names.next(Path::new("b/q3.xlsx")), "2/q3.xlsx");
+        assert_eq!(names.next(Path::new("b/q3.docx")), "3/q3.docx");
+    }
+}

@@ -1,0 +1,464 @@
+//! The worker's configuration: read whole, checked whole, and only then used.
+//!
+//! Everything comes through [`Strings`], so that a test passes a map, and every problem is reported at once.
+
+mod parse;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use globset::GlobSet;
+
+pub use parse::{duration, size};
+
+use crate::job::NameTemplate;
+use crate::sandbox;
+
+/// Where settings come from: the environment, or a map in a test.
+pub trait Strings {
+    /// The value of a variable; none when it is not set.
+    fn get(&self, name: &str) -> Option<String>;
+}
+
+/// The process's environment.
+#[derive(Debug, Clone, Copy)]
+pub struct Environment;
+
+impl Strings for Environment {
+    fn get(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+}
+
+impl Strings for std::collections::HashMap<String, String> {
+    fn get(&self, name: &str) -> Option<String> {
+        Self::get(self, name).cloned()
+    }
+}
+
+/// How a push token is proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PushAuth {
+    /// The worker checks everything, the signature included.
+    Oidc,
+    /// The platform has checked the signature and removed it; the worker checks every claim all the same.
+    CloudRunIam,
+}
+
+/// The topic results go to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Topic {
+    /// `projects/P/topics/T`.
+    Full(String),
+    /// `T`, in the worker's own project.
+    Short(String),
+}
+
+/// What one conversion may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the source object.
+    pub input_size: u64,
+    /// Bytes of one output.
+    pub output_size: u64,
+    /// Pages of one output.
+    pub pages: u32,
+    /// Wall time.
+    pub time: Duration,
+    /// Bytes of memory beyond what the conversion shares with the warm engine.
+    pub memory: u64,
+}
+
+/// What the engine and `platen convert` need, without any cloud.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// `MAX_INPUT_SIZE`, `MAX_OUTPUT_SIZE`, `MAX_PAGES`, `CONVERT_TIMEOUT`, `CONVERT_MEMORY`.
+    pub limits: Limits,
+    /// `DOCUMENT_LOCALE`, a POSIX name.
+    pub locale: String,
+    /// `CONVERT_CONCURRENCY`: conversions at once.
+    pub concurrency: usize,
+    /// `SANDBOX`.
+    pub sandbox: sandbox::Mode,
+}
+
+/// Base URLs of Google's APIs, without a slash at the end.
+#[derive(Debug, Clone)]
+pub struct Endpoints {
+    /// Cloud Storage's JSON API.
+    pub storage: String,
+    /// Whether that is an emulator: then calls go without credentials where none are found.
+    pub storage_is_emulator: bool,
+    /// Pub/Sub's REST API.
+    pub pubsub: String,
+    /// Whether that is an emulator.
+    pub pubsub_is_emulator: bool,
+    /// IAM Credentials.
+    pub iam_credentials: String,
+    /// The keys that push tokens are signed with.
+    pub jwks: String,
+}
+
+/// Everything `platen serve` is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `PORT`.
+    pub port: u16,
+    /// `OUTPUT_BUCKET`.
+    pub output_bucket: String,
+    /// `OUTPUT_NAME`.
+    pub output_name: NameTemplate,
+    /// `RESULT_TOPIC`.
+    pub result_topic: Topic,
+    /// `PUSH_AUTH`.
+    pub push_auth: PushAuth,
+    /// `PUSH_AUDIENCE`.
+    pub push_audiences: Vec<String>,
+    /// `PUSH_SERVICE_ACCOUNT`.
+    pub push_service_accounts: Vec<String>,
+    /// `SIGNER_SERVICE_ACCOUNT`.
+    pub signer_service_account: Option<String>,
+    /// `SIGNED_URL_TTL`.
+    pub signed_url_ttl: Duration,
+    /// `INPUT_BUCKETS`.
+    pub input_buckets: Vec<String>,
+    /// `INPUT_INCLUDE`; none: all that the engine reads.
+    pub input_include: Option<GlobSet>,
+    /// `INPUT_EXCLUDE`.
+    pub input_exclude: GlobSet,
+    /// `ACK_DEADLINE`.
+    pub ack_deadline: Duration,
+    /// The engine's part.
+    pub engine: EngineConfig,
+    /// Where Google's APIs are.
+    pub endpoints: Endpoints,
+    /// How credentials are found.
+    pub credentials: crate::google::token::Settings,
+    /// `GOOGLE_CLOUD_PROJECT`.
+    pub project: Option<String>,
+}
+
+/// One variable that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Its name.
+    pub variable: &'static str,
+    /// What is wrong, and what is allowed.
+    pub message: String,
+}
+
+/// Every variable that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration has {} problem{}:", self.0.len(), if self.0.len() == 1 { "" } else { "s" })?;
+        for problem in &self.0 {
+            write!(f, "\n  {} {}", problem.variable, problem.message)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Variables of the contract that this version does not act on yet. Set, they refuse to start: a setting that is
+/// taken and ignored would be worse than none.
+const NOT_SERVED: [&str; 6] =
+    ["CONFIG_OBJECT", "CONFIG_KMS_KEY", "CONFIG_RELOAD", "FONTS", "METRICS_PORT", "KMS_ENDPOINT"];
+
+impl EngineConfig {
+    /// Reads the engine's variables alone, for commands without a cloud.
+    ///
+    /// # Errors
+    /// All the variables that are wrong.
+    pub fn load(strings: &dyn Strings) -> Result<Self, Problems> {
+        let mut reader = Reader::new(strings);
+        let config = Self::read(&mut reader);
+        reader.finish(config)
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let input_size = reader.or("MAX_INPUT_SIZE", 100 << 20, parse::size);
+        let output_size = reader.or("MAX_OUTPUT_SIZE", 500 << 20, parse::size);
+        let pages = reader.or("MAX_PAGES", 5000, |text| parse::number(text, 1, u32::MAX));
+        let time = reader.or("CONVERT_TIMEOUT", Duration::from_secs(120), parse::duration);
+        let memory = reader.or("CONVERT_MEMORY", 1 << 30, parse::size);
+        let locale = reader.or("DOCUMENT_LOCALE", "C.UTF-8".to_owned(), parse::locale);
+        let concurrency = reader.or("CONVERT_CONCURRENCY", cpus, |text| parse::number(text, 1, 1000));
+        let sandbox = reader.or("SANDBOX", sandbox::Mode::Required, |text| match text {
+            "required" => Ok(sandbox::Mode::Required),
+            "best-effort" => Ok(sandbox::Mode::BestEffort),
+            _ => Err("is neither 'required' nor 'best-effort'".to_owned()),
+        });
+        Some(Self {
+            limits: Limits {
+                input_size: input_size?,
+                output_size: output_size?,
+                pages: pages?,
+                time: time?,
+                memory: memory?,
+            },
+            locale: locale?,
+            concurrency: concurrency?,
+            sandbox: sandbox?,
+        })
+    }
+}
+
+impl Config {
+    /// Reads and checks everything.
+    ///
+    /// # Errors
+    /// All the variables that are wrong.
+    pub fn load(strings: &dyn Strings) -> Result<Self, Problems> {
+        let mut reader = Reader::new(strings);
+        let config = Self::read(&mut reader);
+        if let Some(config) = &config {
+            if config.engine.limits.time >= config.ack_deadline {
+                reader.problem(
+                    "CONVERT_TIMEOUT",
+                    "is not shorter than ACK_DEADLINE: a conversion that ends after the deadline is delivered again and never acknowledged; lower it, or raise the subscription's deadline (600s at most) and ACK_DEADLINE with it",
+                );
+            }
+        }
+        reader.finish(config)
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        for name in NOT_SERVED {
+            if reader.get(name).is_some() {
+                reader.problem(name, "is not served by this version: unset it");
+            }
+        }
+        let port = reader.or("PORT", 8080, |text| parse::number(text, 1, u16::MAX));
+        let output_bucket = reader.required("OUTPUT_BUCKET", parse::bucket);
+        let output_name = reader.or("OUTPUT_NAME", NameTemplate::default(), |text| {
+            NameTemplate::parse(text).map_err(|error| format!("is not a name template: {error}"))
+        });
+        let result_topic = reader.required("RESULT_TOPIC", parse::topic);
+        let push_auth = reader.required("PUSH_AUTH", |text| match text {
+            "oidc" => Ok(PushAuth::Oidc),
+            "cloud-run-iam" => Ok(PushAuth::CloudRunIam),
+            _ => Err("is neither 'oidc' (the worker verifies the token) nor 'cloud-run-iam' (a private Cloud Run service: the platform has verified it)".to_owned()),
+        });
+        let push_audiences = reader.required("PUSH_AUDIENCE", parse::list);
+        let push_service_accounts = reader.required("PUSH_SERVICE_ACCOUNT", parse::emails);
+        let signer_service_account = reader.optional("SIGNER_SERVICE_ACCOUNT", parse::email);
+        let signed_url_ttl = reader.or("SIGNED_URL_TTL", Duration::from_secs(3600), parse::signed_url_ttl);
+        let input_buckets = reader.required("INPUT_BUCKETS", parse::buckets);
+        let input_include = reader.optional("INPUT_INCLUDE", parse::globs);
+        let input_exclude = reader.or("INPUT_EXCLUDE", GlobSet::empty(), parse::globs);
+        let ack_deadline = reader.or("ACK_DEADLINE", Duration::from_secs(600), parse::ack_deadline);
+        let engine = EngineConfig::read(reader);
+        let endpoints = Self::read_endpoints(reader);
+        let credentials = crate::google::token::Settings {
+            credentials_file: reader.get("GOOGLE_APPLICATION_CREDENTIALS").map(PathBuf::from),
+            well_known_file: well_known_file(reader),
+            metadata_host: reader.get("GCE_METADATA_HOST"),
+            oauth_token_endpoint: reader.optional("OAUTH_TOKEN_ENDPOINT", parse::base_url)?,
+            iam_credentials_endpoint: reader.optional("IAM_CREDENTIALS_ENDPOINT", parse::base_url)?,
+        };
+        Some(Self {
+            port: port?,
+            output_bucket: output_bucket?,
+            output_name: output_name?,
+            result_topic: result_topic?,
+            push_auth: push_auth?,
+            push_audiences: push_audiences?,
+            push_service_accounts: push_service_accounts?,
+            signer_service_account: signer_service_account?,
+            signed_url_ttl: signed_url_ttl?,
+            input_buckets: input_buckets?,
+            input_include: input_include?,
+            input_exclude: input_exclude?,
+            ack_deadline: ack_deadline?,
+            engine: engine?,
+            endpoints: endpoints?,
+            credentials,
+            project: reader.get("GOOGLE_CLOUD_PROJECT"),
+        })
+    }
+
+    fn read_endpoints(reader: &mut Reader<'_>) -> Option<Endpoints> {
+        let storage = reader.optional("STORAGE_EMULATOR_HOST", parse::emulator_host);
+        let pubsub = reader.optional("PUBSUB_EMULATOR_HOST", parse::emulator_host);
+        let iam = reader.or(
+            "IAM_CREDENTIALS_ENDPOINT",
+            "https://iamcredentials.googleapis.com".to_owned(),
+            parse::base_url,
+        );
+        let jwks =
+            reader.or("OIDC_JWKS_URL", "https://www.googleapis.com/oauth2/v3/certs".to_owned(), parse::base_url);
+        let (storage, pubsub) = (storage?, pubsub?);
+        Some(Endpoints {
+            storage_is_emulator: storage.is_some(),
+            storage: storage.unwrap_or_else(|| "https://storage.googleapis.com".to_owned()),
+            pubsub_is_emulator: pubsub.is_some(),
+            pubsub: pubsub.unwrap_or_else(|| "https://pubsub.googleapis.com".to_owned()),
+            iam_credentials: iam?,
+            jwks: jwks?,
+        })
+    }
+}
+
+/// Where gcloud keeps Application Default Credentials.
+fn well_known_file(reader: &Reader<'_>) -> Option<PathBuf> {
+    let directory = match reader.get("CLOUDSDK_CONFIG") {
+        Some(directory) => PathBuf::from(directory),
+        None => PathBuf::from(reader.get("HOME")?).join(".config/gcloud"),
+    };
+    Some(directory.join("application_default_credentials.json"))
+}
+
+/// Collects problems while reading. A value that is set but empty counts as unset.
+struct Reader<'a> {
+    strings: &'a dyn Strings,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(strings: &'a dyn Strings) -> Self {
+        Self { strings, problems: Vec::new() }
+    }
+
+    fn get(&self, name: &str) -> Option<String> {
+        self.strings.get(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+    }
+
+    fn problem(&mut self, variable: &'static str, message: impl Into<String>) {
+        self.problems.push(Problem { variable, message: message.into() });
+    }
+
+    /// `Some(None)` when it is not set, `None` when it is wrong.
+    #[expect(clippy::option_option, reason = "not set and wrong are two things; the second is already recorded")]
+    fn optional<T>(
+        &mut self,
+        variable: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<Option<T>> {
+        match self.get(variable) {
+            None => Some(None),
+            Some(text) => match parse(&text) {
+                Ok(value) => Some(Some(value)),
+                Err(message) => {
+                    self.problem(variable, message);
+                    None
+                }
+            },
+        }
+    }
+
+    fn or<T>(
+        &mut self,
+        variable: &'static str,
+        default: T,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        self.optional(variable, parse).map(|value| value.unwrap_or(default))
+    }
+
+    fn required<T>(&mut self, variable: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let value = self.optional(variable, parse)?;
+        if value.is_none() {
+            self.problem(variable, "is required and not set");
+        }
+        value
+    }
+
+    fn finish<T>(self, value: Option<T>) -> Result<T, Problems> {
+        match value {
+            Some(value) if self.problems.is_empty() => Ok(value),
+            _ => Err(Problems(self.problems)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    fn good() -> HashMap<String, String> {
+        [
+            ("OUTPUT_BUCKET", "out"),
+            ("RESULT_TOPIC", "results"),
+            ("PUSH_AUTH", "oidc"),
+            ("PUSH_AUDIENCE", "https://w.example, https://v.example"),
+            ("PUSH_SERVICE_ACCOUNT", "push@p.iam.gserviceaccount.com"),
+            ("INPUT_BUCKETS", "in"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+    }
+
+    #[test]
+    fn required_variables_suffice_and_defaults_are_the_contracts() {
+        let config = Config::load(&good()).unwrap();
+        assert_eq!(config.port, 8080);
+        assert_eq!(config.push_audiences, ["https://w.example", "https://v.example"]);
+        assert_eq!(config.signed_url_ttl, Duration::from_secs(3600));
+        assert_eq!(config.engine.limits.input_size, 100 * 1024 * 1024);
+        assert_eq!(config.engine.limits.pages, 5000);
+        assert_eq!(config.engine.locale, "C.UTF-8");
+        assert_eq!(config.result_topic, Topic::Short("results".to_owned()));
+        assert_eq!(config.endpoints.storage, "https://storage.googleapis.com");
+    }
+
+    #[test]
+    fn every_problem_is_named_at_once() {
+        let mut strings = good();
+        strings.remove("OUTPUT_BUCKET");
+        for (name, value) in [
+            ("PORT", "eighty"),
+            ("PUSH_AUTH", "none"),
+            ("SIGNED_URL_TTL", "8d"),
+            ("CONVERT_TIMEOUT", "120"),
+            ("MAX_INPUT_SIZE", "100MB"),
+            ("ACK_DEADLINE", "5s"),
+            ("FONTS", "/fonts"),
+        ] {
+            strings.insert(name.to_owned(), value.to_owned());
+        }
+        let Problems(problems) = Config::load(&strings).unwrap_err();
+        let mut names: Vec<_> = problems.iter().map(|problem| problem.variable).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            [
+                "ACK_DEADLINE",
+                "CONVERT_TIMEOUT",
+                "FONTS",
+                "MAX_INPUT_SIZE",
+                "OUTPUT_BUCKET",
+                "PORT",
+                "PUSH_AUTH",
+                "SIGNED_URL_TTL"
+            ]
+        );
+    }
+
+    #[test]
+    fn empty_is_unset() {
+        let mut strings = good();
+        strings.insert("PORT".to_owned(), String::new());
+        strings.insert("RESULT_TOPIC".to_owned(), " ".to_owned());
+        let Problems(problems) = Config::load(&strings).unwrap_err();
+        assert_eq!(
+            problems,
+            [Problem { variable: "RESULT_TOPIC", message: "is required and not set".to_owned() }]
+        );
+    }
+
+    #[test]
+    fn a_conversion_must_fit_the_ack_deadline() {
+        let mut strings = good();
+        strings.insert("ACK_DEADLINE".to_owned(), "60s".to_owned());
+        let Problems(problems) = Config::load(&strings).unwrap_err();
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].variable, "CONVERT_TIMEOUT");
+    }
+}

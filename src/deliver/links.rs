@@ -1,0 +1,96 @@
+//! The link to one stored output: pinned to its generation, its type and the name it is saved under.
+
+use std::time::Duration;
+
+use chrono::Utc;
+
+use super::disposition::content_disposition;
+use super::sign::{Endpoint, Request, SignError, SignedUrl, Signer, Style};
+use super::store::Stored;
+use crate::error::{Failure, FailureCode, Step};
+use crate::google::retry::Budget;
+use crate::job::Disposition;
+
+/// Who signs links, where they point, and how long they last.
+#[derive(Debug, Clone)]
+pub struct Links {
+    signer: Signer,
+    endpoint: Endpoint,
+    ttl: Duration,
+}
+
+impl Links {
+    /// Checks the lifetime against what the signer may promise: Google may rotate the keys behind `signBlob` after
+    /// 12 hours, a key file's signature holds for 7 days.
+    ///
+    /// # Errors
+    /// The rest of a sentence that begins with the variable's name.
+    pub fn new(signer: Signer, endpoint: Endpoint, ttl: Duration) -> Result<Self, String> {
+        let longest = signer.longest();
+        if ttl > longest {
+            return Err(format!(
+                "is {} s: links signed by {} last at most {} s",
+                ttl.as_secs(),
+                signer.email(),
+                longest.as_secs()
+            ));
+        }
+        Ok(Self { signer, endpoint, ttl })
+    }
+
+    /// The same, with calls to Google counted against this budget.
+    #[must_use]
+    pub fn within(&self, budget: &Budget) -> Self {
+        Self { signer: self.signer.within(budget), ..self.clone() }
+    }
+
+    /// How long a job's links last.
+    ///
+    /// # Errors
+    /// `message.invalid` when the job asks for more than the signer may promise.
+    pub fn ttl(&self, asked: Option<Duration>) -> Result<Duration, Failure> {
+        let longest = self.signer.longest();
+        match asked {
+            None => Ok(self.ttl),
+            Some(ttl) if ttl >= Duration::from_secs(1) && ttl <= longest && ttl.subsec_nanos() == 0 => Ok(ttl),
+            Some(_) => Err(Failure::new(
+                FailureCode::MessageInvalid,
+                format!("signedUrl.ttl is out of range: allowed are whole seconds from 1s to {}s.", longest.as_secs()),
+            )),
+        }
+    }
+
+    /// Signs one output's link.
+    ///
+    /// # Errors
+    /// Refused when the signature cannot be had now.
+    pub async fn link(&self, output: &Stored, disposition: Disposition, ttl: Duration) -> Step<SignedUrl> {
+        let target = &output.target;
+        let query = [
+            ("generation".to_owned(), output.generation.to_string()),
+            ("response-content-type".to_owned(), target.format.content_type().to_owned()),
+            ("response-content-disposition".to_owned(), content_disposition(disposition, target.file_name())),
+        ];
+        let request = Request {
+            method: "GET",
+            bucket: &target.bucket,
+            object: Some(&target.name),
+            headers: &[],
+            query: &query,
+            style: Style::Path,
+            endpoint: &self.endpoint,
+            at: Utc::now(),
+            ttl,
+        };
+        self.signer.sign(&request).await.map_err(|error| match error {
+            SignError::Google(error) => {
+                let role = "iam.serviceAccounts.signBlob on the signing account for the worker's account";
+                crate::pipeline::unavailable(&error, role).into()
+            }
+            // The lifetime was checked before anything was converted, so this is ours.
+            SignError::Refused(message) => {
+                crate::error::Refusal::new(crate::error::RefusalKind::Bug, format!("a link was refused: {message}")).into()
+            }
+        })
+    }
+}

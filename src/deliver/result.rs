@@ -1,0 +1,310 @@
+//! The result message: section 4 of the contract.
+
+use std::fmt;
+use std::time::Instant;
+
+use base64::Engine as _;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::sign::SignedUrl;
+use super::store::Stored;
+use crate::accept::{Message, Trace};
+use crate::convert::SourceObject;
+use crate::error::Failure;
+use crate::job::{Format, JobId, Source};
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Every output is there.
+    Succeeded,
+    /// It never will be.
+    Failed,
+    /// A newer generation has taken its place.
+    Superseded,
+}
+
+impl Status {
+    /// As attributes write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Superseded => "superseded",
+        }
+    }
+}
+
+/// The message, as it is published.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResultMessage {
+    /// Of this format: 1.
+    pub version: u32,
+    /// How it ended.
+    pub status: Status,
+    /// The job's identity.
+    pub job_id: Option<String>,
+    /// What was read.
+    pub source: Option<SourceResult>,
+    /// What was made.
+    pub outputs: Vec<OutputResult>,
+    /// What is wrong, when it failed.
+    pub error: Option<ErrorResult>,
+    /// The job's own data.
+    pub user_data: Option<Value>,
+    /// Which delivery this was.
+    pub attempt: u32,
+    /// The message that asked for it.
+    pub message_id: Option<String>,
+    /// How long the parts took.
+    pub timings: Timings,
+    /// Who made it.
+    pub worker: Worker,
+}
+
+/// The source, as far as it is known.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceResult {
+    /// Its bucket.
+    pub bucket: String,
+    /// Its name.
+    pub name: String,
+    /// Its generation.
+    pub generation: Option<String>,
+    /// Bytes.
+    pub size: Option<String>,
+    /// What its uploader says it is.
+    pub content_type: Option<String>,
+}
+
+/// One output. Its link is a bearer secret, so it has no `Debug` that shows it.
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutputResult {
+    /// Its format.
+    pub format: Format,
+    /// Its bucket.
+    pub bucket: String,
+    /// Its name.
+    pub name: String,
+    /// Its generation.
+    pub generation: String,
+    /// Bytes.
+    pub size: String,
+    /// Base64 of the big-endian CRC32C.
+    pub crc32c: Option<String>,
+    /// Its media type.
+    pub content_type: &'static str,
+    /// Pages.
+    pub pages: Option<u32>,
+    /// What a person should know about it.
+    pub warnings: Vec<Value>,
+    /// The link.
+    pub signed_url: String,
+    /// When the link ends.
+    pub expires_at: String,
+}
+
+impl OutputResult {
+    /// From what was stored and signed.
+    pub fn new(stored: &Stored, link: &SignedUrl) -> Self {
+        Self {
+            format: stored.target.format,
+            bucket: stored.target.bucket.clone(),
+            name: stored.target.name.clone(),
+            generation: stored.generation.to_string(),
+            size: stored.size.to_string(),
+            crc32c: stored
+                .crc32c
+                .map(|checksum| base64::engine::general_purpose::STANDARD.encode(checksum.to_be_bytes())),
+            content_type: stored.target.format.content_type(),
+            pages: stored.pages,
+            warnings: Vec::new(),
+            signed_url: link.url.expose().to_owned(),
+            expires_at: link.expires_at.to_rfc3339_opts(SecondsFormat::Secs, true),
+        }
+    }
+}
+
+impl fmt::Debug for OutputResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OutputResult")
+            .field("bucket", &self.bucket)
+            .field("name", &self.name)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, Serialize)]
+pub struct ErrorResult {
+    /// The stable code.
+    pub code: &'static str,
+    /// One sentence for a person.
+    pub message: String,
+    /// Facts for a program.
+    pub detail: serde_json::Map<String, Value>,
+}
+
+/// How long the parts took, in milliseconds.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timings {
+    /// From publishing to arrival.
+    pub queued_ms: u64,
+    /// Fetching the source.
+    pub fetch_ms: u64,
+    /// Inspecting and converting.
+    pub convert_ms: u64,
+    /// Storing the outputs.
+    pub store_ms: u64,
+    /// Signing the links.
+    pub sign_ms: u64,
+    /// All of it since arrival.
+    pub total_ms: u64,
+}
+
+/// Who made a result.
+#[derive(Debug, Clone, Serialize)]
+pub struct Worker {
+    /// `platen`.
+    pub name: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// The engine and its version.
+    pub engine: Option<String>,
+}
+
+/// What is known about a job while it goes through the pipeline, so that a result can be written wherever it stops.
+#[derive(Debug)]
+pub struct Report {
+    started: Instant,
+    arrived: DateTime<Utc>,
+    message_id: Option<String>,
+    published: Option<DateTime<Utc>>,
+    attempt: u32,
+    trace: Option<Trace>,
+    source: Option<SourceResult>,
+    job_id: Option<JobId>,
+    /// The formats asked for.
+    pub formats: Vec<Format>,
+    /// The job's own data.
+    pub user_data: Option<Value>,
+    /// How long the parts took.
+    pub timings: Timings,
+}
+
+impl Report {
+    /// A report that knows the message alone.
+    pub fn new(message: &Message, trace: Option<Trace>, started: Instant, arrived: DateTime<Utc>) -> Self {
+        Self {
+            started,
+            arrived,
+            message_id: message.id.clone(),
+            published: message.published,
+            attempt: message.delivery_attempt.unwrap_or(1),
+            trace,
+            source: None,
+            job_id: message.id.as_deref().map(JobId::of_message),
+            formats: Vec::new(),
+            user_data: None,
+            timings: Timings::default(),
+        }
+    }
+
+    /// The source is known, from the event alone.
+    pub fn source(&mut self, source: &Source) {
+        self.job_id = Some(JobId::of_source(source));
+        self.source = Some(SourceResult {
+            bucket: source.bucket.clone(),
+            name: source.name.clone(),
+            generation: source.generation.map(|generation| generation.to_string()),
+            size: None,
+            content_type: None,
+        });
+    }
+
+    /// The source has been looked at.
+    pub fn looked(&mut self, object: &SourceObject) {
+        self.source = Some(SourceResult {
+            bucket: object.source.bucket.clone(),
+            name: object.source.name.clone(),
+            generation: Some(object.generation.to_string()),
+            size: Some(object.size.to_string()),
+            content_type: object.content_type.clone(),
+        });
+    }
+
+    /// The job's identity is settled.
+    pub fn identity(&mut self, job_id: JobId) {
+        self.job_id = Some(job_id);
+    }
+
+    /// The identity, for logs.
+    pub fn job_id(&self) -> Option<&str> {
+        self.job_id.as_ref().map(JobId::as_str)
+    }
+
+    /// The source in words, for logs.
+    pub fn source_name(&self) -> Option<String> {
+        let source = self.source.as_ref()?;
+        Some(format!("gs://{}/{}#{}", source.bucket, source.name, source.generation.as_deref().unwrap_or("newest")))
+    }
+
+    /// The message id, for logs.
+    pub fn message_id(&self) -> Option<&str> {
+        self.message_id.as_deref()
+    }
+
+    /// The trace that the result carries on.
+    pub fn trace(&self) -> Option<&Trace> {
+        self.trace.as_ref()
+    }
+
+    /// The message for the way the job ended.
+    pub fn result(&self, end: End, engine: Option<String>) -> ResultMessage {
+        let (status, outputs, error) = match end {
+            End::Succeeded(outputs) => (Status::Succeeded, outputs, None),
+            End::Superseded => (Status::Superseded, Vec::new(), None),
+            End::Failed(failure) => {
+                let Failure { code, message, detail } = failure;
+                (Status::Failed, Vec::new(), Some(ErrorResult { code: code.as_str(), message, detail }))
+            }
+        };
+        let queued = self.published.map_or(0, |published| (self.arrived - published).num_milliseconds());
+        ResultMessage {
+            version: 1,
+            status,
+            job_id: self.job_id().map(str::to_owned),
+            source: self.source.clone(),
+            outputs,
+            error,
+            user_data: self.user_data.clone(),
+            attempt: self.attempt,
+            message_id: self.message_id.clone(),
+            timings: Timings {
+                queued_ms: u64::try_from(queued).unwrap_or(0),
+                total_ms: crate::pipeline::milliseconds(self.started),
+                ..self.timings
+            },
+            worker: Worker { name: "platen", version: env!("CARGO_PKG_VERSION"), engine },
+        }
+    }
+}
+
+/// How a job ended, with what the message says about it.
+#[derive(Debug)]
+pub enum End {
+    /// With these outputs.
+    Succeeded(Vec<OutputResult>),
+    /// With this failure.
+    Failed(Failure),
+    /// Overtaken.
+    Superseded,
+}

@@ -1,0 +1,267 @@
+//! Writes outputs, each under a precondition, and reads from what is already there how far an earlier delivery came.
+//!
+//! The state of a job is in Cloud Storage alone. An output's metadata says which job made it and from which generation
+//! of which source; that, and nothing else, decides between "done", "replace", "superseded" and "conflict".
+
+use std::collections::BTreeMap;
+
+use crate::accept::JOB_METADATA;
+use crate::convert::{ConvertedFile, SourceObject};
+use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
+use crate::google::storage::{Object, Storage, Upload};
+use crate::google::Kind;
+use crate::job::{Disposition, Format, JobId};
+
+const SOURCE_METADATA: &str = "platen-source";
+const VERSION_METADATA: &str = "platen-version";
+/// Beyond the contract's three keys: what a redelivery would otherwise have to convert again to know.
+const PAGES_METADATA: &str = "platen-pages";
+
+/// How often a write that meets somebody else's write looks again before it leaves the rest to a redelivery.
+const ROUNDS: u32 = 3;
+
+const ROLE: &str = "storage.objects.create, get and delete on the output bucket for the worker's account";
+
+/// Where one output goes and what it is.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The output bucket.
+    pub bucket: String,
+    /// The output's name.
+    pub name: String,
+    /// Its format.
+    pub format: Format,
+    /// What browsers do with it.
+    pub disposition: Disposition,
+    /// The job it belongs to.
+    pub job_id: JobId,
+}
+
+impl Target {
+    /// The last part of the name: what a browser saves it as.
+    pub fn file_name(&self) -> &str {
+        self.name.rsplit('/').next().unwrap_or(&self.name)
+    }
+}
+
+/// An output that is in its bucket.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// What it was to be.
+    pub target: Target,
+    /// Its generation.
+    pub generation: i64,
+    /// Bytes.
+    pub size: u64,
+    /// CRC32C of the bytes.
+    pub crc32c: Option<u32>,
+    /// Pages, where the format has them.
+    pub pages: Option<u32>,
+}
+
+/// What is under an output's name now.
+#[derive(Debug)]
+pub enum Found {
+    /// This very job's output.
+    Done(Stored),
+    /// Nothing, or an older output of ours that may be replaced.
+    Room(Place),
+}
+
+/// The precondition to write under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Only if nothing is there.
+    Absent,
+    /// Only if this generation is still there.
+    Instead(i64),
+}
+
+impl Place {
+    fn if_generation_match(self) -> i64 {
+        match self {
+            Self::Absent => 0,
+            Self::Instead(generation) => generation,
+        }
+    }
+}
+
+/// Looks at what is under the output's name.
+///
+/// # Errors
+/// Superseded when an output of a newer generation is there, `output.conflict` when somebody else's object is.
+pub async fn find(storage: &Storage, target: &Target, source: &SourceObject) -> Step<Found> {
+    match storage.metadata(&target.bucket, &target.name, None).await {
+        Ok(object) => judge(&object, target, source),
+        Err(error) if error.kind == Kind::NotFound => Ok(Found::Room(Place::Absent)),
+        Err(error) => Err(crate::pipeline::unavailable(&error, ROLE).into()),
+    }
+}
+
+fn judge(object: &Object, target: &Target, source: &SourceObject) -> Step<Found> {
+    let there = object.metadata.get(SOURCE_METADATA).and_then(|text| parse_source(text));
+    let same_source = |bucket: &str, name: &str| bucket == source.source.bucket && name == source.source.name;
+    match there {
+        Some((bucket, name, generation)) if same_source(bucket, name) => {
+            if object.metadata.get(JOB_METADATA).map(String::as_str) == Some(target.job_id.as_str()) {
+                return Ok(Found::Done(Stored {
+                    target: target.clone(),
+                    generation: object.generation,
+                    size: object.size,
+                    crc32c: object.crc32c,
+                    pages: object.metadata.get(PAGES_METADATA).and_then(|pages| pages.parse().ok()),
+                }));
+            }
+            if generation > source.generation {
+                return Err(Stop::Superseded(format!(
+                    "gs://{}/{} is already made from generation {generation}, which is newer than {}.",
+                    target.bucket,
+                    target.name,
+                    source.source.display()
+                )));
+            }
+            Ok(Found::Room(Place::Instead(object.generation)))
+        }
+        other => {
+            let owner = other.map(|(bucket, name, _)| format!("gs://{bucket}/{name}"));
+            Err(Failure::new(
+                FailureCode::OutputConflict,
+                format!(
+                    "gs://{}/{} belongs to {}: put {{name}} or {{generation}} in OUTPUT_NAME, so that two sources never make one name.",
+                    target.bucket,
+                    target.name,
+                    owner.as_deref().unwrap_or("something that Platen did not write"),
+                ),
+            )
+            .with("bucket", target.bucket.as_str())
+            .with("name", target.name.as_str())
+            .into())
+        }
+    }
+}
+
+/// `gs://bucket/name#generation`; the name may hold `#`, so the last one counts.
+fn parse_source(text: &str) -> Option<(&str, &str, i64)> {
+    let (object, generation) = text.strip_prefix("gs://")?.rsplit_once('#')?;
+    let (bucket, name) = object.split_once('/')?;
+    Some((bucket, name, generation.parse().ok()?))
+}
+
+/// Writes one output under its precondition.
+///
+/// A failed precondition is looked into: it may be our own earlier success whose answer was lost.
+///
+/// # Errors
+/// As [`find`]; refused when Cloud Storage cannot take it now.
+pub async fn store(
+    storage: &Storage,
+    target: &Target,
+    source: &SourceObject,
+    file: &ConvertedFile,
+    mut place: Place,
+) -> Step<Stored> {
+    let mut metadata = BTreeMap::from([
+        (JOB_METADATA.to_owned(), target.job_id.as_str().to_owned()),
+        (SOURCE_METADATA.to_owned(), source.source.display()),
+        (VERSION_METADATA.to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+    ]);
+    if let Some(pages) = file.pages {
+        metadata.insert(PAGES_METADATA.to_owned(), pages.to_string());
+    }
+    let disposition = super::disposition::content_disposition(target.disposition, target.file_name());
+    for _ in 0..ROUNDS {
+        let upload = Upload {
+            bucket: &target.bucket,
+            name: &target.name,
+            content_type: target.format.content_type(),
+            content_disposition: Some(&disposition),
+            metadata: &metadata,
+            file: &file.path,
+            size: file.size,
+            crc32c: file.crc32c,
+            if_generation_match: place.if_generation_match(),
+        };
+        match storage.upload(&upload).await {
+            Ok(object) => {
+                return Ok(Stored {
+                    target: target.clone(),
+                    generation: object.generation,
+                    size: object.size,
+                    crc32c: object.crc32c,
+                    pages: file.pages,
+                });
+            }
+            Err(error) if error.kind == Kind::PreconditionFailed => match find(storage, target, source).await? {
+                Found::Done(stored) => return Ok(stored),
+                Found::Room(other) => place = other,
+            },
+            Err(error) => return Err(crate::pipeline::unavailable(&error, ROLE).into()),
+        }
+    }
+    Err(Refusal::new(
+        RefusalKind::Unavailable,
+        format!("gs://{}/{} changed {ROUNDS} times while it was being written", target.bucket, target.name),
+    )
+    .into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Job, NameTemplate, Source};
+
+    fn source(generation: i64) -> SourceObject {
+        let source = Source { bucket: "in".to_owned(), name: "a#1.docx".to_owned(), generation: Some(generation) };
+        SourceObject { source, generation, size: 1, content_type: None, content_encoding: None }
+    }
+
+    fn target(generation: i64) -> Target {
+        let job = Job::of_event(source(generation).source, &NameTemplate::default());
+        Target {
+            bucket: "out".to_owned(),
+            name: "a#1.pdf".to_owned(),
+            format: Format::Pdf,
+            disposition: Disposition::Attachment,
+            job_id: job.id(None),
+        }
+    }
+
+    fn judged(metadata: &[(&str, &str)]) -> Step<Found> {
+        let object = Object {
+            bucket: "out".to_owned(),
+            name: "a#1.pdf".to_owned(),
+            generation: 99,
+            metadata: metadata.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            ..Object::default()
+        };
+        judge(&object, &target(5), &source(5))
+    }
+
+    #[test]
+    fn what_is_there_decides() {
+        let id = target(5).job_id;
+        assert!(matches!(
+            judged(&[("platen-job", id.as_str()), ("platen-source", "gs://in/a#1.docx#5"), ("platen-pages", "3")]),
+            Ok(Found::Done(Stored { pages: Some(3), generation: 99, .. }))
+        ));
+        for generation in ["4", "5"] {
+            let other = format!("gs://in/a#1.docx#{generation}");
+            assert!(matches!(
+                judged(&[("platen-job", "other"), ("platen-source", &other)]),
+                Ok(Found::Room(Place::Instead(99)))
+            ));
+        }
+        assert!(matches!(judged(&[("platen-source", "gs://in/a#1.docx#6")]), Err(Stop::Superseded(_))));
+        for metadata in [
+            &[][..],
+            &[("platen-source", "gs://in/b.docx#5")],
+            &[("platen-job", id.as_str())],
+            &[("platen-job", id.as_str()), ("platen-source", "gs://other/a#1.docx#5")],
+        ] {
+            assert!(
+                matches!(judged(metadata), Err(Stop::Failed(failure)) if failure.code == FailureCode::OutputConflict),
+                "{metadata:?}"
+            );
+        }
+    }
+}

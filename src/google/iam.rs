@@ -1,0 +1,71 @@
+//! IAM Credentials: signatures by a service account whose key Google keeps.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::api::{Api, authorized};
+use super::http::{self, Http};
+use super::retry::Budget;
+use super::token::Tokens;
+use super::{Error, Kind, encode};
+
+/// Google's own base URL.
+pub const BASE_URL: &str = "https://iamcredentials.googleapis.com";
+
+const SIGN_BLOB: &str = "iam.serviceAccounts.signBlob";
+
+/// The API, with credentials.
+#[derive(Debug, Clone)]
+pub struct Iam(Api);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Signed {
+    key_id: String,
+    signed_blob: String,
+}
+
+impl Iam {
+    /// The API at `base_url`.
+    pub fn new(http: Http, base_url: &str, tokens: Option<Tokens>) -> Self {
+        Self(Api::new(http, base_url, tokens))
+    }
+
+    /// The same, drawing its retries from `budget`.
+    #[must_use]
+    pub fn within(&self, budget: &Budget) -> Self {
+        Self(self.0.within(budget))
+    }
+
+    /// The RSA-SHA256 signature of `payload` by `email`, and the id of the key that made it.
+    ///
+    /// # Errors
+    /// `Forbidden` when our account lacks `iam.serviceAccounts.signBlob` on `email`
+    /// (roles/iam.serviceAccountTokenCreator), also when both are the same account.
+    pub async fn sign_blob(&self, email: &str, payload: &[u8]) -> Result<(String, Vec<u8>), Error> {
+        let url = &self.0.url(&format!(
+            "/v1/projects/-/serviceAccounts/{}:signBlob",
+            encode::component(email)
+        ));
+        let body = &json!({"payload": STANDARD.encode(payload), "delegates": []});
+        let signed: Signed = self
+            .0
+            .call(|token| async move {
+                let request = authorized(self.0.http.request(Method::POST, url), token.as_ref()).json(body);
+                http::json(SIGN_BLOB, email, http::send(SIGN_BLOB, email, request).await?).await
+            })
+            .await?;
+        match STANDARD.decode(&signed.signed_blob) {
+            Ok(signature) if !signature.is_empty() => Ok((signed.key_id, signature)),
+            _ => Err(Error::new(
+                Kind::Invalid,
+                SIGN_BLOB,
+                email,
+                "the answer's signedBlob is not base64 of a signature",
+            )),
+        }
+    }
+}

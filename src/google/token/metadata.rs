@@ -1,0 +1,97 @@
+//! The metadata server of Google's machines: Cloud Run, GKE with Workload Identity, Compute Engine.
+
+use std::time::Duration;
+
+use reqwest::{Method, Response};
+use tokio::time::timeout;
+
+use super::{Issued, TokenAnswer};
+use crate::google::http::{self, Http};
+use crate::google::{Error, Kind};
+
+/// Link-local, the same on every machine of Google's.
+const DEFAULT_HOST: &str = "169.254.169.254";
+const FLAVOR: &str = "metadata-flavor";
+const ACCOUNT: &str = "/computeMetadata/v1/instance/service-accounts/default";
+const OPERATION: &str = "ask the metadata server";
+
+pub(super) struct Metadata {
+    http: Http,
+    base_url: String,
+}
+
+impl Metadata {
+    pub(super) fn new(http: Http, host: Option<&str>) -> Self {
+        let host = host.unwrap_or(DEFAULT_HOST).trim_end_matches('/');
+        let base_url = if host.contains("://") {
+            host.to_owned()
+        } else {
+            format!("http://{host}")
+        };
+        Self { http, base_url }
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.base_url
+    }
+
+    /// Whether this machine has one. Elsewhere the address is mostly dropped silently, hence the short patience; three
+    /// tries because a server that has just been started may miss the first.
+    pub(super) async fn is_there(&self) -> bool {
+        for _ in 0..3 {
+            match timeout(Duration::from_secs(1), self.get("/")).await {
+                Ok(Ok(_)) => return true,
+                Ok(Err(error)) if error.kind != Kind::Unavailable => return false,
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+        false
+    }
+
+    pub(super) async fn issue(&self) -> Result<Issued, Error> {
+        let response = self.get(&format!("{ACCOUNT}/token")).await?;
+        http::json::<TokenAnswer>(OPERATION, &self.base_url, response)
+            .await
+            .map(Issued::from)
+    }
+
+    pub(super) async fn email(&self) -> Result<String, Error> {
+        self.text(&format!("{ACCOUNT}/email")).await
+    }
+
+    pub(super) async fn project_id(&self) -> Result<String, Error> {
+        self.text("/computeMetadata/v1/project/project-id").await
+    }
+
+    async fn text(&self, path: &str) -> Result<String, Error> {
+        let response = self.get(path).await?;
+        let body = http::body(OPERATION, &self.base_url, response, 4096).await?;
+        match std::str::from_utf8(&body).map(str::trim) {
+            Ok(text) if !text.is_empty() && !text.contains(char::is_whitespace) => Ok(text.to_owned()),
+            _ => Err(self.strange("the answer is not one word of text")),
+        }
+    }
+
+    /// The header goes both ways: without it in the answer, whoever answers is no metadata server (a captive portal, a
+    /// proxy) and what it says is not used.
+    async fn get(&self, path: &str) -> Result<Response, Error> {
+        let request = self
+            .http
+            .request(Method::GET, &format!("{}{path}", self.base_url))
+            .header(FLAVOR, "Google");
+        let response = http::send(OPERATION, &self.base_url, request).await?;
+        match response.headers().get(FLAVOR) {
+            Some(flavor) if flavor == "Google" => Ok(response),
+            _ => Err(self.strange("the answer has no `Metadata-Flavor: Google`, so it is not from a metadata server")),
+        }
+    }
+
+    fn strange(&self, why: &str) -> Error {
+        Error::new(
+            Kind::Invalid,
+            OPERATION,
+            self.base_url.clone(),
+            format!("{why}; check GCE_METADATA_HOST"),
+        )
+    }
+}

@@ -1,0 +1,121 @@
+//! The files the child sees: what it may read, one directory to write in, nothing else. Also no TCP (from ABI 4) and
+//! no signal or abstract socket beyond itself (from ABI 6).
+#![expect(
+    unsafe_code,
+    reason = "the crate hides the ruleset's descriptor, which must survive the closing of all others"
+)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use ::landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, PathFdError, Ruleset,
+    RulesetAttr, RulesetCreated, RulesetCreatedAttr, Scope,
+};
+use nix::sys::stat::{SFlag, fstat};
+
+use super::PrepareError;
+
+/// The newest landlock this crate knows. Best effort takes from it what the kernel has.
+const NEWEST: ABI = ABI::V10;
+
+/// The kernel's landlock ABI.
+///
+/// # Errors
+/// `ENOSYS` when the kernel does not know landlock, `EOPNOTSUPP` when it was not switched on at boot.
+pub(super) fn abi() -> io::Result<u32> {
+    const LANDLOCK_CREATE_RULESET_VERSION: u32 = 1;
+    let none = std::ptr::null::<libc::c_void>();
+    // SAFETY: with this flag the kernel reads no attribute and makes no ruleset; it answers a number.
+    let abi = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            none,
+            0,
+            LANDLOCK_CREATE_RULESET_VERSION,
+        )
+    };
+    if abi < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    u32::try_from(abi).map_err(io::Error::other)
+}
+
+/// Makes the rules and returns their descriptor. All that the kernel can refuse is refused, and then `readable` and
+/// `writable` get a part of it back.
+pub(super) fn ruleset(readable: &[PathBuf], writable: &Path) -> Result<OwnedFd, PrepareError> {
+    let mut ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V1))?
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .handle_access(AccessNet::from_all(NEWEST))?
+        .scope(Scope::from_all(NEWEST))?
+        .create()?;
+    for path in readable {
+        ruleset = allow(ruleset, path, AccessFs::ReadFile | AccessFs::ReadDir)?.0;
+    }
+    // Regular files and directories only: no device, socket, pipe or symbolic link can be made, nothing can be run.
+    let work = AccessFs::ReadFile
+        | AccessFs::ReadDir
+        | AccessFs::WriteFile
+        | AccessFs::Truncate
+        | AccessFs::MakeReg
+        | AccessFs::MakeDir
+        | AccessFs::RemoveFile
+        | AccessFs::RemoveDir
+        | AccessFs::Refer;
+    let (ruleset, found) = allow(ruleset, writable, work)?;
+    let missing = |kind: io::ErrorKind| PrepareError::Path {
+        path: writable.to_owned(),
+        source: kind.into(),
+    };
+    if !found {
+        return Err(missing(io::ErrorKind::NotFound));
+    }
+    let descriptor: Option<OwnedFd> = ruleset.into();
+    descriptor.ok_or_else(|| missing(io::ErrorKind::Unsupported))
+}
+
+/// Restricts the calling process to the rules, for good. Needs `no_new_privs`.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the descriptor is closed here: the child must not keep it"
+)]
+pub(super) fn restrict(ruleset: OwnedFd) -> io::Result<()> {
+    // SAFETY: landlock_restrict_self takes a descriptor, which is open here, and no flags.
+    if unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Grants `access` to `path` and to all below it; says whether it exists. The kernel refuses (`EINVAL`) rights of
+/// directories on a file, so a file is given only those that files have.
+fn allow(
+    ruleset: RulesetCreated,
+    path: &Path,
+    access: BitFlags<AccessFs>,
+) -> Result<(RulesetCreated, bool), PrepareError> {
+    let refused = |source| PrepareError::Path {
+        path: path.to_owned(),
+        source,
+    };
+    let opened = match PathFd::new(path) {
+        Ok(opened) => opened,
+        Err(PathFdError::OpenCall { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Ok((ruleset, false));
+        }
+        Err(PathFdError::OpenCall { source, .. }) => return Err(refused(source)),
+        Err(other) => return Err(refused(io::Error::other(other))),
+    };
+    let mode = fstat(opened.as_fd()).map_err(|errno| refused(errno.into()))?.st_mode;
+    let directory = mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
+    let access = if directory {
+        access
+    } else {
+        access & AccessFs::from_file(NEWEST)
+    };
+    Ok((ruleset.add_rule(PathBeneath::new(opened, access))?, true))
+}

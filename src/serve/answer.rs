@@ -1,0 +1,88 @@
+//! The one place where an outcome becomes an HTTP status: acknowledged or not.
+//!
+//! 204 and 200 are the only statuses that both the real service and Google's emulator take as an acknowledgement (the
+//! emulator refuses 202).
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::error::{Refusal, RefusalKind};
+use crate::pipeline::{Outcome, RETRY_AFTER};
+
+/// Acknowledged: 204, or 200 with the result for a caller that asked for it.
+pub(super) fn done(outcome: &Outcome, wants_result: bool) -> Response {
+    match outcome {
+        Outcome::Published(result) if wants_result => {
+            let mut response = json(StatusCode::OK, result);
+            response
+                .headers_mut()
+                .insert("preference-applied", HeaderValue::from_static("return=representation"));
+            response
+        }
+        Outcome::Published(_) | Outcome::Ignored(_) => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response
+        }
+    }
+}
+
+/// Not acknowledged. Logged here, once.
+pub(super) fn refuse(refusal: &Refusal) -> Response {
+    let message = refusal.message.as_str();
+    match refusal.kind {
+        RefusalKind::NotAnEvent => {
+            tracing::warn!("400: {message}");
+            error(StatusCode::BAD_REQUEST, "request.not_an_event", message)
+        }
+        RefusalKind::Unauthenticated => {
+            tracing::warn!("401: {message}");
+            // The caller learns nothing: not even whether there was a token.
+            let mut response = error(StatusCode::UNAUTHORIZED, "request.unauthenticated", "The request is not authenticated.");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response
+        }
+        RefusalKind::WrongCaller => {
+            tracing::warn!("403: {message}");
+            error(StatusCode::FORBIDDEN, "request.forbidden", "The caller or the audience is not one this worker accepts.")
+        }
+        RefusalKind::Busy => {
+            tracing::info!("429: {message}");
+            later(refusal, error(StatusCode::TOO_MANY_REQUESTS, "worker.busy", "Every conversion slot is taken: try again later."))
+        }
+        RefusalKind::Unavailable => {
+            tracing::warn!("503: {message}");
+            later(refusal, error(StatusCode::SERVICE_UNAVAILABLE, "worker.unavailable", "The worker cannot do this now: try again later."))
+        }
+        RefusalKind::Bug => {
+            tracing::error!("500: {message}");
+            error(StatusCode::INTERNAL_SERVER_ERROR, "worker.bug", "The worker has a bug: its log says more.")
+        }
+    }
+}
+
+fn later(refusal: &Refusal, mut response: Response) -> Response {
+    let seconds = refusal.retry_after.unwrap_or(RETRY_AFTER).as_secs().clamp(1, 600);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
+
+/// A refusal's body: `{"error":{"code","message"}}`.
+pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Response {
+    json(status, &json!({"error": {"code": code, "message": message}}))
+}
+
+/// Any JSON.
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    let (status, body) = match serde_json::to_vec(value) {
+        Ok(body) => (status, body),
+        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, Vec::new()),
+    };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

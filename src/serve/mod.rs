@@ -1,0 +1,149 @@
+//! The worker's HTTP service: who may come in, how a request is read, and what the pipeline's end is answered with.
+
+mod answer;
+mod connection;
+mod start;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::Response;
+use axum::routing::{get, post};
+use chrono::Utc;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::json;
+
+use crate::accept;
+use crate::error::{Refusal, RefusalKind};
+use crate::pipeline::{self, Context};
+
+pub use connection::serve;
+pub use start::{StartError, start, start_engine};
+
+/// The largest body: Pub/Sub's 10 MB message as base64 is about 13.4 MiB.
+const BODY_LIMIT: usize = 16 << 20;
+/// How long a body may take to arrive.
+const BODY_TIME: Duration = Duration::from_secs(30);
+
+/// What every request sees.
+pub struct Service {
+    /// The pipeline's parts.
+    pub context: Context,
+    /// Set once the worker is asked to end.
+    pub draining: AtomicBool,
+}
+
+/// The routes.
+pub fn router(service: Arc<Service>) -> Router {
+    Router::new()
+        .route("/", post(deliver).fallback(only_post))
+        .route("/health/live", get(live))
+        .route("/health/ready", get(ready))
+        .fallback(nowhere)
+        .with_state(service)
+}
+
+async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Response {
+    let (arrived, started) = (Utc::now(), Instant::now());
+    let (parts, body) = request.into_parts();
+    if service.draining.load(Ordering::Relaxed) {
+        return answer::refuse(&Refusal::new(RefusalKind::Unavailable, "the worker is shutting down"));
+    }
+    // The token first: nobody makes us read 16 MiB without one.
+    let verified = accept::verify::verify(&parts.headers, &service.context.verify, &service.context.keys, arrived).await;
+    if let Err(refusal) = verified {
+        return answer::refuse(&refusal);
+    }
+    let body = match read(body).await {
+        Ok(body) => body,
+        Err(response) => return *response,
+    };
+    let wants_result = prefers_representation(&parts.headers);
+    let request = pipeline::Request { headers: parts.headers, body, arrived, started };
+    match pipeline::run(&service.context, &request).await {
+        Ok(outcome) => answer::done(&outcome, wants_result),
+        Err(refusal) => answer::refuse(&refusal),
+    }
+}
+
+async fn read(body: Body) -> Result<bytes::Bytes, Box<Response>> {
+    let refused = |status, code, message| Box::new(answer::error(status, code, message));
+    match tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_LIMIT).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(refused(StatusCode::PAYLOAD_TOO_LARGE, "request.too_large", "The body is over 16 MiB."))
+        }
+        Ok(Err(_)) => Err(refused(StatusCode::BAD_REQUEST, "request.cut_short", "The body ended before its length.")),
+        Err(_) => Err(refused(StatusCode::REQUEST_TIMEOUT, "request.timeout", "The body took too long to arrive.")),
+    }
+}
+
+/// RFC 7240: a caller that is not Pub/Sub may ask for the result itself.
+fn prefers_representation(headers: &HeaderMap) -> bool {
+    headers
+        .get_all("prefer")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split([',', ';']))
+        .any(|preference| {
+            let preference: String = preference.chars().filter(|c| !c.is_whitespace() && *c != '"').collect();
+            preference.eq_ignore_ascii_case("return=representation")
+        })
+}
+
+async fn live() -> Response {
+    answer::json(StatusCode::OK, &json!({"status": "live"}))
+}
+
+async fn ready(State(service): State<Arc<Service>>) -> Response {
+    let draining = service.draining.load(Ordering::Relaxed);
+    let engine = *service.context.engine.warm().borrow();
+    let keys = service.context.keys.loaded();
+    let ready = engine && keys && !draining;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    answer::json(
+        status,
+        &json!({
+            "status": if ready { "ready" } else { "not ready" },
+            "engine": {"warm": engine, "version": service.context.engine.version()},
+            "keys": {"loaded": keys},
+            "draining": draining,
+        }),
+    )
+}
+
+async fn only_post(method: Method) -> Response {
+    let message = format!("{method} is not answered here: send events with POST.");
+    let mut response = answer::error(StatusCode::METHOD_NOT_ALLOWED, "request.method", &message);
+    response.headers_mut().insert("allow", axum::http::HeaderValue::from_static("POST"));
+    response
+}
+
+async fn nowhere(uri: Uri) -> Response {
+    let message = format!("There is nothing at {}: events go to '/'.", uri.path());
+    answer::error(StatusCode::NOT_FOUND, "request.path", &message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_preference_is_found_among_others() {
+        for (value, expected) in [
+            ("return=representation", true),
+            ("respond-async, Return=Representation", true),
+            ("return = \"representation\"; foo=bar", true),
+            ("return=minimal", false),
+            ("representation", false),
+        ] {
+            let headers = [(axum::http::HeaderName::from_static("prefer"), value.parse().unwrap())].into_iter().collect();
+            assert_eq!(prefers_representation(&headers), expected, "{value}");
+        }
+    }
+}

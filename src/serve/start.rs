@@ -1,0 +1,165 @@
+//! Builds the worker from its configuration: everything is made and checked before the port is bound.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::sync::Semaphore;
+
+use super::Service;
+use crate::accept::Rules;
+use crate::accept::verify::{Mode, VerifyRules};
+use crate::config::{Config, EngineConfig, PushAuth, Topic};
+use crate::deliver::sign::{Endpoint, Signer};
+use crate::deliver::{Links, Results};
+use crate::engine::{self, Engine};
+use crate::google::http::Http;
+use crate::google::iam::Iam;
+use crate::google::keys::KeySet;
+use crate::google::pubsub::Publisher;
+use crate::google::storage::Storage;
+use crate::google::token::Tokens;
+use crate::pipeline::{Context, Google};
+
+/// Where Debian's packages put LibreOffice.
+const LIBREOFFICE: &str = "/usr/lib/libreoffice/program";
+
+/// Why the worker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration cannot work as it is.
+    #[error("{0}")]
+    Configuration(String),
+    /// Something it needs is not there.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl StartError {
+    fn unavailable(what: &str, error: impl std::fmt::Display) -> Self {
+        Self::Unavailable(format!("{what}: {error}"))
+    }
+}
+
+/// Makes every part and starts the engine.
+///
+/// # Errors
+/// One sentence that says what is missing.
+pub async fn start(config: Config) -> Result<Arc<Service>, StartError> {
+    let http = Http::new().map_err(|error| StartError::unavailable("no HTTP client can be made", error))?;
+    let tokens = Tokens::discover(http.clone(), &config.credentials)
+        .await
+        .map_err(|error| StartError::unavailable("the credentials cannot be used", error))?;
+    let emulators = config.endpoints.storage_is_emulator && config.endpoints.pubsub_is_emulator;
+    if tokens.is_none() && !emulators {
+        return Err(StartError::Configuration(
+            "there are no credentials: run on Google Cloud with a service account, set GOOGLE_APPLICATION_CREDENTIALS, or run 'gcloud auth application-default login'"
+                .to_owned(),
+        ));
+    }
+    let topic = topic(&config, tokens.as_ref()).await?;
+    let signer = signer(&config, &http, tokens.as_ref()).await?;
+    let links = Links::new(signer, endpoint(&config), config.signed_url_ttl)
+        .map_err(|error| StartError::Configuration(format!("SIGNED_URL_TTL {error}")))?;
+    let engine = start_engine(&config.engine).await?;
+    let keys = KeySet::new(http.clone(), config.endpoints.jwks);
+    let refreshed = keys.clone();
+    tokio::spawn(async move { refreshed.keep_fresh().await });
+    let context = Context {
+        verify: VerifyRules {
+            mode: match config.push_auth {
+                PushAuth::Oidc => Mode::Oidc,
+                PushAuth::CloudRunIam => Mode::CloudRunIam,
+            },
+            audiences: config.push_audiences,
+            emails: config.push_service_accounts,
+        },
+        keys: keys,
+        rules: Rules {
+            input_buckets: config.input_buckets,
+            output_name: config.output_name,
+            include: config.input_include,
+            exclude: config.input_exclude,
+            readable: crate::convert::inspect::is_readable_extension,
+        },
+        limits: config.engine.limits,
+        output_bucket: config.output_bucket,
+        engine,
+        slots: Semaphore::new(config.engine.concurrency),
+        google: Google {
+            storage: Storage::new(http.clone(), &config.endpoints.storage, tokens.clone()),
+            links,
+            results: Results { publisher: Publisher::new(http, &config.endpoints.pubsub, tokens), topic },
+        },
+    };
+    Ok(Arc::new(Service { context, draining: AtomicBool::new(false) }))
+}
+
+/// Starts the engine, for the worker and for `platen convert`.
+///
+/// # Errors
+/// When LibreOffice or a layer of the sandbox is missing.
+pub async fn start_engine(config: &EngineConfig) -> Result<Engine, StartError> {
+    Engine::start(engine::Settings {
+        program: PathBuf::from(LIBREOFFICE),
+        locale: config.locale.clone(),
+        work_directory: std::env::temp_dir(),
+        sandbox: config.sandbox,
+        fonts: None,
+        executable: None,
+    })
+    .await
+    .map_err(|error| StartError::unavailable("the engine does not start", error))
+}
+
+async fn topic(config: &Config, tokens: Option<&Tokens>) -> Result<String, StartError> {
+    let name = match &config.result_topic {
+        Topic::Full(name) => return Ok(name.clone()),
+        Topic::Short(name) => name,
+    };
+    let project = match (&config.project, tokens) {
+        (Some(project), _) => Some(project.clone()),
+        (None, Some(tokens)) => tokens
+            .project_id()
+            .await
+            .map_err(|error| StartError::unavailable("the worker's project cannot be found", error))?,
+        (None, None) => None,
+    };
+    let project = project.ok_or_else(|| {
+        StartError::Configuration(format!(
+            "RESULT_TOPIC is '{name}' alone and the project is not known: write projects/PROJECT/topics/{name}, or set GOOGLE_CLOUD_PROJECT"
+        ))
+    })?;
+    Ok(format!("projects/{project}/topics/{name}"))
+}
+
+/// `signBlob` as `SIGNER_SERVICE_ACCOUNT` when that is set, else a local key, else `signBlob` as the worker's account.
+async fn signer(config: &Config, http: &Http, tokens: Option<&Tokens>) -> Result<Signer, StartError> {
+    if config.signer_service_account.is_none()
+        && let Some(key) = tokens.and_then(Tokens::local_key)
+    {
+        return Ok(Signer::Key(key.clone()));
+    }
+    let iam = Iam::new(http.clone(), &config.endpoints.iam_credentials, tokens.cloned());
+    let email = match (&config.signer_service_account, tokens) {
+        (Some(email), _) => email.clone(),
+        (None, Some(tokens)) => tokens
+            .email()
+            .await
+            .map_err(|error| StartError::unavailable("the worker's own service account cannot be found", error))?,
+        (None, None) => {
+            return Err(StartError::Configuration(
+                "nobody can sign URLs: set SIGNER_SERVICE_ACCOUNT, or run with credentials".to_owned(),
+            ));
+        }
+    };
+    Ok(Signer::Blob { iam, email })
+}
+
+fn endpoint(config: &Config) -> Endpoint {
+    if config.endpoints.storage_is_emulator {
+        Endpoint::parse(&config.endpoints.storage, "http")
+    } else {
+        Endpoint::default()
+    }
+}
