@@ -62,9 +62,9 @@ pub struct DocumentKind {
     /// The format of the content, whatever the name says.
     pub format: Format,
     /// LibreOffice's name of the import filter.
-    pub filter: &'static str,
+    pub import_filter: &'static str,
     /// The filter's options, for those that do not load without (`FilterOptions`).
-    pub options: Option<String>,
+    pub import_options: Option<String>,
     /// The extension under which LibreOffice expects this content, without its dot.
     pub extension: &'static str,
 }
@@ -73,8 +73,8 @@ impl DocumentKind {
     fn new(format: Format) -> Self {
         Self {
             format,
-            filter: format.filter(),
-            options: None,
+            import_filter: format.filter(),
+            import_options: None,
             extension: format.extension(),
         }
     }
@@ -113,6 +113,12 @@ pub fn inspect(path: &Path, object_name: &str, limits: &InspectLimits) -> Step<D
         Container::Other(what) => Err(subject.unsupported(&format!("is {what}, which no import filter reads here"))),
         Container::None => text::inspect(&subject, file, &head),
     }
+}
+
+/// Whether files with this extension (lower case, without its dot) may hold what is read here: the objects that are
+/// converted when `INPUT_INCLUDE` does not say which.
+pub fn is_readable_extension(extension: &str) -> bool {
+    Format::of_extension(extension).is_some()
 }
 
 enum Container {

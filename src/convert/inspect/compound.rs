@@ -94,7 +94,7 @@ fn word(subject: &Subject<'_>, compound: &mut Compound) -> Step<DocumentKind> {
     let mut kind = DocumentKind::new(if template { Format::Dot } else { Format::Doc });
     if version < FIRST_OF_WORD_97 {
         // Word 6 and 95 differ in nothing that their filters treat differently.
-        kind.filter = if template { "MS Word 95 Vorlage" } else { "MS Word 95" };
+        kind.import_filter = if template { "MS Word 95 Vorlage" } else { "MS Word 95" };
     }
     Ok(kind)
 }
@@ -135,7 +135,7 @@ fn excel(subject: &Subject<'_>, compound: &mut Compound, name: &str) -> Step<Doc
     let template = subject.extension() == "xlt";
     let mut kind = DocumentKind::new(if template { Format::Xlt } else { Format::Xls });
     if version != Some(BIFF_8) {
-        kind.filter = if template {
+        kind.import_filter = if template {
             "MS Excel 95 Vorlage/Template"
         } else {
             "MS Excel 95"

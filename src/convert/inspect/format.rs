@@ -53,6 +53,43 @@ pub fn is_readable_extension(extension: &str) -> bool {
 }
 
 impl Format {
+    const ALL: [Self; 34] = [
+        Self::Docx,
+        Self::Docm,
+        Self::Dotx,
+        Self::Xlsx,
+        Self::Xlsm,
+        Self::Xltx,
+        Self::Xlsb,
+        Self::Pptx,
+        Self::Pptm,
+        Self::Ppsx,
+        Self::Potx,
+        Self::Odt,
+        Self::Ott,
+        Self::Ods,
+        Self::Ots,
+        Self::Odp,
+        Self::Otp,
+        Self::Odg,
+        Self::Otg,
+        Self::Fodt,
+        Self::Fods,
+        Self::Fodp,
+        Self::Fodg,
+        Self::Doc,
+        Self::Dot,
+        Self::Xls,
+        Self::Xlt,
+        Self::Ppt,
+        Self::Pps,
+        Self::Pot,
+        Self::Rtf,
+        Self::Html,
+        Self::Txt,
+        Self::Csv,
+    ];
+
     /// The usual extension, without its dot.
     pub fn extension(self) -> &'static str {
         self.row().0
@@ -101,6 +138,29 @@ impl Format {
             Self::Txt => ("txt", "Text"),
             Self::Csv => ("csv", "Text - txt - csv (StarCalc)"),
         }
+    }
+
+    /// The format that a file's extension (lower case, without its dot) promises.
+    pub(super) fn of_extension(extension: &str) -> Option<Self> {
+        Some(match extension {
+            "dotm" => Self::Dotx,
+            "xltm" => Self::Xltx,
+            "ppsm" => Self::Ppsx,
+            "potm" => Self::Potx,
+            "htm" | "xhtml" => Self::Html,
+            "tsv" | "tab" => Self::Csv,
+            _ => return Self::ALL.into_iter().find(|format| format.extension() == extension),
+        })
+    }
+
+    /// Whether files of this format are text that is known by its name alone, or hardly by more.
+    pub(super) fn is_text(self) -> bool {
+        matches!(self, Self::Txt | Self::Csv | Self::Html) || self.is_flat()
+    }
+
+    /// Whether files of this format are one XML document.
+    pub(super) fn is_flat(self) -> bool {
+        matches!(self, Self::Fodt | Self::Fods | Self::Fodp | Self::Fodg)
     }
 
     /// The format of an OOXML package by its main part's content type (ECMA-376; the macro types are Microsoft's).

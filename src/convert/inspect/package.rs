@@ -300,8 +300,8 @@ impl Contents {
         };
         let mut kind = DocumentKind::new(format);
         match (format, self.iso) {
-            (Format::Docx, true) => kind.filter = "Office Open XML Text",
-            (Format::Dotx, true) => kind.filter = "Office Open XML Text Template",
+            (Format::Docx, true) => kind.import_filter = "Office Open XML Text",
+            (Format::Dotx, true) => kind.import_filter = "Office Open XML Text Template",
             _ => {}
         }
         Ok(kind)

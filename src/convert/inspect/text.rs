@@ -44,73 +44,47 @@ pub(super) fn inspect(subject: &Subject<'_>, file: File, head: &[u8]) -> Step<Do
     }
 }
 
-/// Names of formats that are never text. Rich text is not among those of LibreOffice's own: its magic was looked at.
+/// Names of formats that are never text: those that are read here, and common others.
 fn binary_name(extension: &str) -> bool {
-    matches!(
-        extension,
-        "docx"
-            | "docm"
-            | "dotx"
-            | "dotm"
-            | "xlsx"
-            | "xlsm"
-            | "xltx"
-            | "xltm"
-            | "xlsb"
-            | "pptx"
-            | "pptm"
-            | "ppsx"
-            | "ppsm"
-            | "potx"
-            | "potm"
-            | "odt"
-            | "ott"
-            | "ods"
-            | "ots"
-            | "odp"
-            | "otp"
-            | "odg"
-            | "otg"
-            | "odm"
-            | "odf"
-            | "odb"
-            | "doc"
-            | "dot"
-            | "xls"
-            | "xlt"
-            | "ppt"
-            | "pps"
-            | "pot"
-            | "rtf"
-            | "pdf"
-            | "png"
-            | "jpg"
-            | "jpeg"
-            | "gif"
-            | "bmp"
-            | "tif"
-            | "tiff"
-            | "webp"
-            | "svg"
-            | "zip"
-            | "gz"
-            | "7z"
-            | "rar"
-            | "tar"
-            | "exe"
-            | "vsd"
-            | "vsdx"
-            | "pub"
-            | "epub"
-            | "pages"
-            | "numbers"
-            | "key"
+    Format::of_extension(extension).map_or_else(
+        || {
+            matches!(
+                extension,
+                "odm"
+                    | "odf"
+                    | "odb"
+                    | "pdf"
+                    | "png"
+                    | "jpg"
+                    | "jpeg"
+                    | "gif"
+                    | "bmp"
+                    | "tif"
+                    | "tiff"
+                    | "webp"
+                    | "svg"
+                    | "zip"
+                    | "gz"
+                    | "7z"
+                    | "rar"
+                    | "tar"
+                    | "exe"
+                    | "vsd"
+                    | "vsdx"
+                    | "pub"
+                    | "epub"
+                    | "pages"
+                    | "numbers"
+                    | "key"
+            )
+        },
+        |format| !format.is_text(),
     )
 }
 
 /// Names that promise flat OpenDocument.
 fn xml_name(extension: &str) -> bool {
-    matches!(extension, "fodt" | "fods" | "fodp" | "fodg" | "xml")
+    extension == "xml" || Format::of_extension(extension).is_some_and(Format::is_flat)
 }
 
 /// LibreOffice registers OpenDocument's own extensions for the flat form, too.
@@ -212,7 +186,7 @@ struct Text {
 
 fn values(separator: u8, text: &Text) -> DocumentKind {
     let mut kind = DocumentKind::new(Format::Csv);
-    kind.options = Some(separated_values(separator, text.character_set));
+    kind.import_options = Some(separated_values(separator, text.character_set));
     kind
 }
 
