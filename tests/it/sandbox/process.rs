@@ -105,11 +105,15 @@ pub(super) fn play<R: for<'a> Deserialize<'a>>(r#as: As, script: &str) -> R {
     }
     open_to_all(root.path());
     std::os::unix::fs::symlink(scene.other().join("secret"), scene.job().join("planted-link")).unwrap();
-    if r#as == As::Root {
-        std::os::unix::fs::chown(scene.job(), Some(SLOT.uid), Some(SLOT.gid)).unwrap();
-    } else if Uid::effective().is_root() {
-        for path in [scene.job(), scene.other(), scene.other().join("secret")] {
-            std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    let document = scene.job().join("document");
+    let everything = [scene.other(), scene.other().join("secret"), scene.readable()];
+    let (owner, owned) = match r#as {
+        As::Root => (SLOT.uid, vec![scene.job(), document]),
+        As::Nobody => (NOBODY, [vec![scene.job(), document], everything.to_vec()].concat()),
+    };
+    for path in owned {
+        if Uid::effective().is_root() {
+            std::os::unix::fs::chown(path, Some(owner), Some(owner)).unwrap();
         }
     }
     let mut report = tempfile::tempfile().unwrap();
