@@ -43,6 +43,7 @@ fn in_a_process_of_its_own() {
         "descriptors" => json!(outside::descriptors(scene)),
         "orphan" => json!(outside::orphan(scene)),
         "harden" => json!(outside::read_a_sibling(scene)),
+        "no landlock" => json!(refusals::without_landlock(scene)),
         "refusals" => json!(refusals::refusals(scene)),
         other => panic!("no scene {other}"),
     });

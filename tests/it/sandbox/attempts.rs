@@ -29,7 +29,7 @@ pub(super) enum Free {
 }
 
 /// The error number of an attempt that failed.
-type Tried = Result<(), c_int>;
+pub(super) type Tried = Result<(), c_int>;
 
 /// One attempt.
 pub(super) struct Attempt<'a> {

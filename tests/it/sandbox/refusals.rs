@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use platen::sandbox::{Identity, Jail, Layers, Limits, Mode, Plan, PrepareError};
+use platen::sandbox::{Identity, Jail, Layers, Mode, Plan, PrepareError, probe};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
-use super::process::{self, As, Scene, play, users};
+use super::attempts::{Tried, c, done, open};
+use super::process::{self, As, Outcome, Scene, attempt_in, play, users};
 
 #[test]
 fn a_jail_that_would_not_hold_is_not_prepared() {
@@ -23,20 +25,10 @@ fn a_jail_that_would_not_hold_is_not_prepared() {
 
 pub(super) fn refusals(scene: &Scene) -> BTreeMap<&'static str, String> {
     let refused = |identity, writable| {
-        let limits = Limits {
-            address_space: 1 << 30,
-            cpu_seconds: 1,
-            file_size: 1 << 20,
-            open_files: 64,
-            processes: 40,
-        };
         let plan = Plan {
-            readable: Vec::new(),
             writable,
-            keep: Vec::new(),
-            limits,
             identity,
-            mode: Mode::Required,
+            ..process::plan(scene, 0)
         };
         Jail::prepare(plan)
             .map(drop)
@@ -51,6 +43,72 @@ pub(super) fn refusals(scene: &Scene) -> BTreeMap<&'static str, String> {
         ("root", refused(Some(Identity { uid: 0, gid: 0 }), scene.job())),
         ("slot", refused(Some(process::SLOT), scene.job())),
     ])
+}
+
+#[test]
+fn a_kernel_without_landlock_is_refused_or_used_for_what_it_has() {
+    for user in users() {
+        let seen: WithoutLandlock = play(user, "no landlock");
+        assert!(
+            seen.required.contains("--execution-environment gen2"),
+            "{}",
+            seen.required
+        );
+        assert!(
+            seen.missing.iter().any(|sentence| sentence.starts_with("landlock")),
+            "{:?}",
+            seen.missing
+        );
+        // What is left holds, and what is missing is really missing.
+        assert_eq!(seen.socket, Outcome::Refused(libc::EPERM), "as {user:?}");
+        assert_eq!(seen.passwd, Outcome::Succeeded, "as {user:?}");
+        assert_eq!(
+            seen.truncate,
+            Outcome::Refused(libc::EPERM),
+            "without landlock nothing else judges it"
+        );
+    }
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(super) struct WithoutLandlock {
+    required: String,
+    missing: Vec<String>,
+    socket: Outcome,
+    passwd: Outcome,
+    truncate: Outcome,
+}
+
+/// Makes this kernel answer as the first generation of Cloud Run does.
+pub(super) fn without_landlock(scene: &Scene) -> WithoutLandlock {
+    let call = (libc::SYS_landlock_create_ruleset, Vec::new());
+    let unknown = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
+    let architecture = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new([call].into(), SeccompAction::Allow, unknown, architecture).unwrap();
+    let filter: BpfProgram = filter.try_into().unwrap();
+    seccompiler::apply_filter(&filter).unwrap();
+
+    let jail = |keep| {
+        Jail::prepare(Plan {
+            mode: Mode::BestEffort,
+            ..process::plan(scene, keep)
+        })
+        .unwrap()
+    };
+    let secret = c(&scene.other().join("secret"));
+    let try_to = |what: &dyn Fn() -> Tried| attempt_in(Some(&jail), what);
+    WithoutLandlock {
+        required: Jail::prepare(process::plan(scene, 0))
+            .map(drop)
+            .unwrap_err()
+            .to_string(),
+        missing: probe().check(Mode::BestEffort).unwrap(),
+        // SAFETY: socket takes numbers.
+        socket: try_to(&|| done(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) }.into())),
+        passwd: try_to(&|| open("/etc/passwd".as_ref(), libc::O_RDONLY)),
+        // SAFETY: a string that ends in zero. The length stays what it is.
+        truncate: try_to(&|| done(unsafe { libc::truncate(secret.as_ptr(), 6) }.into())),
+    }
 }
 
 #[test]
