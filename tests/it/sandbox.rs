@@ -40,6 +40,7 @@ fn in_a_process_of_its_own() {
         "permissions" => json!(inside::permissions(scene)),
         "work" => json!(inside::work(scene)),
         "look" => json!(outside::look_from_outside(scene)),
+        "look at root" => json!(outside::look_at_root(scene)),
         "descriptors" => json!(outside::descriptors(scene)),
         "orphan" => json!(outside::orphan(scene)),
         "harden" => json!(outside::read_a_sibling(scene)),

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, RawFd};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::getppid;
-use platen::sandbox::{harden_worker, probe};
+use platen::sandbox::{Jail, Mode, Plan, harden_worker, probe};
 
 use super::process::{self, As, Scene, in_child, jail, pipe, play, users};
 
@@ -45,9 +45,35 @@ fn seen_from_outside_the_child_has_no_privilege() {
     }
 }
 
+#[test]
+fn root_without_an_identity_keeps_no_capability() {
+    if users().contains(&As::Root) {
+        let seen: BTreeMap<String, String> = play(As::Root, "look at root");
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert_eq!(seen[set], "0000000000000000", "{set}");
+        }
+    }
+}
+
+pub(super) fn look_at_root(scene: &Scene) -> BTreeMap<String, String> {
+    look(|keep| {
+        let plan = Plan {
+            identity: None,
+            mode: Mode::BestEffort,
+            ..process::plan(scene, keep)
+        };
+        Jail::prepare(plan).unwrap()
+    })
+}
+
 pub(super) fn look_from_outside(scene: &Scene) -> BTreeMap<String, String> {
+    look(|keep| jail(scene, keep))
+}
+
+/// What /proc says of a child in that jail.
+fn look(jail: impl FnOnce(RawFd) -> Jail) -> BTreeMap<String, String> {
     let (mut entered, report) = pipe();
-    let jail = jail(scene, report.as_raw_fd());
+    let jail = jail(report.as_raw_fd());
     let child = in_child(|| {
         jail.enter().unwrap();
         nix::unistd::write(&report, b"x").unwrap();
