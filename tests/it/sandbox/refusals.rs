@@ -61,6 +61,11 @@ fn a_kernel_without_landlock_is_refused_or_used_for_what_it_has() {
         );
         // What is left holds, and what is missing is really missing.
         assert_eq!(seen.socket, Outcome::Refused(libc::EPERM), "as {user:?}");
+        assert_eq!(
+            seen.signal,
+            Outcome::Refused(libc::EPERM),
+            "as {user:?}, who may without the filter"
+        );
         assert_eq!(seen.passwd, Outcome::Succeeded, "as {user:?}");
         assert_eq!(
             seen.truncate,
@@ -75,6 +80,7 @@ pub(super) struct WithoutLandlock {
     required: String,
     missing: Vec<String>,
     socket: Outcome,
+    signal: Outcome,
     passwd: Outcome,
     truncate: Outcome,
 }
@@ -96,6 +102,7 @@ pub(super) fn without_landlock(scene: &Scene) -> WithoutLandlock {
         .unwrap()
     };
     let secret = c(&scene.other().join("secret"));
+    let parent = std::process::id();
     let try_to = |what: &dyn Fn() -> Tried| attempt_in(Some(&jail), what);
     WithoutLandlock {
         required: Jail::prepare(process::plan(scene, 0))
@@ -103,6 +110,8 @@ pub(super) fn without_landlock(scene: &Scene) -> WithoutLandlock {
             .unwrap_err()
             .to_string(),
         missing: probe().check(Mode::BestEffort).unwrap(),
+        // SAFETY: tgkill takes numbers, and signal 0 is none.
+        signal: try_to(&|| done(unsafe { libc::syscall(libc::SYS_tgkill, parent, parent, 0) })),
         // SAFETY: socket takes numbers.
         socket: try_to(&|| done(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) }.into())),
         passwd: try_to(&|| open("/etc/passwd".as_ref(), libc::O_RDONLY)),
