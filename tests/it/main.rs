@@ -8,3 +8,5 @@
 #![allow(missing_docs, reason = "tests are read, not linked against")]
 
 mod engine;
+mod engine_limits;
+mod sandbox;
