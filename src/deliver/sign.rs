@@ -11,6 +11,7 @@ use chrono::{DateTime, Datelike as _, SubsecRound as _, TimeDelta, Utc};
 use sha2::{Digest as _, Sha256};
 
 use crate::google::iam::Iam;
+use crate::google::retry::Budget;
 use crate::google::secret::Secret;
 use crate::google::signing::SigningKey;
 use crate::google::{self, encode};
@@ -166,7 +167,7 @@ impl Signer {
 
     /// The same, with calls to Google counted against this budget.
     #[must_use]
-    pub fn within(&self, budget: &crate::google::retry::Budget) -> Self {
+    pub fn within(&self, budget: &Budget) -> Self {
         match self {
             Self::Key(key) => Self::Key(key.clone()),
             Self::Blob { iam, email } => Self::Blob { iam: iam.within(budget), email: email.clone() },

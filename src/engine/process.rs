@@ -94,6 +94,8 @@ impl Process {
         let (held_by_them, lifeline) = io::pipe().map_err(failed)?;
         let mut child = Command::new(executable(settings).map_err(failed)?)
             .arg(ZYGOTE_COMMAND)
+            // Read by nobody but the person who looks at the list of processes.
+            .arg(home.path())
             .env_clear()
             .envs(environment)
             .current_dir(home.path())

@@ -15,6 +15,7 @@ mod faults;
 mod identity;
 mod inspect;
 mod engine;
+mod engine_limits;
 mod sandbox;
 mod google;
 mod keys;
