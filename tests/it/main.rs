@@ -10,13 +10,15 @@
 mod harness;
 mod peer;
 
-mod path;
-mod faults;
-mod identity;
-mod inspect;
+mod architecture;
+mod cli;
 mod engine;
 mod engine_limits;
-mod sandbox;
+mod faults;
 mod google;
+mod identity;
+mod inspect;
 mod keys;
+mod path;
+mod sandbox;
 mod sign;
