@@ -211,9 +211,8 @@ fn forward_dead(world: &World, settings: &Settings, dead: Vec<(Arc<Message>, u32
     let Some(policy) = &settings.dead_letter_policy else {
         return;
     };
-    let (project, id) = match settings.name.split('/').collect::<Vec<_>>()[..] {
-        ["projects", project, "subscriptions", id] => (project, id),
-        _ => return,
+    let ["projects", project, "subscriptions", id] = settings.name.split('/').collect::<Vec<_>>()[..] else {
+        return;
     };
     for (message, attempts) in dead {
         let mut draft = message.draft.clone();

@@ -210,7 +210,7 @@ fn media(world: &World, request: &Request, path: &str) -> Result<Response, Refus
         preconditions(request)?.check(&request.method, Some(object))?;
         object.clone()
     };
-    Ok(download::answer(request, &object, download::Overrides::default()))
+    Ok(download::answer(request, &object, &download::Overrides::default()))
 }
 
 fn json_api(world: &World, request: &Request, path: &str) -> Result<Response, Refusal> {

@@ -326,3 +326,30 @@ fn check_name(name: &str) -> Result<(), Refusal> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values of a real delivery.
+    #[test]
+    fn etag_is_googles() {
+        let time = DateTime::from_timestamp_micros(1_736_358_966_947_877).unwrap_or_default();
+        let mut store = Store::default();
+        let clock = Clock::default();
+        clock.set(time);
+        store.create_bucket("example-in", false, &clock).unwrap();
+        let insert = store.insert(
+            ("example-in", "a"),
+            Fields::default(),
+            Bytes::new(),
+            &Preconditions::default(),
+            &clock,
+        );
+        let mut object = insert.unwrap().0;
+        object.generation = 1_736_358_966_947_877;
+        assert_eq!(object.etag(), "CKXgrZvZ5ooDEAE=");
+        object.metageneration = 300;
+        assert_ne!(object.etag(), "CKXgrZvZ5ooDEAE=");
+    }
+}

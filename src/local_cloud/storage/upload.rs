@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{
     super::{
         Refusal, World, base64_of_google, identity,
-        server::{Request, decode, json as json_answer, lock, text},
+        server::{Request, decode, lock, text, with_type},
     },
     authorized, body, download, notify, preconditions, resource,
     store::{Fields, Preconditions, crc32c_text, md5_text},
@@ -31,7 +31,7 @@ pub(super) struct Session {
     total: Option<usize>,
     received: BytesMut,
     /// The answer, once everything is there; asking again gets it again.
-    done: Option<Value>,
+    done: Option<Bytes>,
 }
 
 /// The hashes that the client says the content has.
@@ -132,8 +132,7 @@ fn finish(
     content: Bytes,
     conditions: &Preconditions,
 ) -> Result<Response, Refusal> {
-    let resource = insert(world, (bucket, name), fields, content, conditions)?;
-    Ok(json_answer(StatusCode::OK, &resource))
+    insert(world, (bucket, name), fields, content, conditions).map(stored)
 }
 
 fn insert(
@@ -142,11 +141,18 @@ fn insert(
     fields: Fields,
     content: Bytes,
     conditions: &Preconditions,
-) -> Result<Value, Refusal> {
+) -> Result<Bytes, Refusal> {
     let (object, changes) =
         lock(&world.storage.store).insert((bucket, name), fields, content, conditions, &world.clock)?;
     notify::publish(world, bucket, &changes);
-    Ok(resource::object(world, bucket, &object))
+    Ok(serde_json::to_vec_pretty(&resource::object(world, bucket, &object))
+        .unwrap_or_default()
+        .into())
+}
+
+/// The answer to an upload: the object's resource, as text.
+fn stored(resource: Bytes) -> Response {
+    with_type(StatusCode::OK, "application/json; charset=UTF-8", resource)
 }
 
 fn fields_of(metadata: &Value) -> Result<Fields, Refusal> {
@@ -312,7 +318,7 @@ fn resume(world: &World, request: &Request, id: &str) -> Result<Response, Refusa
     }
     let session = store.sessions.get_mut(id).ok_or_else(gone)?;
     if let Some(done) = &session.done {
-        return Ok(json_answer(StatusCode::OK, done));
+        return Ok(stored(done.clone()));
     }
     let complete = take_chunk(session, request)?;
     if !complete {
@@ -330,7 +336,7 @@ fn resume(world: &World, request: &Request, id: &str) -> Result<Response, Refusa
             if let Some(session) = store.sessions.get_mut(id) {
                 session.done = Some(resource.clone());
             }
-            Ok(json_answer(StatusCode::OK, &resource))
+            Ok(stored(resource))
         }
         Err(refusal) => {
             store.sessions.remove(id);
