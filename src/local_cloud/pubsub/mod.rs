@@ -130,6 +130,12 @@ impl Pubsub {
                 return Err(Refusal::no_resource(topic));
             }
         }
+        if let Some(token) = settings.push_config.oidc_token.as_ref()
+            && !world.identity.knows(&token.service_account_email)
+        {
+            let email = &token.service_account_email;
+            return Err(Refusal::argument(format!("Invalid push config: there is no service account {email}.")));
+        }
         let answer = settings.json();
         let name = settings.name.clone();
         let subscription = Arc::new(Subscription {

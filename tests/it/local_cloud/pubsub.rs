@@ -154,6 +154,11 @@ async fn names_and_settings_are_checked() {
             404,
         ),
         ("subscriptions/two", json!({"topic": topic, "ackDeadline": 10}), 400),
+        (
+            "subscriptions/two",
+            json!({"topic": topic, "pushConfig": {"pushEndpoint": "http://x", "oidcToken": {"serviceAccountEmail": "x@y"}}}),
+            400,
+        ),
         ("subscriptions/two", json!({"topic": topic}), 200),
     ] {
         let (got, answer) = answer(cloud.put(cloud.pubsub(path)).json(&body)).await;

@@ -22,11 +22,12 @@ fn host_and_target(url: &str) -> (&str, &str) {
 
 /// Where the shared vectors are, if this checkout has them.
 fn conformance(file: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("PLATEN_SHARED").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),
-        PathBuf::from,
-    );
-    Some(root.join("conformance").join(file)).filter(|path| path.exists())
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let roots = match std::env::var_os("PLATEN_SHARED") {
+        Some(root) => vec![PathBuf::from(root)],
+        None => vec![package.join("../shared"), package.join("../../shared")],
+    };
+    roots.into_iter().map(|root| root.join("conformance").join(file)).find(|path| path.exists())
 }
 
 #[tokio::test]

@@ -70,7 +70,10 @@ async fn resource_is_worded_as_googles() {
     assert_eq!(object["id"], format!("example-in/None/Care Plus.pdf/{generation}"));
     let created = DateTime::from_timestamp_micros(generation.parse().unwrap()).unwrap();
     let created = created.to_rfc3339_opts(SecondsFormat::Millis, true);
-    assert_eq!(object["timeCreated"], created, "a generation is a time stamp in microseconds");
+    assert_eq!(
+        object["timeCreated"], created,
+        "a generation is a time stamp in microseconds"
+    );
     assert!(
         object["selfLink"]
             .as_str()
