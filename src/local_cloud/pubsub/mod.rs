@@ -134,7 +134,9 @@ impl Pubsub {
             && !world.identity.knows(&token.service_account_email)
         {
             let email = &token.service_account_email;
-            return Err(Refusal::argument(format!("Invalid push config: there is no service account {email}.")));
+            return Err(Refusal::argument(format!(
+                "Invalid push config: there is no service account {email}."
+            )));
         }
         let answer = settings.json();
         let name = settings.name.clone();

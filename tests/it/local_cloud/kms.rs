@@ -13,7 +13,11 @@ const NONE: &str = "projects/local-project/locations/global/keyRings/r/cryptoKey
 async fn seals_with_additional_data_and_checksums() {
     let cloud = Fixture::start().await;
     cloud.cloud.rotate_kms_key(KEY).unwrap();
-    let create = format!("{}/v1/{}?cryptoKeyId=other", cloud.cloud.urls().kms, OTHER.trim_end_matches("/other"));
+    let create = format!(
+        "{}/v1/{}?cryptoKeyId=other",
+        cloud.cloud.urls().kms,
+        OTHER.trim_end_matches("/other")
+    );
     let (status, made) = answer(cloud.post(create.clone()).json(&json!({"purpose": "ENCRYPT_DECRYPT"}))).await;
     assert_eq!((status.as_u16(), &made["name"]), (200, &json!(OTHER)));
     assert_eq!(answer(cloud.post(create).json(&json!({}))).await.0, 409);

@@ -27,7 +27,10 @@ fn conformance(file: &str) -> Option<PathBuf> {
         Some(root) => vec![PathBuf::from(root)],
         None => vec![package.join("../shared"), package.join("../../shared")],
     };
-    roots.into_iter().map(|root| root.join("conformance").join(file)).find(|path| path.exists())
+    roots
+        .into_iter()
+        .map(|root| root.join("conformance").join(file))
+        .find(|path| path.exists())
 }
 
 #[tokio::test]
