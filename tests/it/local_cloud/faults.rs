@@ -138,8 +138,8 @@ async fn resets_come_before_the_work_and_lost_answers_after_it() {
         let error = insert(name).await.expect_err("no answer arrives");
         let text = format!("{error:?}");
         assert!(
-            text.contains("ConnectionReset") || text.contains("IncompleteMessage"),
-            "{text}"
+            text.contains("ConnectionReset"),
+            "a reset, not an orderly close: {text}"
         );
         let there = cloud
             .get(cloud.storage(&format!("faults/o/{name}")))

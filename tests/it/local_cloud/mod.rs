@@ -90,6 +90,13 @@ impl Fixture {
     }
 }
 
+/// Waits for what must come: far longer than it takes, so that only what never comes fails.
+async fn patiently<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), future)
+        .await
+        .expect("what the test waits for comes")
+}
+
 /// Sends, demands 200, and reads the JSON.
 async fn ok(request: RequestBuilder) -> Value {
     let (status, body) = answer(request).await;

@@ -15,7 +15,7 @@ use platen::local_cloud::Subscription;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{Fixture, ok};
+use super::{Fixture, ok, patiently};
 
 const PUSH: &str = "push@local-project.iam.gserviceaccount.com";
 
@@ -64,7 +64,7 @@ impl Endpoint {
     }
 
     async fn next(&mut self) -> Push {
-        self.pushes.recv().await.expect("a push")
+        patiently(self.pushes.recv()).await.expect("a push")
     }
 }
 
@@ -86,9 +86,12 @@ fn subscription(url: &str) -> Subscription<'_> {
 
 /// Waits until everything is acknowledged.
 async fn drained(cloud: &Fixture, name: &str) {
-    while cloud.cloud.backlog(name).unwrap() > 0 {
-        tokio::task::yield_now().await;
-    }
+    patiently(async {
+        while cloud.cloud.backlog(name).unwrap() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
