@@ -18,7 +18,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-pub use format::{Format, is_readable_extension};
+pub use format::Format;
 
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
 

@@ -40,18 +40,6 @@ pub enum Format {
     Csv,
 }
 
-/// The extensions of the formats above, with the other names that files of theirs go by.
-const EXTENSIONS: [&str; 43] = [
-    "csv", "doc", "docm", "docx", "dot", "dotm", "dotx", "fodg", "fodp", "fods", "fodt", "htm", "html", "odg", "odp",
-    "ods", "odt", "otg", "otp", "ots", "ott", "pot", "potm", "potx", "pps", "ppsm", "ppsx", "ppt", "pptm", "pptx", "rtf",
-    "tab", "text", "tsv", "txt", "xhtml", "xls", "xlsb", "xlsm", "xlsx", "xlt", "xltm", "xltx",
-];
-
-/// Whether documents are called so: an extension in lower case, without its dot.
-pub fn is_readable_extension(extension: &str) -> bool {
-    EXTENSIONS.binary_search(&extension).is_ok()
-}
-
 impl Format {
     const ALL: [Self; 34] = [
         Self::Docx,
@@ -148,6 +136,7 @@ impl Format {
             "ppsm" => Self::Ppsx,
             "potm" => Self::Potx,
             "htm" | "xhtml" => Self::Html,
+            "text" => Self::Txt,
             "tsv" | "tab" => Self::Csv,
             _ => return Self::ALL.into_iter().find(|format| format.extension() == extension),
         })
