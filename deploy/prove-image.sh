@@ -7,7 +7,9 @@
 #
 # Interpreted: FROM, WORKDIR, COPY (with --from), RUN, ENV, USER, EXPOSE, ENTRYPOINT, CMD; anything else stops it. The
 # base images are stood in for: debian:SUITE-slim by debootstrap's smallest root of that suite, and rust:V-slim-SUITE by
-# the same with gcc and this machine's Rust V and crate cache mounted. The mirror is the one of this machine's apt.
+# the same with gcc, this machine's Rust V and a copy of its crate cache. The mirror is the one of this machine's apt.
+# Nothing of this machine can be written to from inside: the toolchain is mounted read-only and without rustup, which
+# would "repair" an installation that it sees through a chroot.
 set -eu
 cd "$(dirname "$0")/.."
 say() { printf 'prove-image: %s\n' "$*" >&2; }
@@ -25,7 +27,6 @@ mirror=$(apt-get indextargets --format '$(SITE) $(LABEL) $(CREATED_BY)' | awk '$
 [ -n "$mirror" ] || mirror=$(apt-get indextargets --format '$(SITE) $(CREATED_BY)' | awk '$2 == "Packages" && $1 ~ /\/debian\/?$/ { print $1; exit }')
 [ -n "$mirror" ] || fail "found no Debian mirror in this machine's apt sources"
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
-rustup_home=${RUSTUP_HOME:-$HOME/.rustup}
 
 # inside ROOT COMMAND...: with /proc, a few devices and nothing else of this machine; what is mounted goes with it.
 # `identity`, `network`, `environment` (NAME=VALUE lines) and `directory` come from the caller.
@@ -34,7 +35,7 @@ inside() {
   shift
   # shellcheck disable=SC2016,SC2086 # expanded by the inner shell; the options are meant to split
   PROVE_ROOT=$root PROVE_RUST=$(cat "$root/.rust" 2>/dev/null || true) PROVE_IDENTITY=$identity PROVE_DIRECTORY=$directory \
-    PROVE_CARGO=$cargo_home PROVE_RUSTUP=$rustup_home PROVE_ENVIRONMENT=$environment \
+    PROVE_ENVIRONMENT=$environment \
     unshare --mount --pid --fork --kill-child $network -- sh -euc '
     root=$PROVE_ROOT
     mount --make-rprivate /
@@ -48,11 +49,11 @@ inside() {
     mount -t tmpfs -o mode=1777 shm "$root/dev/shm"
     path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     if [ -n "$PROVE_RUST" ]; then
-      mkdir -p "$root/usr/local/cargo" "$root/usr/local/rustup"
-      mount --bind "$PROVE_CARGO" "$root/usr/local/cargo"
-      mount --bind "$PROVE_RUSTUP" "$root/usr/local/rustup"
-      path=/usr/local/cargo/bin:$path
-      set -- CARGO_HOME=/usr/local/cargo RUSTUP_HOME=/usr/local/rustup "RUSTUP_TOOLCHAIN=$PROVE_RUST" "$@"
+      mkdir -p "$root/usr/local/rust"
+      mount --bind "$PROVE_RUST" "$root/usr/local/rust"
+      mount -o remount,bind,ro "$root/usr/local/rust"
+      path=/usr/local/rust/bin:$path
+      set -- CARGO_HOME=/usr/local/cargo "$@"
     fi
     exec chroot --userspec="$PROVE_IDENTITY" --groups= "$root" \
       env -i -C "$PROVE_DIRECTORY" PATH="$path" HOME=/nonexistent $PROVE_ENVIRONMENT "$@"
@@ -79,9 +80,16 @@ base() {
   cp -a "$work/$suite" "$root"
   cp -L /etc/resolv.conf "$root/etc/resolv.conf"
   if [ -n "$rust" ]; then
-    toolchain=$(ls "$rustup_home/toolchains" 2>/dev/null | grep -E "^$rust(\.[0-9]+)?-" | sort -V | tail -n 1)
-    [ -n "$toolchain" ] || fail "no Rust $rust in $rustup_home: run 'rustup toolchain install $rust'"
+    toolchain=$(readlink -f "$(rustc --print sysroot)")
+    case "$("$toolchain/bin/rustc" --version)" in
+      "rustc $rust."*) ;;
+      *) fail "$image is wanted, and this machine's Rust is $("$toolchain/bin/rustc" --version)" ;;
+    esac
     printf '%s' "$toolchain" >"$root/.rust"
+    mkdir -p "$root/usr/local/cargo/registry"
+    for part in cache index; do
+      if [ -d "$cargo_home/registry/$part" ]; then cp -a "$cargo_home/registry/$part" "$root/usr/local/cargo/registry/"; fi
+    done
     identity=0:0 network='' environment='DEBIAN_FRONTEND=noninteractive' directory=/
     # What the official image holds besides Rust.
     inside "$root" sh -c 'apt-get -qq update && apt-get -qq install -y --no-install-recommends ca-certificates gcc libc6-dev' >"$work/base.log" 2>&1 ||
