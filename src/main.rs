@@ -1,2 +1,14 @@
-//! The one binary.
-fn main() {}
+//! The one binary: the worker and every command, and, under a hidden subcommand, the engine's zygote.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Before any thread: the zygote forks, and a fork has one thread only.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|argument| argument == platen::engine::ZYGOTE_COMMAND)
+    {
+        return platen::engine::zygote();
+    }
+    platen::cli::run()
+}

@@ -182,11 +182,11 @@ impl EngineConfig {
 
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let input_size = reader.or("MAX_INPUT_SIZE", 100 << 20, parse::size);
-        let output_size = reader.or("MAX_OUTPUT_SIZE", 500 << 20, parse::size);
+        let input_size = reader.or("MAX_INPUT_SIZE", 100 << 20, size);
+        let output_size = reader.or("MAX_OUTPUT_SIZE", 500 << 20, size);
         let pages = reader.or("MAX_PAGES", 5000, |text| parse::number(text, 1, u32::MAX));
-        let time = reader.or("CONVERT_TIMEOUT", Duration::from_secs(120), parse::duration);
-        let memory = reader.or("CONVERT_MEMORY", 1 << 30, parse::size);
+        let time = reader.or("CONVERT_TIMEOUT", Duration::from_secs(120), duration);
+        let memory = reader.or("CONVERT_MEMORY", 1 << 30, size);
         let locale = reader.or("DOCUMENT_LOCALE", "C.UTF-8".to_owned(), parse::locale);
         let concurrency = reader.or("CONVERT_CONCURRENCY", cpus, |text| parse::number(text, 1, 1000));
         let sandbox = reader.or("SANDBOX", sandbox::Mode::Required, |text| match text {

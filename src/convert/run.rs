@@ -62,7 +62,7 @@ pub async fn run(
     let conversion = Conversion {
         directory: &document.directory,
         document: document.file_name.clone(),
-        import: Import { filter: kind.filter.into(), options: kind.options.map(Into::into) },
+        import: Import { filter: kind.import_filter.into(), options: kind.import_options.map(Into::into) },
         password: None,
         exports,
         limits: engine::Limits {

@@ -18,7 +18,10 @@ pub fn content_disposition(disposition: Disposition, name: &str) -> String {
     if ascii == name {
         return format!("{kind}; filename=\"{ascii}\"");
     }
-    format!("{kind}; filename=\"{ascii}\"; filename*=UTF-8''{}", encode::component(&name))
+    format!(
+        "{kind}; filename=\"{ascii}\"; filename*=UTF-8''{}",
+        encode::component(&name)
+    )
 }
 
 /// Printable ASCII, without what quotes, escapes, or is decoded by some browsers.
@@ -28,7 +31,11 @@ fn is_plain(c: char) -> bool {
 
 fn clean(name: &str) -> String {
     let last = name.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    let kept: String = last.chars().filter(|c| !is_hidden(*c)).map(|c| if c == '\\' { '_' } else { c }).collect();
+    let kept: String = last
+        .chars()
+        .filter(|c| !is_hidden(*c))
+        .map(|c| if c == '\\' { '_' } else { c })
+        .collect();
     kept.trim().to_owned()
 }
 
@@ -43,7 +50,11 @@ fn cut(name: &str) -> String {
     if name.len() <= LONGEST {
         return name.to_owned();
     }
-    let extension = name.rfind('.').map(|at| &name[at..]).filter(|extension| extension.len() <= 16).unwrap_or_default();
+    let extension = name
+        .rfind('.')
+        .map(|at| &name[at..])
+        .filter(|extension| extension.len() <= 16)
+        .unwrap_or_default();
     let mut end = LONGEST - extension.len();
     while !name.is_char_boundary(end) {
         end -= 1;
@@ -61,8 +72,14 @@ mod tests {
 
     #[test]
     fn plain_names_need_one_form_only() {
-        assert_eq!(attachment("reports/2026/q3 final.pdf"), r#"attachment; filename="q3 final.pdf""#);
-        assert_eq!(content_disposition(Disposition::Inline, "a.pdf"), r#"inline; filename="a.pdf""#);
+        assert_eq!(
+            attachment("reports/2026/q3 final.pdf"),
+            r#"attachment; filename="q3 final.pdf""#
+        );
+        assert_eq!(
+            content_disposition(Disposition::Inline, "a.pdf"),
+            r#"inline; filename="a.pdf""#
+        );
     }
 
     #[test]
@@ -79,8 +96,14 @@ mod tests {
 
     #[test]
     fn a_name_cannot_end_the_header_or_turn_its_extension_around() {
-        assert_eq!(attachment("a\r\nSet-Cookie: x=1.pdf"), r#"attachment; filename="aSet-Cookie: x=1.pdf""#);
-        assert_eq!(attachment("invoice\u{202e}fdp.exe"), r#"attachment; filename="invoicefdp.exe""#);
+        assert_eq!(
+            attachment("a\r\nSet-Cookie: x=1.pdf"),
+            r#"attachment; filename="aSet-Cookie: x=1.pdf""#
+        );
+        assert_eq!(
+            attachment("invoice\u{202e}fdp.exe"),
+            r#"attachment; filename="invoicefdp.exe""#
+        );
         assert_eq!(attachment("a\u{85}\u{7f}\0b"), r#"attachment; filename="ab""#);
         assert!(attachment(r"..\..\evil.pdf").starts_with(r#"attachment; filename=".._.._evil.pdf""#));
     }

@@ -11,6 +11,7 @@ use chrono::{DateTime, Datelike as _, SubsecRound as _, TimeDelta, Utc};
 use sha2::{Digest as _, Sha256};
 
 use crate::google::iam::Iam;
+use crate::google::retry::Budget;
 use crate::google::secret::Secret;
 use crate::google::signing::SigningKey;
 use crate::google::{self, encode};
@@ -166,7 +167,7 @@ impl Signer {
 
     /// The same, with calls to Google counted against this budget.
     #[must_use]
-    pub fn within(&self, budget: &crate::google::retry::Budget) -> Self {
+    pub fn within(&self, budget: &Budget) -> Self {
         match self {
             Self::Key(key) => Self::Key(key.clone()),
             Self::Blob { iam, email } => Self::Blob { iam: iam.within(budget), email: email.clone() },
@@ -205,9 +206,16 @@ impl Signer {
 /// two of one name.
 pub fn prepare(request: &Request<'_>, email: &str) -> Result<Unsigned, SignError> {
     let start = request.at.trunc_subsecs(0);
-    let ttl = i64::try_from(request.ttl.as_secs()).ok().and_then(TimeDelta::try_seconds);
-    let Some(expires_at) = ttl.and_then(|ttl| start.checked_add_signed(ttl)).filter(|end| start.year() >= 1970 && end.year() <= 9999) else {
-        return Err(SignError::Refused("the time that the URL is good for is not between 1970 and 9999".into()));
+    let ttl = i64::try_from(request.ttl.as_secs())
+        .ok()
+        .and_then(TimeDelta::try_seconds);
+    let Some(expires_at) = ttl
+        .and_then(|ttl| start.checked_add_signed(ttl))
+        .filter(|end| start.year() >= 1970 && end.year() <= 9999)
+    else {
+        return Err(SignError::Refused(
+            "the time that the URL is good for is not between 1970 and 9999".into(),
+        ));
     };
     let (host, path) = place(request);
     let headers = headers(request, &host)?;

@@ -1,1 +1,43 @@
-//! Drives LibreOffice: a warm zygote process, a fork per document. Knows a directory and its limits, no Google.
+//! Drives LibreOffice: fast, because one warm process is forked per document; safely, because each fork is locked in
+//! before it opens the document; and with exactly stock LibreOffice's output. Knows no Google.
+//!
+//! ```text
+//! worker (tokio, tokens)            zygote (one thread, LibreOffice warm)         child (one document)
+//! Engine -> supervisor -> process  ==socket==>  zygote -> office  ==fork==>  child -> sandbox::Jail -> office
+//!                                                                                  -> outputs in the job directory
+//! outcome <- pdf (checks outputs) <==socket==  how it ended  <==pipe, wait4==
+//! ```
+//!
+//! What must always hold:
+//! - The worker never maps LibreOffice, and never believes a child: an output counts when it was read here.
+//! - A child has entered its jail before it opens the document.
+//! - Whatever happens to worker, zygote or child, nothing of a document stays on the disk.
+
+mod child;
+mod configuration;
+mod conversion;
+mod directory;
+mod export;
+mod office;
+mod outcome;
+mod pdf;
+mod process;
+mod protocol;
+mod supervisor;
+mod warm;
+mod zygote;
+
+pub use conversion::{Conversion, Converted, Export, Import, Limit, Limits, Output, Verdict};
+pub use directory::{JobDirectory, sanitised_file_name};
+pub use export::Format;
+pub use office::Value;
+pub use protocol::Usage;
+pub use supervisor::{Engine, Settings, StartError};
+
+/// The hidden subcommand under which this program is the engine's zygote.
+pub const ZYGOTE_COMMAND: &str = "engine-zygote";
+
+/// Runs the zygote. `main` calls it before the process has a second thread.
+pub fn zygote() -> std::process::ExitCode {
+    zygote::run()
+}

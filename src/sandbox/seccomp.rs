@@ -1,9 +1,9 @@
 //! The system calls the child may make: those that a conversion was seen to need, by number, and no other.
 //!
 //! Everything that is not listed fails with `EPERM`: sockets, exec, signals to others, `ptrace`, `prctl`, `memfd_create`,
-//! io_uring, `bpf`, keys, mounts, namespaces, links. Two exceptions: `clone3` fails with `ENOSYS`, because its flags are
-//! behind a pointer that no filter can read and the C library then uses `clone`; a call through another architecture's
-//! table kills, because its numbers mean other calls.
+//! io_uring, `bpf`, keys, mounts, namespaces, links. Three exceptions: `clone3` fails with `ENOSYS`, because its flags
+//! are behind a pointer that no filter can read and the C library then uses `clone`; a change of permissions succeeds
+//! without effect; a call through another architecture's table kills, because its numbers mean other calls.
 #![expect(unsafe_code, reason = "seccomp has no safe wrapper that only asks")]
 
 use std::collections::BTreeMap;
@@ -65,9 +65,10 @@ fn program(own: u32, landlock: Option<u32>) -> Result<BpfProgram, seccompiler::B
     // abort() sends its signal this way. Nobody else may be hit.
     calls.insert(libc::SYS_tgkill, vec![argument(0, SeccompCmpOp::Eq, u64::from(own))?]);
 
-    // Commands that have the kernel send a signal of the caller's choice to any process of the same user.
-    let signals = [libc::F_SETOWN, F_SETOWN_EX, F_SETSIG];
-    let conditions: Result<Vec<_>, _> = signals
+    // Commands that have the kernel send a signal of the caller's choice to any process of the same user, and the one
+    // that keeps other processes from opening a file of that user.
+    let denied = [libc::F_SETOWN, F_SETOWN_EX, F_SETSIG, libc::F_NOTIFY, libc::F_SETLEASE];
+    let conditions: Result<Vec<_>, _> = denied
         .iter()
         .map(|&command| condition(1, SeccompCmpOp::Ne, u64::from(command.cast_unsigned())))
         .collect();
@@ -113,11 +114,19 @@ fn exceptions() -> BpfProgram {
         const X32: u32 = 0x4000_0000;
         program.extend([when(libc::BPF_JGE, X32), answer(libc::SECCOMP_RET_KILL_PROCESS)]);
     }
-    const CLONE3: u32 = 435;
-    program.extend([
-        when(libc::BPF_JEQ, CLONE3),
-        answer(libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned()),
-    ]);
+    let pretended = PRETENDED.iter().map(|&call| (call, 0));
+    for (call, error) in pretended.chain([(libc::SYS_clone3, libc::ENOSYS)]) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "call numbers are small"
+        )]
+        let call = call as u32;
+        program.extend([
+            when(libc::BPF_JEQ, call),
+            answer(libc::SECCOMP_RET_ERRNO | error.cast_unsigned()),
+        ]);
+    }
     program
 }
 
@@ -153,12 +162,21 @@ fn statement(code: u32, k: u32) -> sock_filter {
 const F_SETSIG: i32 = 10;
 const F_SETOWN_EX: i32 = 15;
 
+/// Changes of permissions, which answer success and change nothing. LibreOffice makes its output readable to all, which
+/// nobody needs here; a refusal might fail the conversion. Really made, the call could shut every other child out of
+/// files of a user that they share: landlock does not judge it.
+#[cfg(target_arch = "x86_64")]
+const PRETENDED: &[c_long] = &[libc::SYS_chmod, libc::SYS_fchmod, libc::SYS_fchmodat];
+/// As on x86_64, without the oldest form.
+#[cfg(target_arch = "aarch64")]
+const PRETENDED: &[c_long] = &[libc::SYS_fchmod, libc::SYS_fchmodat];
+
 /// Calls that every architecture has. `clone`, `tgkill` and `fcntl` are added with conditions.
 #[rustfmt::skip]
 const COMMON: &[c_long] = &[
     libc::SYS_brk, libc::SYS_clock_getres, libc::SYS_clock_gettime, libc::SYS_clock_nanosleep, libc::SYS_close,
     libc::SYS_dup, libc::SYS_dup3, libc::SYS_eventfd2, libc::SYS_exit, libc::SYS_exit_group, libc::SYS_faccessat,
-    libc::SYS_faccessat2, libc::SYS_fadvise64, libc::SYS_fallocate, libc::SYS_fchmod, libc::SYS_fdatasync,
+    libc::SYS_faccessat2, libc::SYS_fadvise64, libc::SYS_fallocate, libc::SYS_fdatasync,
     libc::SYS_flock, libc::SYS_fstat, libc::SYS_fstatfs, libc::SYS_fsync, libc::SYS_ftruncate, libc::SYS_futex,
     libc::SYS_get_robust_list, libc::SYS_getcwd, libc::SYS_getdents64, libc::SYS_getegid, libc::SYS_geteuid,
     libc::SYS_getgid, libc::SYS_getpid, libc::SYS_getppid, libc::SYS_getrandom, libc::SYS_getrlimit,
@@ -178,7 +196,7 @@ const COMMON: &[c_long] = &[
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
 const OF_THIS_ARCHITECTURE: &[c_long] = &[
-    libc::SYS_access, libc::SYS_arch_prctl, libc::SYS_chmod, libc::SYS_dup2, libc::SYS_lstat, libc::SYS_mkdir,
+    libc::SYS_access, libc::SYS_arch_prctl,  libc::SYS_dup2, libc::SYS_lstat, libc::SYS_mkdir,
     libc::SYS_open, libc::SYS_poll, libc::SYS_readlink, libc::SYS_rename, libc::SYS_rmdir, libc::SYS_select,
     libc::SYS_stat, libc::SYS_unlink,
 ];
@@ -188,9 +206,9 @@ const ARCHITECTURE: TargetArch = TargetArch::x86_64;
 #[cfg(target_arch = "x86_64")]
 const AUDIT_ARCH: u32 = 0xC000_003E;
 
-/// aarch64 has none of the older forms; only chmod's successor is not in the common list already.
+/// aarch64 has none of the older forms.
 #[cfg(target_arch = "aarch64")]
-const OF_THIS_ARCHITECTURE: &[c_long] = &[libc::SYS_fchmodat];
+const OF_THIS_ARCHITECTURE: &[c_long] = &[];
 #[cfg(target_arch = "aarch64")]
 const ARCHITECTURE: TargetArch = TargetArch::aarch64;
 /// `AUDIT_ARCH_AARCH64` of linux/audit.h.

@@ -14,15 +14,23 @@ pub(crate) struct TestKey {
 
 impl TestKey {
     pub(crate) fn generate() -> Self {
-        Self { pair: KeyPair::generate(KeySize::Rsa2048).unwrap() }
+        Self {
+            pair: KeyPair::generate(KeySize::Rsa2048).unwrap(),
+        }
     }
 
     /// As the `private_key` of a key file has it.
     pub(crate) fn pem(&self) -> String {
         let der: Pkcs8V1Der<'_> = self.pair.as_der().unwrap();
         let text = STANDARD.encode(der.as_ref());
-        let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
-        format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
+        let lines: Vec<&str> = (0..text.len())
+            .step_by(64)
+            .map(|at| &text[at..text.len().min(at + 64)])
+            .collect();
+        format!(
+            "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+            lines.join("\n")
+        )
     }
 
     pub(crate) fn signing_key(&self, email: &str) -> SigningKey {
@@ -30,7 +38,11 @@ impl TestKey {
     }
 
     pub(crate) fn modulus(&self) -> Vec<u8> {
-        self.pair.public_key().modulus().big_endian_without_leading_zero().to_vec()
+        self.pair
+            .public_key()
+            .modulus()
+            .big_endian_without_leading_zero()
+            .to_vec()
     }
 
     /// As Google's key set has it.

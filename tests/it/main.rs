@@ -1,4 +1,4 @@
-//! One binary of tests through the front door.
+//! One binary of tests through the front door: real sockets, real processes, real LibreOffice.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -7,8 +7,16 @@
     reason = "a test fails by panicking"
 )]
 
-mod inspect;
-mod keys;
+mod harness;
 mod peer;
+
+mod path;
+mod faults;
+mod identity;
+mod inspect;
+mod engine;
+mod engine_limits;
 mod sandbox;
+mod google;
+mod keys;
 mod sign;

@@ -18,7 +18,10 @@ pub(crate) struct Recorded {
 
 impl Recorded {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn json(&self) -> serde_json::Value {
@@ -38,8 +41,12 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
-    pub(crate) fn json(status: u16, body: serde_json::Value) -> Self {
-        Self::Full(status, vec![("Content-Type", "application/json".into())], body.to_string().into_bytes())
+    pub(crate) fn json(status: u16, body: impl Into<serde_json::Value>) -> Self {
+        Self::Full(
+            status,
+            vec![("Content-Type", "application/json".into())],
+            body.into().to_string().into_bytes(),
+        )
     }
 
     pub(crate) fn status(status: u16) -> Self {
@@ -122,10 +129,15 @@ fn serve(mut stream: TcpStream, pace: Duration, script: &Script, kept: &Mutex<Ve
     let mut request = Recorded {
         method: words.next().unwrap().into(),
         target: words.next().unwrap().into(),
-        headers: lines.map(|line| line.split_once(": ").unwrap()).map(|(n, v)| (n.to_lowercase(), v.into())).collect(),
+        headers: lines
+            .map(|line| line.split_once(": ").unwrap())
+            .map(|(n, v)| (n.to_lowercase(), v.into()))
+            .collect(),
         body: received[end + 4..].to_vec(),
     };
-    let length: usize = request.header("content-length").map_or(0, |length| length.parse().unwrap());
+    let length: usize = request
+        .header("content-length")
+        .map_or(0, |length| length.parse().unwrap());
     while request.body.len() < length {
         std::thread::sleep(pace);
         match stream.read(&mut buffer)? {

@@ -27,7 +27,9 @@ fn shared() -> Option<PathBuf> {
 
 fn pairs(value: &Value) -> Vec<(String, String)> {
     let object = value.as_object().into_iter().flatten();
-    object.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned())).collect()
+    object
+        .map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()))
+        .collect()
 }
 
 fn at(text: &str) -> DateTime<Utc> {
@@ -57,7 +59,9 @@ async fn googles_vectors_are_reproduced_byte_for_byte() {
             Some("BUCKET_BOUND_HOSTNAME") => Style::BucketBound,
             _ => Style::Path,
         };
-        let host = ["bucketBoundHostname", "hostname", "clientEndpoint", "emulatorHostname"].iter().find_map(|n| text(n));
+        let host = ["bucketBoundHostname", "hostname", "clientEndpoint", "emulatorHostname"]
+            .iter()
+            .find_map(|n| text(n));
         let scheme = text("scheme").unwrap_or("https");
         let endpoint = match host {
             Some(host) => Endpoint::parse(host, scheme),
@@ -76,8 +80,16 @@ async fn googles_vectors_are_reproduced_byte_for_byte() {
             ttl: Duration::from_secs(vector["expiration"].as_u64().unwrap()),
         };
         let unsigned = prepare(&request, email).unwrap();
-        assert_eq!(unsigned.canonical_request, text("expectedCanonicalRequest").unwrap(), "{about}");
-        assert_eq!(unsigned.string_to_sign, text("expectedStringToSign").unwrap(), "{about}");
+        assert_eq!(
+            unsigned.canonical_request,
+            text("expectedCanonicalRequest").unwrap(),
+            "{about}"
+        );
+        assert_eq!(
+            unsigned.string_to_sign,
+            text("expectedStringToSign").unwrap(),
+            "{about}"
+        );
         let signed = signer.sign(&request).await.unwrap();
         assert_eq!(signed.url.expose(), text("expectedUrl").unwrap(), "{about}");
     }
@@ -115,7 +127,10 @@ fn hard_names_keep_every_byte() {
         ("a#b", "/out/a%23b"),
         ("a%2Fb", "/out/a%252Fb"),
         ("a b+c", "/out/a%20b%2Bc"),
-        ("~-_.!*'();:@&=$,[]", "/out/~-_.%21%2A%27%28%29%3B%3A%40%26%3D%24%2C%5B%5D"),
+        (
+            "~-_.!*'();:@&=$,[]",
+            "/out/~-_.%21%2A%27%28%29%3B%3A%40%26%3D%24%2C%5B%5D",
+        ),
         ("é", "/out/%C3%A9"),
         ("e\u{301}", "/out/e%CC%81"),
         ("\u{1}\t\u{7f}\\\"<>", "/out/%01%09%7F%5C%22%3C%3E"),
@@ -142,8 +157,19 @@ fn the_port_is_in_the_url_and_not_in_the_signed_host() {
     ] {
         let endpoint = Endpoint::parse(given, "http");
         let unsigned = prepare(&request("o", &endpoint), EMAIL).unwrap();
-        assert!(unsigned.with(&[]).expose().starts_with(&format!("http://{host}/out/o?")), "{given}");
-        assert!(unsigned.canonical_request.contains(&format!("\nhost:{signed}\n\nhost\n")), "{given}");
+        assert!(
+            unsigned
+                .with(&[])
+                .expose()
+                .starts_with(&format!("http://{host}/out/o?")),
+            "{given}"
+        );
+        assert!(
+            unsigned
+                .canonical_request
+                .contains(&format!("\nhost:{signed}\n\nhost\n")),
+            "{given}"
+        );
     }
 }
 
@@ -151,26 +177,52 @@ fn the_port_is_in_the_url_and_not_in_the_signed_host() {
 fn whole_seconds_count_and_the_end_is_told() {
     let unsigned = prepare(&request("o", &Endpoint::default()), EMAIL).unwrap();
     assert_eq!(unsigned.expires_at, at("2026-11-22T00:06:47Z"));
-    assert!(unsigned.string_to_sign.starts_with("GOOG4-RSA-SHA256\n20261121T230647Z\n20261121/auto/storage/goog4_request\n"));
+    assert!(
+        unsigned
+            .string_to_sign
+            .starts_with("GOOG4-RSA-SHA256\n20261121T230647Z\n20261121/auto/storage/goog4_request\n")
+    );
 }
 
 #[test]
 fn what_would_change_the_signed_parts_is_refused() {
     let endpoint = Endpoint::default();
     let pair = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
-    for query in [pair("X-Goog-Expires", "604800"), pair("x-goog-signature", "00"), pair("", "x"), {
-        [pair("generation", "1"), pair("generation", "2")].concat()
-    }] {
-        let outcome = prepare(&Request { query: &query, ..request("o", &endpoint) }, EMAIL);
+    for query in [
+        pair("X-Goog-Expires", "604800"),
+        pair("x-goog-signature", "00"),
+        pair("", "x"),
+        { [pair("generation", "1"), pair("generation", "2")].concat() },
+    ] {
+        let outcome = prepare(
+            &Request {
+                query: &query,
+                ..request("o", &endpoint)
+            },
+            EMAIL,
+        );
         assert!(matches!(outcome, Err(SignError::Refused(_))), "{query:?}");
     }
-    for headers in [pair("Host", "evil"), pair("a:b", "c"), pair("a", "b\r\nc: d"), pair("a\n", "b"), {
-        [pair("Range", "1"), pair("range", "2")].concat()
-    }] {
-        let outcome = prepare(&Request { headers: &headers, ..request("o", &endpoint) }, EMAIL);
+    for headers in [
+        pair("Host", "evil"),
+        pair("a:b", "c"),
+        pair("a", "b\r\nc: d"),
+        pair("a\n", "b"),
+        { [pair("Range", "1"), pair("range", "2")].concat() },
+    ] {
+        let outcome = prepare(
+            &Request {
+                headers: &headers,
+                ..request("o", &endpoint)
+            },
+            EMAIL,
+        );
         assert!(matches!(outcome, Err(SignError::Refused(_))), "{headers:?}");
     }
-    let far = Request { at: at("9999-12-31T23:59:59Z"), ..request("o", &endpoint) };
+    let far = Request {
+        at: at("9999-12-31T23:59:59Z"),
+        ..request("o", &endpoint)
+    };
     assert!(matches!(prepare(&far, EMAIL), Err(SignError::Refused(_))));
 }
 
@@ -180,25 +232,42 @@ async fn sign_blob_signs_the_string_to_sign_and_the_url_verifies() {
     let signing = key.signing_key(EMAIL);
     let peer = Peer::start(move |request, _| {
         let payload = STANDARD.decode(request.json()["payload"].as_str().unwrap()).unwrap();
-        Reply::json(200, json!({"keyId": "k1", "signedBlob": STANDARD.encode(signing.sign(&payload).unwrap())}))
+        Reply::json(
+            200,
+            json!({"keyId": "k1", "signedBlob": STANDARD.encode(signing.sign(&payload).unwrap())}),
+        )
     });
-    let signer = Signer::Blob { iam: Iam::new(Http::new().unwrap(), &peer.url, None), email: EMAIL.into() };
+    let signer = Signer::Blob {
+        iam: Iam::new(Http::new().unwrap(), &peer.url, None),
+        email: EMAIL.into(),
+    };
     let query = vec![
         ("generation".to_owned(), "17".to_owned()),
-        ("response-content-disposition".to_owned(), "attachment; filename=\"a b.pdf\"".to_owned()),
+        (
+            "response-content-disposition".to_owned(),
+            "attachment; filename=\"a b.pdf\"".to_owned(),
+        ),
     ];
     let endpoint = Endpoint::default();
-    let request = Request { query: &query, ..request("a b.pdf", &endpoint) };
+    let request = Request {
+        query: &query,
+        ..request("a b.pdf", &endpoint)
+    };
     let url = signer.sign(&request).await.unwrap().url;
 
     let (_, signature) = url.expose().split_once("&X-Goog-Signature=").unwrap();
-    let signature: Vec<u8> =
-        (0..signature.len()).step_by(2).map(|at| u8::from_str_radix(&signature[at..at + 2], 16).unwrap()).collect();
+    let signature: Vec<u8> = (0..signature.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&signature[at..at + 2], 16).unwrap())
+        .collect();
     let unsigned = prepare(&request, EMAIL).unwrap();
     UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.pair.public_key())
         .verify(unsigned.string_to_sign.as_bytes(), &signature)
         .unwrap();
-    assert!(url.expose().contains("&generation=17&response-content-disposition=attachment%3B%20filename%3D%22a%20b.pdf%22&"));
+    assert!(
+        url.expose()
+            .contains("&generation=17&response-content-disposition=attachment%3B%20filename%3D%22a%20b.pdf%22&")
+    );
     assert_eq!(
         peer.requests()[0].target,
         "/v1/projects/-/serviceAccounts/signer%40project.iam.gserviceaccount.com:signBlob"
@@ -209,12 +278,24 @@ async fn sign_blob_signs_the_string_to_sign_and_the_url_verifies() {
 #[tokio::test]
 async fn each_signer_has_its_longest_time() {
     let local = Signer::Key(TestKey::generate().signing_key(EMAIL));
-    let blob = Signer::Blob { iam: Iam::new(Http::new().unwrap(), &crate::peer::nobody(), None), email: EMAIL.into() };
+    let blob = Signer::Blob {
+        iam: Iam::new(Http::new().unwrap(), &crate::peer::nobody(), None),
+        email: EMAIL.into(),
+    };
     let endpoint = Endpoint::default();
     for (signer, seconds) in [(&local, 604_801), (&local, 0), (&blob, 43_201), (&blob, 0)] {
-        let request = Request { ttl: Duration::from_secs(seconds), ..request("o", &endpoint) };
-        assert!(matches!(signer.sign(&request).await, Err(SignError::Refused(_))), "{seconds}");
+        let request = Request {
+            ttl: Duration::from_secs(seconds),
+            ..request("o", &endpoint)
+        };
+        assert!(
+            matches!(signer.sign(&request).await, Err(SignError::Refused(_))),
+            "{seconds}"
+        );
     }
-    let week = Request { ttl: Duration::from_secs(604_800), ..request("o", &endpoint) };
+    let week = Request {
+        ttl: Duration::from_secs(604_800),
+        ..request("o", &endpoint)
+    };
     local.sign(&week).await.unwrap();
 }

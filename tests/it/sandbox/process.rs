@@ -105,11 +105,15 @@ pub(super) fn play<R: for<'a> Deserialize<'a>>(r#as: As, script: &str) -> R {
     }
     open_to_all(root.path());
     std::os::unix::fs::symlink(scene.other().join("secret"), scene.job().join("planted-link")).unwrap();
-    if r#as == As::Root {
-        std::os::unix::fs::chown(scene.job(), Some(SLOT.uid), Some(SLOT.gid)).unwrap();
-    } else if Uid::effective().is_root() {
-        for path in [scene.job(), scene.other(), scene.other().join("secret")] {
-            std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    let document = scene.job().join("document");
+    let everything = [scene.other(), scene.other().join("secret"), scene.readable()];
+    let (owner, owned) = match r#as {
+        As::Root => (SLOT.uid, vec![scene.job(), document]),
+        As::Nobody => (NOBODY, [vec![scene.job(), document], everything.to_vec()].concat()),
+    };
+    for path in owned {
+        if Uid::effective().is_root() {
+            std::os::unix::fs::chown(path, Some(owner), Some(owner)).unwrap();
         }
     }
     let mut report = tempfile::tempfile().unwrap();
@@ -175,7 +179,11 @@ pub(super) fn in_child(body: impl FnOnce() -> i32) -> Pid {
 
 /// The jail of these tests. `keep` is the pipe for the report.
 pub(super) fn jail(scene: &Scene, keep: RawFd) -> Jail {
-    Jail::prepare(Plan {
+    Jail::prepare(plan(scene, keep)).unwrap()
+}
+
+pub(super) fn plan(scene: &Scene, keep: RawFd) -> Plan {
+    Plan {
         readable: vec![scene.readable(), "/dev/urandom".into(), "/does/not/exist".into()],
         writable: scene.job(),
         keep: vec![keep],
@@ -188,8 +196,7 @@ pub(super) fn jail(scene: &Scene, keep: RawFd) -> Jail {
         },
         identity: (scene.r#as == As::Root).then_some(SLOT),
         mode: Mode::Required,
-    })
-    .unwrap()
+    }
 }
 
 /// A pipe whose ends an exec closes.
@@ -200,8 +207,14 @@ pub(super) fn pipe() -> (File, OwnedFd) {
 
 /// Makes one attempt in a child of its own, jailed or free, and says how it ended.
 pub(super) fn attempt(scene: &Scene, jailed: bool, what: impl FnOnce() -> Result<(), i32>) -> Outcome {
+    let of_these_tests = |keep| jail(scene, keep);
+    attempt_in(jailed.then_some(&of_these_tests), what)
+}
+
+/// The same in any jail, made from the descriptor it has to keep.
+pub(super) fn attempt_in(jail: Option<&dyn Fn(RawFd) -> Jail>, what: impl FnOnce() -> Result<(), i32>) -> Outcome {
     let (mut reader, writer) = pipe();
-    let jail = jailed.then(|| jail(scene, writer.as_raw_fd()));
+    let jail = jail.map(|make| make(writer.as_raw_fd()));
     let child = in_child(|| {
         if let Some(jail) = jail {
             jail.enter().unwrap();

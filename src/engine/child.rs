@@ -1,0 +1,113 @@
+//! One conversion, in a process of its own that never returns: it prepares itself, locks itself in, loads, stores,
+//! reports, and ends without running one of LibreOffice's destructors.
+
+use std::fs;
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use super::export;
+use super::office::{self, Complaint, Office, Value};
+use super::protocol::{Job, Report};
+use crate::sandbox::Jail;
+
+/// `com.sun.star.document.MacroExecMode.NEVER_EXECUTE`.
+const NEVER_EXECUTE: i16 = 0;
+/// `com.sun.star.document.UpdateDocMode.NO_UPDATE`.
+const NO_UPDATE: i16 = 0;
+
+/// Converts and reports on `report`. `temporary_folders` are the names of the folders that the zygote has in its own
+/// temporary folder: LibreOffice goes on using them.
+pub(super) fn convert(office: &Office, job: &Job, jail: Jail, temporary_folders: &[String], report: &OwnedFd) {
+    let said = match prepare(job, jail, temporary_folders) {
+        Ok(()) => load_and_store(office, job),
+        Err(sentence) => Report::NotConfined(sentence),
+    };
+    if let Ok(line) = serde_json::to_vec(&said)
+        && let Ok(descriptor) = report.try_clone()
+    {
+        // A parent that does not read is gone, and so will we be.
+        drop(fs::File::from(descriptor).write_all(&line));
+    }
+}
+
+/// Everything before the document is opened. The parent has renewed the wake counter, which the jail keeps.
+fn prepare(job: &Job, jail: Jail, temporary_folders: &[String]) -> Result<(), String> {
+    let directory = |error: std::io::Error| format!("the job directory cannot be used: {error}");
+    std::env::set_current_dir(&job.directory).map_err(directory)?;
+    jail.enter().map_err(|error| error.to_string())?;
+    // As the user that the child has become, so that the folders are its own.
+    fs::create_dir("tmp").map_err(directory)?;
+    for name in temporary_folders {
+        fs::create_dir(Path::new("tmp").join(name)).map_err(directory)?;
+    }
+    Ok(())
+}
+
+fn load_and_store(office: &Office, job: &Job) -> Report {
+    let mut properties = vec![
+        ("Hidden", Value::Boolean(true)),
+        ("ReadOnly", Value::Boolean(true)),
+        ("MacroExecutionMode", Value::Short(NEVER_EXECUTE)),
+        ("UpdateDocMode", Value::Short(NO_UPDATE)),
+        ("FilterName", Value::Text(job.import.filter.to_string())),
+    ];
+    if let Some(options) = &job.import.options {
+        properties.push(("FilterOptions", Value::Text(options.to_string())));
+    }
+    if let Some(password) = &job.password {
+        properties.push(("Password", Value::Text(password.clone())));
+    }
+    let document = match office.load(&job.directory.join(&job.document), &properties) {
+        Ok(document) => document,
+        Err(complaint) => {
+            return Report::NotLoaded {
+                password_wanted: password_wanted(&complaint),
+                memory_exhausted: memory_exhausted(&complaint),
+            };
+        }
+    };
+    let Some(kind) = export::kind_of(&document) else {
+        return Report::NoExportFilter;
+    };
+    for wanted in &job.exports {
+        let properties = [
+            ("FilterName", Value::Text(wanted.format.filter(kind).to_owned())),
+            ("Overwrite", Value::Boolean(true)),
+        ];
+        let options: Vec<(&str, Value)> = wanted
+            .options
+            .iter()
+            .map(|(name, value)| (name.as_ref(), value.clone()))
+            .collect();
+        if let Err(complaint) = document.store(&job.directory.join(&wanted.file), &properties, &options) {
+            return Report::NotStored {
+                error_code: complaint.error_code,
+                memory_exhausted: memory_exhausted(&complaint),
+            };
+        }
+    }
+    Report::Done
+}
+
+fn password_wanted(complaint: &Complaint) -> bool {
+    complaint.asked.iter().any(|question| {
+        matches!(
+            question.as_str(),
+            "com.sun.star.task.DocumentPasswordRequest"
+                | "com.sun.star.task.DocumentPasswordRequest2"
+                | "com.sun.star.task.DocumentMSPasswordRequest"
+                | "com.sun.star.task.DocumentMSPasswordRequest2"
+        )
+    })
+}
+
+fn memory_exhausted(complaint: &Complaint) -> bool {
+    complaint.exception == "std.bad_alloc"
+}
+
+/// The descriptors a child keeps: where it reports, the wake counter, and the lifeline by which the worker sees that
+/// the last process of a zygote is gone.
+pub(super) fn kept(report: &OwnedFd, lifeline: &OwnedFd) -> Vec<i32> {
+    vec![report.as_raw_fd(), office::wake_descriptor(), lifeline.as_raw_fd()]
+}

@@ -1,0 +1,151 @@
+//! What a conversion is asked and what it answers.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Format, JobDirectory, Usage, Value};
+
+/// One document to convert.
+pub struct Conversion<'a> {
+    /// The job's own directory, from [`super::Engine::job_directory`].
+    pub directory: &'a JobDirectory,
+    /// The document's file name in it; [`super::sanitised_file_name`] makes one.
+    pub document: String,
+    /// How to read it.
+    pub import: Import,
+    /// What opens it, for an encrypted document.
+    pub password: Option<String>,
+    /// What to make of it, at least one.
+    pub exports: Vec<Export>,
+    /// What it may use up.
+    pub limits: Limits,
+}
+
+/// How a document is read. LibreOffice's own detection of types never runs: it is an attack surface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Import {
+    /// The import filter's internal name: `MS Word 2007 XML`.
+    pub filter: Cow<'static, str>,
+    /// The filter's `FilterOptions`; a csv needs them.
+    pub options: Option<Cow<'static, str>>,
+}
+
+/// One output.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Export {
+    /// Its file name in the job directory.
+    pub file: String,
+    /// Its format.
+    pub format: Format,
+    /// The export filter's options (`FilterData`), such as `PageRange`. Empty means that none are passed, which is not
+    /// the same as passing defaults: any option changes how images are written.
+    pub options: Vec<(Cow<'static, str>, Value)>,
+}
+
+/// What one conversion may use up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Wall time.
+    pub wall: Duration,
+    /// Bytes of memory beyond what it shares with the warm engine.
+    pub memory: u64,
+    /// Bytes of each output, and of each temporary file.
+    pub output_size: u64,
+    /// Pages of an output.
+    pub pages: u64,
+}
+
+/// A conversion that succeeded: every output is there and was checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Converted {
+    /// In the order of the exports.
+    pub outputs: Vec<Output>,
+    /// What the child used.
+    pub usage: Usage,
+}
+
+/// A checked output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Where it is, in the job directory.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub size: u64,
+    /// Its pages.
+    pub pages: u64,
+}
+
+/// Why there is no output.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Verdict {
+    /// The document needs a password and none was given.
+    #[error("the document is encrypted and no password was given")]
+    Encrypted,
+    /// The given password does not open it.
+    #[error("the password does not open the document")]
+    WrongPassword,
+    /// LibreOffice cannot read it.
+    #[error("LibreOffice cannot read the document: it is damaged")]
+    Corrupt,
+    /// LibreOffice reads it as something that has no pages: a database, a library of macros.
+    #[error("the document is of a kind that has no pages")]
+    Unsupported,
+    /// It needs more than its limits allow.
+    #[error("the document is too complex: {0}")]
+    TooComplex(Limit),
+    /// The engine died of it, twice, in fresh processes; the last signal, where it was one.
+    #[error("LibreOffice crashed on the document, twice{}", signal.map_or(String::new(), |signal| format!(" (signal {signal})")))]
+    Crashed {
+        /// The signal that ended the second process.
+        signal: Option<i32>,
+    },
+    /// Nothing is wrong with the document: try again later. The sentence says why, for the log.
+    #[error("the conversion engine is not available: {0}")]
+    EngineUnavailable(String),
+}
+
+/// Which limit a document ran into, with the limit itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Wall or processor time.
+    Time(Duration),
+    /// Bytes of memory.
+    Memory(u64),
+    /// Bytes of one output or temporary file.
+    OutputSize(u64),
+    /// Pages of an output.
+    Pages {
+        /// How many it has.
+        found: u64,
+        /// How many it may have.
+        limit: u64,
+    },
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Time(limit) => write!(f, "it takes more than {limit:?}"),
+            Self::Memory(limit) => write!(f, "it needs more than {limit} bytes of memory"),
+            Self::OutputSize(limit) => write!(f, "its output is larger than {limit} bytes"),
+            Self::Pages { found, limit } => write!(f, "it has {found} pages, more than {limit}"),
+        }
+    }
+}
+
+impl fmt::Debug for Conversion<'_> {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conversion")
+            .field("directory", &self.directory.path())
+            .field("document", &self.document)
+            .field("import", &self.import)
+            .field("exports", &self.exports)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

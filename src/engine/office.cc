@@ -1,0 +1,240 @@
+// LibreOffice behind a small C interface, because UNO has none. It decides nothing: what to load, with which filter and
+// properties, and what an answer means is Rust's business (office.rs, child.rs). Compiled by build.rs into a shared
+// object that the zygote alone opens; the worker never maps LibreOffice.
+#define LOK_USE_UNSTABLE_API
+#include <LibreOfficeKit/LibreOfficeKitInit.h>
+#include <com/sun/star/beans/PropertyValue.hpp>
+#include <com/sun/star/frame/XComponentLoader.hpp>
+#include <com/sun/star/frame/XStorable.hpp>
+#include <com/sun/star/lang/XMultiComponentFactory.hpp>
+#include <com/sun/star/lang/XServiceInfo.hpp>
+#include <com/sun/star/task/ErrorCodeIOException.hpp>
+#include <com/sun/star/task/XInteractionAbort.hpp>
+#include <com/sun/star/task/XInteractionHandler.hpp>
+#include <com/sun/star/uno/XComponentContext.hpp>
+#include <com/sun/star/util/XCloseable.hpp>
+#include <cppuhelper/exc_hlp.hxx>
+#include <cppuhelper/implbase1.hxx>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <new>
+#include <string>
+#include <vector>
+
+using namespace com::sun::star;
+using uno::Any;
+using uno::Reference;
+using uno::Sequence;
+
+// The same three layouts are in office.rs.
+extern "C" {
+enum platen_kind : int32_t { PLATEN_BOOLEAN = 0, PLATEN_NUMBER = 1, PLATEN_TEXT = 2, PLATEN_SHORT = 3 };
+// One typed property. `text` is UTF-8 of `length` bytes, and null unless the kind is text.
+struct platen_property {
+    const char* name;
+    const char* text;
+    size_t length;
+    platen_kind kind;
+    int32_t number;
+};
+// What went wrong: the exception's type name, LibreOffice's error code where it has one, and the type names of the
+// questions that the interaction handler was asked, each ended by a line feed. Never an exception's text: it may hold
+// the document's.
+struct platen_report {
+    uint32_t error_code;
+    char exception[128];
+    char asked[512];
+};
+}
+
+namespace {
+std::string g_program;
+
+// The address of a private symbol, or null.
+void* symbol(const char* library, const char* name) {
+    void* handle = dlopen((g_program + "/" + library).c_str(), RTLD_LAZY);
+    return handle ? dlsym(handle, name) : nullptr;
+}
+
+// In 25.2 this returns a reference; in 7.4 it returned an object. The mangled name does not tell, `start` checks the version.
+using Context = const Reference<uno::XComponentContext>& (*)();
+using SetActive = void (*)(bool);
+using GetModule = void* (*)(int);
+using ClearAuthors = void (*)(void*);
+Context g_context;
+SetActive g_set_active;
+GetModule g_get_module;
+ClearAuthors g_clear_authors;
+
+template <typename Function>
+bool resolve(Function& function, const char* library, const char* name, char* error, size_t error_size) {
+    function = reinterpret_cast<Function>(symbol(library, name));
+    if (!function) snprintf(error, error_size, "%s has no symbol %s", library, name);
+    return function != nullptr;
+}
+
+template <size_t Size>
+void append(char (&into)[Size], const rtl::OUString& text, const char* end) {
+    const rtl::OString bytes = rtl::OUStringToOString(text, RTL_TEXTENCODING_UTF8);
+    const size_t used = strlen(into);
+    snprintf(into + used, Size - used, "%s%s", bytes.getStr(), end);
+}
+
+// LibreOffice asks (a password, a filter, "repair?"): the answer is always no, and what was asked is kept.
+// The document may keep the handler longer than the load lasts, so the report is not the handler's.
+platen_report* g_loading;
+struct Refuse : cppu::WeakImplHelper1<task::XInteractionHandler> {
+    void SAL_CALL handle(const Reference<task::XInteractionRequest>& request) override {
+        if (g_loading) append(g_loading->asked, request->getRequest().getValueTypeName(), "\n");
+        for (const auto& way : request->getContinuations())
+            if (Reference<task::XInteractionAbort> abort{way, uno::UNO_QUERY}; abort.is()) return abort->select();
+    }
+};
+
+Any value_of(const platen_property& property) {
+    switch (property.kind) {
+        case PLATEN_BOOLEAN: return Any(property.number != 0);
+        case PLATEN_NUMBER: return Any(property.number);
+        case PLATEN_SHORT: return Any(static_cast<sal_Int16>(property.number));
+        case PLATEN_TEXT: return Any(rtl::OUString(property.text, static_cast<sal_Int32>(property.length), RTL_TEXTENCODING_UTF8));
+    }
+    return Any();
+}
+
+std::vector<beans::PropertyValue> properties_of(const platen_property* properties, size_t count) {
+    std::vector<beans::PropertyValue> values(count);
+    for (size_t i = 0; i < count; i++) {
+        values[i].Name = rtl::OUString::createFromAscii(properties[i].name);
+        values[i].Value = value_of(properties[i]);
+    }
+    return values;
+}
+
+Sequence<beans::PropertyValue> sequence_of(const std::vector<beans::PropertyValue>& values) {
+    return Sequence<beans::PropertyValue>(values.data(), static_cast<sal_Int32>(values.size()));
+}
+
+void add(std::vector<beans::PropertyValue>& values, const char* name, const Any& value) {
+    beans::PropertyValue property;
+    property.Name = rtl::OUString::createFromAscii(name);
+    property.Value = value;
+    values.push_back(property);
+}
+
+// Runs what may throw anything at all. Nothing passes the C interface but a report.
+template <typename Body>
+bool guarded(platen_report* report, Body body) {
+    try {
+        return body();
+    } catch (const task::ErrorCodeIOException& error) {
+        report->error_code = static_cast<uint32_t>(error.ErrCode);
+        append(report->exception, cppu::getCaughtException().getValueTypeName(), "");
+    } catch (const uno::Exception&) {
+        append(report->exception, cppu::getCaughtException().getValueTypeName(), "");
+    } catch (const std::bad_alloc&) {
+        snprintf(report->exception, sizeof report->exception, "std.bad_alloc");
+    } catch (...) {
+        snprintf(report->exception, sizeof report->exception, "unknown");
+    }
+    return false;
+}
+
+void (*g_out_of_memory)();
+void out_of_memory() {
+    g_out_of_memory();
+    throw std::bad_alloc();
+}
+}  // namespace
+
+extern "C" {
+#define PLATEN_EXPORT __attribute__((visibility("default")))
+
+// Starts LibreOffice and enters its main loop, which calls `poll` and never comes back. Returns only on failure, with a
+// sentence in `error`. `accept_version` gets LibreOffice's own JSON about its version before a private symbol is called.
+PLATEN_EXPORT void platen_office_start(const char* program, const char* profile_url, bool (*accept_version)(void*, const char*),
+                                       int (*poll)(void*, int), void (*wake)(void*), void (*memory_exhausted)(), void* data,
+                                       char* error, size_t error_size) {
+    g_program = program;
+    LibreOfficeKit* kit = lok_init_2(program, profile_url);
+    if (!kit) {
+        snprintf(error, error_size, "LibreOffice at %s did not start", program);
+        return;
+    }
+    char* version = kit->pClass->getVersionInfo(kit);
+    const bool accepted = accept_version(data, version ? version : "");
+    free(version);
+    if (!accepted) {
+        snprintf(error, error_size, "the version of LibreOffice at %s is another one", program);
+        return;
+    }
+    if (!resolve(g_context, "libmergedlo.so", "_ZN10comphelper26getProcessComponentContextEv", error, error_size) ||
+        !resolve(g_set_active, "libmergedlo.so", "_ZN10comphelper14LibreOfficeKit9setActiveEb", error, error_size) ||
+        !resolve(g_get_module, "libmergedlo.so", "_ZN14SfxApplication9GetModuleE14SfxToolsModule", error, error_size) ||
+        !resolve(g_clear_authors, "libswlo.so", "_ZN8SwModule19ClearRedlineAuthorsEv", error, error_size))
+        return;
+    g_out_of_memory = memory_exhausted;
+    std::set_new_handler(out_of_memory);
+    kit->pClass->registerCallback(kit, [](int, const char*, void*) {}, nullptr);
+    // Off before the loop starts: later, dates get the wrong format and columns turn into ###.
+    g_set_active(false);
+    kit->pClass->runLoop(kit, poll, wake, data);
+    snprintf(error, error_size, "the main loop of LibreOffice ended");
+}
+
+// Loads a document without a window. Null when it does not load; the report says what is known.
+PLATEN_EXPORT void* platen_office_load(const char* url, const platen_property* properties, size_t count, platen_report* report) {
+    Reference<lang::XComponent>* loaded = nullptr;
+    g_loading = report;
+    guarded(report, [&] {
+        const auto context = g_context();
+        const Reference<frame::XComponentLoader> desktop(
+            context->getServiceManager()->createInstanceWithContext("com.sun.star.frame.Desktop", context), uno::UNO_QUERY_THROW);
+        auto values = properties_of(properties, count);
+        add(values, "InteractionHandler", Any(Reference<task::XInteractionHandler>(new Refuse)));
+        const auto document = desktop->loadComponentFromURL(rtl::OUString::fromUtf8(url), "_blank", 0, sequence_of(values));
+        if (document.is()) loaded = new Reference<lang::XComponent>(document);
+        return loaded != nullptr;
+    });
+    g_loading = nullptr;
+    return loaded;
+}
+
+// Whether a loaded document offers a service: what kind of document it is.
+PLATEN_EXPORT bool platen_office_supports(void* document, const char* service, platen_report* report) {
+    return guarded(report, [&] {
+        const Reference<lang::XServiceInfo> kind(*static_cast<Reference<lang::XComponent>*>(document), uno::UNO_QUERY_THROW);
+        return static_cast<bool>(kind->supportsService(rtl::OUString::createFromAscii(service)));
+    });
+}
+
+// Stores a loaded document. `filter_data` are the export filter's options; with none, no FilterData is passed at all.
+PLATEN_EXPORT bool platen_office_store(void* document, const char* url, const platen_property* properties, size_t count,
+                                       const platen_property* filter_data, size_t filter_data_count, platen_report* report) {
+    return guarded(report, [&] {
+        const Reference<frame::XStorable> storable(*static_cast<Reference<lang::XComponent>*>(document), uno::UNO_QUERY_THROW);
+        auto values = properties_of(properties, count);
+        if (filter_data_count > 0) add(values, "FilterData", Any(sequence_of(properties_of(filter_data, filter_data_count))));
+        storable->storeToURL(rtl::OUString::fromUtf8(url), sequence_of(values));
+        return true;
+    });
+}
+
+// Closes a document of the warm-up. A conversion's child never closes: it ends without running LibreOffice's destructors.
+PLATEN_EXPORT bool platen_office_close(void* document, platen_report* report) {
+    auto* held = static_cast<Reference<lang::XComponent>*>(document);
+    const bool closed = guarded(report, [&] {
+        Reference<util::XCloseable>(*held, uno::UNO_QUERY_THROW)->close(true);
+        return true;
+    });
+    delete held;
+    return closed;
+}
+
+// Loading a document puts its author into a process-wide table that chooses the colours of tracked changes.
+PLATEN_EXPORT void platen_office_forget_authors() {
+    const int writer = 3;  // SfxToolsModule::Writer
+    if (void* module = g_get_module(writer)) g_clear_authors(module);
+}
+}

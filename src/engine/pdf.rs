@@ -1,0 +1,605 @@
+//! Reads how many pages a PDF has, from a file that a compromised process may have written.
+//!
+//! Memory is bounded whatever the file says: no table of its objects is built, and nothing larger than
+//! [`LARGEST_OBJECT`] is read at once. It follows ISO 32000-2, 7.5: the end of the file names the cross-reference
+//! section, that names the catalog, that names the page tree's root, that has the `/Count`.
+//! (The crate `lopdf` reads a file whole into memory and brings a hundred packages.)
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use flate2::read::ZlibDecoder;
+
+/// The most that is read of one object: a catalog or a page tree's root is a few hundred bytes.
+const LARGEST_OBJECT: u64 = 1 << 20;
+/// Sections that one look-up goes through: LibreOffice writes one, every tool that appends adds one.
+const MOST_SECTIONS: usize = 64;
+/// Where `startxref` and `%%EOF` are, with white space after them.
+const TAIL: u64 = 2048;
+
+/// Why a file is no PDF that can be handed on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PdfError {
+    /// It cannot be read, or is no regular file.
+    #[error("cannot be read: {0}")]
+    Io(#[from] io::Error),
+    /// It is not what a PDF must be; where it is not.
+    #[error("is no whole PDF: {0}")]
+    Malformed(&'static str),
+}
+
+type Result<T> = std::result::Result<T, PdfError>;
+
+/// Opens a file that a child wrote: never through a link, never anything but a regular file that exists once.
+///
+/// # Errors
+/// It is not there, or something else.
+pub(super) fn open(path: &Path) -> Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.nlink() != 1 {
+        return Err(PdfError::Malformed("it is not one regular file"));
+    }
+    Ok(file)
+}
+
+/// How many pages the file at `path` has, at least one.
+///
+/// # Errors
+/// It is missing, cut short, or no PDF.
+pub(super) fn pages(path: &Path) -> Result<u64> {
+    let file = open(path)?;
+    let size = file.metadata()?.len();
+    let mut head = [0; 5];
+    let read = file.read_at(&mut head, 0)?;
+    if &head[..read] != b"%PDF-" {
+        return Err(PdfError::Malformed("it does not start with %PDF-"));
+    }
+    let tail = read_some(&file, size.saturating_sub(TAIL), TAIL)?;
+    let trimmed = tail.trim_ascii_end();
+    if !trimmed.ends_with(b"%%EOF") {
+        return Err(PdfError::Malformed("it does not end with %%EOF"));
+    }
+    let start = find_last(trimmed, b"startxref").ok_or(PdfError::Malformed("it names no cross-reference section"))?;
+    let start = Lexer::new(&trimmed[start + b"startxref".len()..]).number()?;
+
+    let document = Document { file: &file, size };
+    let root = document.root(start)?;
+    let catalog = document.object(start, root, 0)?;
+    let tree = Lexer::new(&catalog).entry(b"Pages")?.reference()?;
+    let tree = document.object(start, tree, 0)?;
+    match Lexer::new(&tree).entry(b"Count")?.number()? {
+        0 => Err(PdfError::Malformed("it has no page")),
+        pages => Ok(pages),
+    }
+}
+
+/// A file and where things are in it.
+struct Document<'a> {
+    file: &'a File,
+    size: u64,
+}
+
+/// Where an object is.
+enum Place {
+    /// At an offset of the file.
+    Offset(u64),
+    /// In an object stream.
+    Stream { number: u64 },
+}
+
+/// A cross-reference section's dictionary, and what kind of section it is.
+struct Section {
+    /// From the `<<` on.
+    dictionary: Vec<u8>,
+    /// Where a stream's bytes begin; `None` for a table.
+    data: Option<u64>,
+}
+
+impl Document<'_> {
+    /// The catalog's object number: the newest section that has a `/Root` tells.
+    fn root(&self, start: u64) -> Result<u64> {
+        let section = self.section(start)?;
+        Lexer::new(&section.dictionary).entry(b"Root")?.reference()
+    }
+
+    /// The bytes of an object from its value on, no more than [`LARGEST_OBJECT`].
+    fn object(&self, start: u64, number: u64, depth: usize) -> Result<Vec<u8>> {
+        if depth > 1 {
+            return Err(PdfError::Malformed("its object streams are nested"));
+        }
+        let mut at = Some(start);
+        for _ in 0..MOST_SECTIONS {
+            let Some(offset) = at else { break };
+            let section = self.section(offset)?;
+            let place = match section.data {
+                None => self.in_table(offset, number)?,
+                Some(data) => self.in_stream(&section.dictionary, data, number)?,
+            };
+            match place {
+                Some(Place::Offset(offset)) => return self.object_at(offset, number),
+                Some(Place::Stream { number: stream }) => return self.object_in(start, stream, number, depth),
+                None => {}
+            }
+            // A hybrid file's table hides further objects in a stream; then comes the section before.
+            let dictionary = Lexer::new(&section.dictionary);
+            if let Ok(mut entry) = Lexer::new(&section.dictionary).entry(b"XRefStm") {
+                let stream = self.section(entry.number()?)?;
+                if let Some(data) = stream.data
+                    && let Some(Place::Stream { number: stream }) = self.in_stream(&stream.dictionary, data, number)?
+                {
+                    return self.object_in(start, stream, number, depth);
+                }
+            }
+            at = dictionary.entry(b"Prev").and_then(|mut entry| entry.number()).ok();
+        }
+        Err(PdfError::Malformed("an object that it needs is not in it"))
+    }
+
+    /// Reads the section at an offset.
+    fn section(&self, offset: u64) -> Result<Section> {
+        let head = self.read(offset, 4)?;
+        if head == b"xref" {
+            let trailer = self.subsections(offset, |_, _, _| None::<()>)?.1;
+            return Ok(Section {
+                dictionary: self.read(trailer, LARGEST_OBJECT)?,
+                data: None,
+            });
+        }
+        let bytes = self.read(offset, LARGEST_OBJECT)?;
+        let mut lexer = Lexer::new(&bytes);
+        lexer.number()?;
+        lexer.number()?;
+        lexer.word(b"obj")?;
+        let begin = lexer.at;
+        let data = lexer.stream_data()?;
+        Ok(Section {
+            dictionary: bytes[begin..].to_vec(),
+            data: Some(offset + data),
+        })
+    }
+
+    /// Goes through a table's subsections. `visit` gets the first object number, the count, and the offset of the first
+    /// of its 20-byte entries; what it finds first ends the walk. Also answers where the trailer's dictionary begins,
+    /// when the walk came so far.
+    fn subsections<T>(&self, table: u64, visit: impl Fn(u64, u64, u64) -> Option<T>) -> Result<(Option<T>, u64)> {
+        let mut at = table + 4;
+        loop {
+            let bytes = self.read(at, 64)?;
+            let mut lexer = Lexer::new(&bytes);
+            if lexer.word(b"trailer").is_ok() {
+                return Ok((None, at + lexer.at as u64));
+            }
+            let (first, count) = (lexer.number()?, lexer.number()?);
+            lexer.skip_space();
+            let entries = at + lexer.at as u64;
+            if let Some(found) = visit(first, count, entries) {
+                return Ok((Some(found), 0));
+            }
+            at = count
+                .checked_mul(20)
+                .and_then(|length| entries.checked_add(length))
+                .filter(|&next| next > at && next < self.size)
+                .ok_or(PdfError::Malformed("its cross-reference table is longer than the file"))?;
+        }
+    }
+
+    fn in_table(&self, table: u64, number: u64) -> Result<Option<Place>> {
+        let (found, _) = self.subsections(table, |first, count, entries| {
+            (first..first.saturating_add(count))
+                .contains(&number)
+                .then(|| entries + (number - first) * 20)
+        })?;
+        let Some(entry) = found else { return Ok(None) };
+        let entry = self.read(entry, 20)?;
+        let mut lexer = Lexer::new(&entry);
+        let (offset, _) = (lexer.number()?, lexer.number()?);
+        Ok(lexer.word(b"n").is_ok().then_some(Place::Offset(offset)))
+    }
+
+    fn in_stream(&self, dictionary: &[u8], data: u64, number: u64) -> Result<Option<Place>> {
+        let widths = Lexer::new(dictionary).entry(b"W")?.numbers()?;
+        let &[kind, second, third] = widths.as_slice() else {
+            return Err(PdfError::Malformed("its cross-reference stream has no three widths"));
+        };
+        if [kind, second, third].iter().any(|&width| width > 8) {
+            return Err(PdfError::Malformed("its cross-reference stream has a width over 8"));
+        }
+        let index = match Lexer::new(dictionary).entry(b"Index") {
+            Ok(mut entry) => entry.numbers()?,
+            Err(_) => vec![0, Lexer::new(dictionary).entry(b"Size")?.number()?],
+        };
+        let mut before = 0_u64;
+        for pair in index.chunks_exact(2) {
+            if (pair[0]..pair[0].saturating_add(pair[1])).contains(&number) {
+                let width = kind + second + third;
+                let mut rows = self.decoded(dictionary, data)?;
+                let skip = (before + (number - pair[0]))
+                    .checked_mul(width)
+                    .filter(|&skip| skip < 1 << 32);
+                let skip = skip.ok_or(PdfError::Malformed("its cross-reference stream is too long"))?;
+                io::copy(&mut (&mut rows).take(skip), &mut io::sink())?;
+                let mut field = |width: u64| -> Result<u64> {
+                    let mut value = 0;
+                    for _ in 0..width {
+                        let mut byte = [0];
+                        rows.read_exact(&mut byte)?;
+                        value = value << 8 | u64::from(byte[0]);
+                    }
+                    Ok(value)
+                };
+                let entry_kind = if kind == 0 { 1 } else { field(kind)? };
+                let value = field(second)?;
+                return Ok(match entry_kind {
+                    1 => Some(Place::Offset(value)),
+                    2 => Some(Place::Stream { number: value }),
+                    _ => None,
+                });
+            }
+            before = before.saturating_add(pair[1]);
+        }
+        Ok(None)
+    }
+
+    fn object_at(&self, offset: u64, number: u64) -> Result<Vec<u8>> {
+        let bytes = self.read(offset, LARGEST_OBJECT)?;
+        let mut lexer = Lexer::new(&bytes);
+        if lexer.number()? != number {
+            return Err(PdfError::Malformed("an object is not where it should be"));
+        }
+        lexer.number()?;
+        lexer.word(b"obj")?;
+        Ok(bytes[lexer.at..].to_vec())
+    }
+
+    fn object_in(&self, start: u64, stream: u64, number: u64, depth: usize) -> Result<Vec<u8>> {
+        // The stream itself is never inside another.
+        let dictionary = self.object(start, stream, depth + 1)?;
+        let mut lexer = Lexer::new(&dictionary);
+        let inside = lexer.stream_data()?;
+        let (first, count) = (
+            Lexer::new(&dictionary).entry(b"First")?.number()?,
+            Lexer::new(&dictionary).entry(b"N")?.number()?,
+        );
+        let mut bytes = Vec::new();
+        let compressed =
+            io::Cursor::new(&dictionary[usize::try_from(inside).unwrap_or(usize::MAX).min(dictionary.len())..]);
+        ZlibDecoder::new(compressed)
+            .take(LARGEST_OBJECT)
+            .read_to_end(&mut bytes)?;
+        let mut lexer = Lexer::new(&bytes);
+        for _ in 0..count {
+            let (found, offset) = (lexer.number()?, lexer.number()?);
+            if found == number {
+                let at = first.checked_add(offset).and_then(|at| usize::try_from(at).ok());
+                return at
+                    .and_then(|at| bytes.get(at..))
+                    .map(<[u8]>::to_vec)
+                    .ok_or(PdfError::Malformed("an object stream is too short"));
+            }
+        }
+        Err(PdfError::Malformed(
+            "an object is not in the stream that should hold it",
+        ))
+    }
+
+    /// A cross-reference stream's rows, decompressed as they are read.
+    fn decoded(&self, dictionary: &[u8], data: u64) -> Result<Box<dyn Read>> {
+        let mut file = self.file.try_clone()?;
+        file.seek(SeekFrom::Start(data))?;
+        let raw = BufReader::new(file);
+        let Ok(mut filter) = Lexer::new(dictionary).entry(b"Filter") else {
+            return Ok(Box::new(raw));
+        };
+        if filter.name().is_none_or(|name| name != b"FlateDecode") {
+            return Err(PdfError::Malformed("its cross-reference stream is not FlateDecode"));
+        }
+        let rows = BufReader::new(ZlibDecoder::new(raw));
+        let Ok(parameters) = Lexer::new(dictionary).entry(b"DecodeParms") else {
+            return Ok(Box::new(rows));
+        };
+        let parameters = parameters.rest();
+        let predictor = Lexer::new(parameters)
+            .entry(b"Predictor")
+            .and_then(|mut entry| entry.number())
+            .unwrap_or(1);
+        let columns = Lexer::new(parameters)
+            .entry(b"Columns")
+            .and_then(|mut entry| entry.number())
+            .unwrap_or(1);
+        match predictor {
+            1 => Ok(Box::new(rows)),
+            10..=15 if (1..=64).contains(&columns) => Ok(Box::new(Unpredicted::new(rows, columns))),
+            _ => Err(PdfError::Malformed(
+                "its cross-reference stream has a predictor that none writes",
+            )),
+        }
+    }
+
+    fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
+        if offset >= self.size {
+            return Err(PdfError::Malformed("it points behind its own end"));
+        }
+        read_some(self.file, offset, length)
+    }
+}
+
+/// Undoes the PNG predictors (one byte a sample).
+struct Unpredicted<R> {
+    rows: R,
+    above: Vec<u8>,
+    row: Vec<u8>,
+    at: usize,
+}
+
+impl<R: BufRead> Unpredicted<R> {
+    fn new(rows: R, columns: u64) -> Self {
+        let columns = usize::try_from(columns).unwrap_or(1);
+        Self {
+            rows,
+            above: vec![0; columns],
+            row: vec![0; columns],
+            at: columns,
+        }
+    }
+
+    fn next_row(&mut self) -> io::Result<()> {
+        let mut kind = [0];
+        self.rows.read_exact(&mut kind)?;
+        std::mem::swap(&mut self.above, &mut self.row);
+        self.rows.read_exact(&mut self.row)?;
+        for i in 0..self.row.len() {
+            let up = self.above[i];
+            let (left, upper_left) = if i == 0 {
+                (0, 0)
+            } else {
+                (self.row[i - 1], self.above[i - 1])
+            };
+            let predicted = match kind[0] {
+                0 => 0,
+                1 => left,
+                2 => up,
+                3 => left.midpoint(up),
+                4 => paeth(left, up, upper_left),
+                _ => return Err(io::ErrorKind::InvalidData.into()),
+            };
+            self.row[i] = self.row[i].wrapping_add(predicted);
+        }
+        self.at = 0;
+        Ok(())
+    }
+}
+
+impl<R: BufRead> Read for Unpredicted<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.row.len() {
+            match self.next_row() {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+                other => other?,
+            }
+        }
+        let length = into.len().min(self.row.len() - self.at);
+        into[..length].copy_from_slice(&self.row[self.at..self.at + length]);
+        self.at += length;
+        Ok(length)
+    }
+}
+
+/// The PNG filter of that name (ISO/IEC 15948, 9.4).
+fn paeth(left: u8, up: u8, upper_left: u8) -> u8 {
+    let distance = |to: u8| (i16::from(left) + i16::from(up) - i16::from(upper_left) - i16::from(to)).abs();
+    if distance(left) <= distance(up) && distance(left) <= distance(upper_left) {
+        left
+    } else if distance(up) <= distance(upper_left) {
+        up
+    } else {
+        upper_left
+    }
+}
+
+/// Just enough of the syntax of ISO 32000-2, 7.2 and 7.3.
+#[derive(Clone, Copy)]
+struct Lexer<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Lexer<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        &self.bytes[self.at.min(self.bytes.len())..]
+    }
+
+    fn skip_space(&mut self) {
+        loop {
+            match self.rest().first() {
+                Some(b'%') => {
+                    self.at += self
+                        .rest()
+                        .iter()
+                        .take_while(|&&byte| byte != b'\n' && byte != b'\r')
+                        .count()
+                }
+                Some(0 | b'\t' | b'\n' | 0x0c | b'\r' | b' ') => self.at += 1,
+                _ => return,
+            }
+        }
+    }
+
+    fn word(&mut self, word: &[u8]) -> Result<()> {
+        self.skip_space();
+        if !self.rest().starts_with(word) {
+            return Err(PdfError::Malformed("a keyword is not where it should be"));
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<u64> {
+        self.skip_space();
+        let digits = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let text = std::str::from_utf8(&self.rest()[..digits]).unwrap_or_default();
+        let number = text
+            .parse()
+            .map_err(|_| PdfError::Malformed("a number is not where it should be"))?;
+        self.at += digits;
+        Ok(number)
+    }
+
+    /// `12 0 R`, of which only the object number matters.
+    fn reference(&mut self) -> Result<u64> {
+        let number = self.number()?;
+        self.number()?;
+        self.word(b"R")?;
+        Ok(number)
+    }
+
+    /// `[1 2 3]`, at most 4,096 of them.
+    fn numbers(&mut self) -> Result<Vec<u64>> {
+        self.word(b"[")?;
+        let mut numbers = Vec::new();
+        while self.word(b"]").is_err() {
+            if numbers.len() == 4096 {
+                return Err(PdfError::Malformed("an array is too long"));
+            }
+            numbers.push(self.number()?);
+        }
+        Ok(numbers)
+    }
+
+    fn name(&mut self) -> Option<&'a [u8]> {
+        self.skip_space();
+        let rest = self.rest().strip_prefix(b"/")?;
+        let length = rest.iter().take_while(|&&byte| is_regular(byte)).count();
+        self.at += 1 + length;
+        Some(&rest[..length])
+    }
+
+    /// Goes to the value of a key of the dictionary that begins here.
+    fn entry(mut self, key: &[u8]) -> Result<Self> {
+        const ABSENT: PdfError = PdfError::Malformed("a dictionary lacks a key");
+        self.word(b"<<")?;
+        while let Some(name) = self.name() {
+            if name == key {
+                return Ok(self);
+            }
+            self.skip_value()?;
+        }
+        Err(ABSENT)
+    }
+
+    /// Where the bytes of the stream begin whose dictionary begins here.
+    fn stream_data(&mut self) -> Result<u64> {
+        self.skip_value()?;
+        self.word(b"stream")?;
+        if self.rest().starts_with(b"\r\n") {
+            self.at += 2;
+        } else {
+            self.at += 1;
+        }
+        Ok(self.at as u64)
+    }
+
+    /// Skips one value. Brackets are counted, not recursed into, so that depth costs no stack.
+    fn skip_value(&mut self) -> Result<()> {
+        const CUT: PdfError = PdfError::Malformed("an object does not end");
+        let mut depth = 0_usize;
+        loop {
+            self.skip_space();
+            let rest = self.rest();
+            match rest {
+                [] => return Err(CUT),
+                [b'<', b'<', ..] | [b'>', b'>', ..] => {
+                    self.at += 2;
+                    depth = if rest[0] == b'<' {
+                        depth + 1
+                    } else {
+                        depth.checked_sub(1).ok_or(CUT)?
+                    };
+                }
+                [b'[', ..] => {
+                    self.at += 1;
+                    depth += 1;
+                }
+                [b']', ..] => {
+                    self.at += 1;
+                    depth = depth.checked_sub(1).ok_or(CUT)?;
+                }
+                [b'<', ..] => self.at += rest.iter().position(|&byte| byte == b'>').ok_or(CUT)? + 1,
+                [b'(', ..] => self.skip_string()?,
+                [b'/', ..] => {
+                    self.name();
+                }
+                _ => {
+                    // A number, a keyword, or a reference, which is three words and one value.
+                    if Lexer::reference(&mut self.clone()).is_ok() {
+                        self.reference()?;
+                    } else {
+                        let length = rest.iter().take_while(|&&byte| is_regular(byte)).count();
+                        self.at += length.max(1);
+                    }
+                }
+            }
+            if depth == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn skip_string(&mut self) -> Result<()> {
+        let mut depth = 0_usize;
+        let mut escaped = false;
+        for (i, &byte) in self.rest().iter().enumerate() {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'(' => depth += 1,
+                b')' => {
+                    depth -= 1;
+                    if depth == 0 {
+                        self.at += i + 1;
+                        return Ok(());
+                    }
+                }
+                _ => {}
+            }
+        }
+        Err(PdfError::Malformed("a string does not end"))
+    }
+}
+
+/// Whether a byte may be part of a name or keyword.
+fn is_regular(byte: u8) -> bool {
+    !matches!(
+        byte,
+        0 | b'\t' | b'\n' | 0x0c | b'\r' | b' ' | b'(' | b')' | b'<' | b'>' | b'[' | b']' | b'{' | b'}' | b'/' | b'%'
+    )
+}
+
+fn find_last(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).rposition(|window| window == wanted)
+}
+
+/// Reads up to `length` bytes, fewer only at the end of the file.
+fn read_some(file: &File, offset: u64, length: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut chunk = [0; 8192];
+    while (bytes.len() as u64) < length {
+        let wanted = usize::try_from(length - bytes.len() as u64)
+            .unwrap_or(chunk.len())
+            .min(chunk.len());
+        match file.read_at(&mut chunk[..wanted], offset + bytes.len() as u64)? {
+            0 => break,
+            read => bytes.extend_from_slice(&chunk[..read]),
+        }
+    }
+    Ok(bytes)
+}

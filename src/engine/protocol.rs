@@ -1,0 +1,202 @@
+//! What the worker and its zygote say to each other: one JSON object a packet, on a `SOCK_SEQPACKET` pair.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+
+use nix::sys::socket::{MsgFlags, recv, send};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Export, Import};
+use crate::sandbox;
+
+/// The largest packet. A request is a few paths and options; anything larger is a mistake.
+pub(super) const LARGEST_PACKET: usize = 64 * 1024;
+
+/// From the worker.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Request {
+    /// The first packet: how to start.
+    Start(Start),
+    /// Convert a document in a child of its own.
+    Convert(Box<Job>),
+    /// End a conversion that nobody waits for any more.
+    Cancel {
+        /// The job's number.
+        job: u64,
+    },
+}
+
+/// How a zygote starts.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Start {
+    /// LibreOffice's `program` directory.
+    pub(super) program: PathBuf,
+    /// The zygote's own directory; its working directory, too.
+    pub(super) home: PathBuf,
+    /// More fonts, which children may read.
+    pub(super) fonts: Option<PathBuf>,
+    /// Whether a missing layer of the sandbox is an error.
+    pub(super) sandbox: SandboxMode,
+}
+
+/// [`sandbox::Mode`] on the wire.
+#[derive(Serialize, Deserialize, Clone, Copy)]
+pub(super) enum SandboxMode {
+    Required,
+    BestEffort,
+}
+
+/// One conversion.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Job {
+    /// Its number, unique in one zygote.
+    pub(super) number: u64,
+    /// The job directory: absolute, existing, the child's own.
+    pub(super) directory: PathBuf,
+    /// The user and group the child becomes.
+    pub(super) user: Option<u32>,
+    /// The document's file name in the directory.
+    pub(super) document: String,
+    /// How it is read.
+    pub(super) import: Import,
+    /// What opens it.
+    pub(super) password: Option<String>,
+    /// What is written.
+    pub(super) exports: Vec<Export>,
+    /// Wall time in milliseconds.
+    pub(super) wall_ms: u64,
+    /// Bytes beyond what the zygote has mapped.
+    pub(super) memory: u64,
+    /// Bytes of one file.
+    pub(super) file_size: u64,
+}
+
+/// From the zygote.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Event {
+    /// Warm, tested, and waiting for jobs.
+    Ready {
+        /// As a person reads it.
+        version: String,
+    },
+    /// It cannot start; a sentence. The last packet.
+    Refused(String),
+    /// A job's child is gone, and nothing of it writes any more.
+    Finished {
+        /// The job's number.
+        job: u64,
+        /// How the child ended.
+        ending: Ending,
+        /// What it used.
+        usage: Usage,
+    },
+}
+
+/// How a child ended.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub(super) enum Ending {
+    /// It said so itself. It may be compromised: the worker checks the outputs.
+    Reported(Report),
+    /// A signal, without a report; whether an allocation had failed before.
+    Signalled { signal: i32, memory_exhausted: bool },
+    /// It exited, without a report; whether an allocation had failed before.
+    Exited { status: i32, memory_exhausted: bool },
+    /// Killed at its wall limit.
+    TimedOut,
+    /// Killed on request.
+    Cancelled,
+    /// It could not be started; a sentence.
+    NotStarted(String),
+}
+
+/// What a child says about its conversion. Comes from a process that may be compromised: a closed set of words, never
+/// text of the document.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub(super) enum Report {
+    /// Every output is written.
+    Done,
+    /// The sandbox could not be entered; a sentence of ours.
+    NotConfined(String),
+    /// The document did not load.
+    NotLoaded {
+        /// LibreOffice asked for a password.
+        password_wanted: bool,
+        /// An allocation had failed.
+        memory_exhausted: bool,
+    },
+    /// The document loaded, and is of no kind that the wanted format can be made of.
+    NoExportFilter,
+    /// The output was not written.
+    NotStored {
+        /// LibreOffice's error code, 0 when unknown.
+        error_code: u32,
+        /// An allocation had failed.
+        memory_exhausted: bool,
+    },
+}
+
+/// What a child used.
+#[derive(Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Wall time from the fork, in milliseconds.
+    pub wall_ms: u64,
+    /// Processor time, user and system, in milliseconds.
+    pub cpu_ms: u64,
+    /// Peak resident memory in bytes, counting what is shared with the warm engine.
+    pub peak_memory: u64,
+}
+
+impl From<sandbox::Mode> for SandboxMode {
+    fn from(mode: sandbox::Mode) -> Self {
+        match mode {
+            sandbox::Mode::Required => Self::Required,
+            sandbox::Mode::BestEffort => Self::BestEffort,
+        }
+    }
+}
+
+impl From<SandboxMode> for sandbox::Mode {
+    fn from(mode: SandboxMode) -> Self {
+        match mode {
+            SandboxMode::Required => Self::Required,
+            SandboxMode::BestEffort => Self::BestEffort,
+        }
+    }
+}
+
+/// Sends one packet.
+///
+/// # Errors
+/// The other side is gone, or (without blocking) its queue is full: `WouldBlock`.
+pub(super) fn send_packet(socket: BorrowedFd<'_>, packet: &impl Serialize) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let bytes = serde_json::to_vec(packet).map_err(io::Error::other)?;
+    if bytes.len() > LARGEST_PACKET {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a job's description is over 64 KiB",
+        ));
+    }
+    // One packet is sent whole or not at all.
+    send(socket.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL)?;
+    Ok(())
+}
+
+/// Receives one packet, or `None` when the other side is gone.
+///
+/// # Errors
+/// The socket fails, or the packet is none of ours.
+pub(super) fn receive_packet<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Option<T>> {
+    use std::os::fd::AsRawFd;
+    let mut buffer = vec![0; LARGEST_PACKET];
+    let length = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+        Ok(0) | Err(nix::errno::Errno::ECONNRESET) => return Ok(None),
+        Ok(length) => length,
+        Err(error) => return Err(error.into()),
+    };
+    serde_json::from_slice(&buffer[..length])
+        .map(Some)
+        .map_err(io::Error::other)
+}

@@ -1,0 +1,338 @@
+//! The engine as the rest of the worker sees it: always one warm zygote, or a new one on its way.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::conversion::{Conversion, Converted, Verdict};
+use super::directory::{JobDirectory, WorkDirectory};
+use super::outcome::{Attempt, Expected};
+use super::process::Process;
+use super::protocol::{Ending, Job, Usage};
+use crate::sandbox;
+
+/// After so many jobs a zygote is replaced: every fork shares its address layout.
+const JOBS_OF_ONE_ZYGOTE: u64 = 500;
+/// How long a conversion waits for a warm zygote before it is refused.
+const WARM_LIMIT: Duration = Duration::from_secs(30);
+/// How much longer than its wall limit a job may take to be heard of, before its zygote is taken for dead.
+const ANSWER_GRACE: Duration = Duration::from_secs(15);
+/// Between two tries to start a zygote: doubled from the first to the last.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// How often one document may end its process.
+const ATTEMPTS: usize = 2;
+
+/// How the engine runs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// LibreOffice's `program` directory: `/usr/lib/libreoffice/program`.
+    pub program: PathBuf,
+    /// The locale documents are rendered in, a POSIX name.
+    pub locale: String,
+    /// Where job directories are made.
+    pub work_directory: PathBuf,
+    /// Whether a missing layer of the sandbox is an error.
+    pub sandbox: sandbox::Mode,
+    /// More fonts than the system's.
+    pub fonts: Option<PathBuf>,
+    /// The program that has the zygote's hidden subcommand, when this one has not.
+    pub executable: Option<PathBuf>,
+}
+
+/// Why the engine cannot be started at all.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The work directory cannot be made or locked.
+    #[error("the work directory {} cannot be used: {source}", path.display())]
+    WorkDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The machine lacks a layer of the sandbox that is required.
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Missing),
+    /// The first zygote did not get warm; a sentence.
+    #[error("{0}")]
+    NotWarm(String),
+}
+
+/// A handle to the engine. Clones share it; it ends with [`Engine::stop`], or when the last clone is dropped.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    _stop: Arc<StopOnDrop>,
+}
+
+struct Shared {
+    settings: Settings,
+    work: Arc<WorkDirectory>,
+    /// The zygote that takes jobs.
+    current: watch::Sender<Option<Arc<Process>>>,
+    ready: watch::Sender<bool>,
+    /// The oldest generation of zygotes to go on with: a crash raises it.
+    oldest: watch::Sender<u64>,
+    stopping: watch::Sender<bool>,
+    stopped: watch::Sender<bool>,
+}
+
+struct StopOnDrop(Arc<Shared>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stopping.send_replace(true);
+    }
+}
+
+impl Engine {
+    /// Starts the engine. Returns when the first zygote is warm: a misconfiguration shows here, not in the first job.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+        let layers = sandbox::probe();
+        layers.check(settings.sandbox)?;
+        let parent = settings.work_directory.clone();
+        let users = layers.identity.is_ok();
+        let work = tokio::task::spawn_blocking(move || WorkDirectory::create(&parent, users))
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)))
+            .map_err(|source| StartError::WorkDirectory {
+                path: settings.work_directory.clone(),
+                source,
+            })?;
+        let first = Process::start(&settings, &work, 1).await.map_err(StartError::NotWarm)?;
+        let shared = Arc::new(Shared {
+            settings,
+            work: Arc::new(work),
+            current: watch::Sender::new(Some(first)),
+            ready: watch::Sender::new(true),
+            oldest: watch::Sender::new(1),
+            stopping: watch::Sender::new(false),
+            stopped: watch::Sender::new(false),
+        });
+        tokio::spawn(supervise(shared.clone()));
+        Ok(Self {
+            _stop: Arc::new(StopOnDrop(shared.clone())),
+            shared,
+        })
+    }
+
+    /// Whether a zygote is warm, as it changes.
+    pub fn warm(&self) -> watch::Receiver<bool> {
+        self.shared.ready.subscribe()
+    }
+
+    /// LibreOffice's version: `LibreOffice 25.2.3.2`; without its number while no zygote is warm.
+    pub fn version(&self) -> String {
+        self.shared
+            .current
+            .borrow()
+            .as_ref()
+            .map_or_else(|| "LibreOffice".to_owned(), |process| process.version.clone())
+    }
+
+    /// A new directory for one job.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn job_directory(&self) -> io::Result<JobDirectory> {
+        self.shared.work.job()
+    }
+
+    /// Converts one document. Dropping the future ends the conversion.
+    ///
+    /// # Errors
+    /// The [`Verdict`].
+    pub async fn convert(&self, conversion: Conversion<'_>) -> Result<Converted, Verdict> {
+        let expected = Expected::of(&conversion);
+        let mut oldest = 0;
+        let mut last_signal = None;
+        for attempt in 1..=ATTEMPTS {
+            blocking(expected.clone(), Expected::prepare)
+                .await?
+                .map_err(|error| Verdict::EngineUnavailable(format!("the job directory cannot be used: {error}")))?;
+            let (process, ended) = self.attempt(&conversion, oldest).await?;
+            let Some((ending, usage)) = ended else {
+                return Err(Verdict::EngineUnavailable(
+                    "the engine ended in the middle of the conversion".to_owned(),
+                ));
+            };
+            match blocking(expected.clone(), move |expected| expected.decide(ending, usage)).await? {
+                Attempt::Decided(decided) => return decided,
+                Attempt::Crashed { signal } => {
+                    tracing::warn!(attempt, signal, "LibreOffice crashed on a document");
+                    last_signal = signal;
+                    // The next attempt, and soon everybody, goes to a fresh process.
+                    oldest = process.generation + 1;
+                    self.shared
+                        .oldest
+                        .send_if_modified(|current| std::mem::replace(current, oldest.max(*current)) < oldest);
+                }
+            }
+        }
+        Err(Verdict::Crashed { signal: last_signal })
+    }
+
+    /// Ends the engine: conversions that run are lost. Returns when the last process of it is gone.
+    pub async fn stop(&self) {
+        self.shared.stopping.send_replace(true);
+        // The sender is ours, so it cannot be gone.
+        drop(self.shared.stopped.subscribe().wait_for(|stopped| *stopped).await);
+    }
+
+    /// One try, in a zygote of at least this generation. `None` when the zygote was lost.
+    async fn attempt(
+        &self,
+        conversion: &Conversion<'_>,
+        mut oldest: u64,
+    ) -> Result<(Arc<Process>, Option<(Ending, Usage)>), Verdict> {
+        let unavailable = |why: &str| Verdict::EngineUnavailable(why.to_owned());
+        let until = tokio::time::Instant::now() + WARM_LIMIT;
+        loop {
+            let mut current = self.shared.current.subscribe();
+            let warm = current.wait_for(|process| process.as_ref().is_some_and(|process| process.generation >= oldest));
+            let process = tokio::select! {
+                () = self.shared.stopping() => return Err(unavailable("the engine is stopping")),
+                warm = tokio::time::timeout_at(until, warm) => match warm {
+                    Ok(Ok(process)) => process.clone(),
+                    _ => None,
+                },
+            };
+            let process = process.ok_or_else(|| unavailable("LibreOffice is not warm"))?;
+            let given = process.give(job(conversion), conversion.directory.hold()).await;
+            match given.map_err(|error| Verdict::EngineUnavailable(error.to_string()))? {
+                Some(mut running) => {
+                    let limit = conversion.limits.wall + ANSWER_GRACE;
+                    return match tokio::time::timeout(limit, running.ended()).await {
+                        Ok(ended) => Ok((process, ended)),
+                        Err(_) => {
+                            tracing::error!("the engine does not answer; it is replaced");
+                            process.kill();
+                            process.ended().await;
+                            Ok((process, None))
+                        }
+                    };
+                }
+                // It has ended or is about to; the next one is on its way.
+                None => oldest = process.generation + 1,
+            }
+        }
+    }
+}
+
+impl Shared {
+    async fn stopping(&self) {
+        // The sender is part of `self`, so it cannot be gone.
+        drop(self.stopping.subscribe().wait_for(|stopping| *stopping).await);
+    }
+
+    /// Returns when the current zygote should be replaced: at once when there is none.
+    async fn replacement_due(&self) {
+        let Some(process) = self.current.borrow().clone() else {
+            return;
+        };
+        let mut oldest = self.oldest.subscribe();
+        tokio::select! {
+            () = process.ended() => {}
+            _ = oldest.wait_for(|oldest| *oldest > process.generation) => {}
+            () = process.worn(JOBS_OF_ONE_ZYGOTE) => {}
+        }
+    }
+
+    /// Returns when the current zygote has ended; never when there is none.
+    async fn current_ended(&self) {
+        let process = self.current.borrow().clone();
+        match process {
+            Some(process) => process.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn install(&self, process: Option<Arc<Process>>) -> Option<Arc<Process>> {
+        self.ready.send_replace(process.is_some());
+        self.current.send_replace(process)
+    }
+}
+
+/// Keeps one zygote warm until the engine stops.
+async fn supervise(shared: Arc<Shared>) {
+    let mut generation = 1;
+    let mut pause = PAUSES.0;
+    let mut retired: Vec<Arc<Process>> = Vec::new();
+    'running: loop {
+        tokio::select! {
+            () = shared.stopping() => break,
+            () = shared.replacement_due() => {}
+        }
+        generation += 1;
+        let starting = Process::start(&shared.settings, &shared.work, generation);
+        tokio::pin!(starting);
+        let started = loop {
+            tokio::select! {
+                () = shared.stopping() => break 'running,
+                started = &mut starting => break started,
+                () = shared.current_ended() => {
+                    tracing::error!("the engine has ended; it is started again");
+                    shared.install(None);
+                }
+            }
+        };
+        retired.retain(|process| !process.has_ended());
+        match started {
+            Ok(process) => {
+                pause = PAUSES.0;
+                if let Some(old) = shared.install(Some(process)) {
+                    old.retire();
+                    retired.push(old);
+                }
+            }
+            Err(sentence) => {
+                tracing::error!(%sentence, "the engine does not start");
+                tokio::select! {
+                    () = shared.stopping() => break,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                pause = (pause * 2).min(PAUSES.1);
+            }
+        }
+    }
+    retired.extend(shared.install(None));
+    for process in &retired {
+        process.kill();
+    }
+    for process in &retired {
+        process.ended().await;
+    }
+    shared.stopped.send_replace(true);
+}
+
+fn job(conversion: &Conversion<'_>) -> Job {
+    Job {
+        // Given by the zygote's owner.
+        number: 0,
+        directory: conversion.directory.path().to_owned(),
+        user: conversion.directory.user(),
+        document: conversion.document.clone(),
+        import: conversion.import.clone(),
+        password: conversion.password.clone(),
+        exports: conversion.exports.clone(),
+        wall_ms: u64::try_from(conversion.limits.wall.as_millis()).unwrap_or(u64::MAX),
+        memory: conversion.limits.memory,
+        file_size: conversion.limits.output_size,
+    }
+}
+
+/// Runs what touches the disk on a thread that may wait for it.
+async fn blocking<T: Send + 'static>(
+    expected: Expected,
+    work: impl FnOnce(Expected) -> T + Send + 'static,
+) -> Result<T, Verdict> {
+    tokio::task::spawn_blocking(move || work(expected))
+        .await
+        .map_err(|error| Verdict::EngineUnavailable(format!("the worker is stopping: {error}")))
+}

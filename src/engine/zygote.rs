@@ -1,0 +1,472 @@
+//! The zygote: a process of one thread that has LibreOffice started and warm, and forks once per document.
+//!
+//! It is this same program under a hidden subcommand, started by the worker with a clean environment and three
+//! descriptors: 0 the socket to the worker, 1 the lifeline, 2 a pipe to the worker's log. It decides nothing about a
+//! job: it forks, waits, kills at the wall limit, and reports how each child ended.
+#![expect(unsafe_code, reason = "fork, wait4 and pidfds have no safe wrapper")]
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
+use nix::unistd::{ForkResult, Pid, alarm, fork, pipe2};
+
+use super::office::{self, MEMORY_EXHAUSTED_LINE, Office};
+use super::protocol::{Ending, Event, Job, Report, Request, Start, Usage, receive_packet, send_packet};
+use super::{child, warm};
+use crate::sandbox::{self, Identity, Jail, Limits, Plan};
+
+/// Seconds until a zygote that hangs while it starts is ended by its own alarm.
+const START_LIMIT: u32 = 60;
+/// The most that is read of what a child says.
+const LONGEST_REPORT: u64 = 4096;
+/// Descriptors a child may open: LibreOffice needs some dozens.
+const OPEN_FILES: u64 = 256;
+/// Threads of the child's user. LibreOffice makes a few for images and sheets.
+const PROCESSES: u64 = 256;
+
+/// What the hidden subcommand runs, before the process has a second thread.
+pub(super) fn run() -> ExitCode {
+    match serve() {
+        Ok(never) => match never {},
+        Err(sentence) => {
+            // The worker may be gone: then there is nobody to tell.
+            drop(send_packet(io::stdin().as_fd(), &Event::Refused(sentence)));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> Result<Infallible, String> {
+    // No parent death signal: it would come when the worker's *thread* ends that started us. The socket tells.
+    alarm::set(START_LIMIT);
+    sandbox::harden_worker().map_err(|error| format!("the engine cannot hide its memory: {error}"))?;
+    close_inherited().map_err(|error| format!("the engine cannot close inherited descriptors: {error}"))?;
+    let socket = take_descriptor(0).map_err(|error| format!("the engine has no socket to its worker: {error}"))?;
+    let lifeline = take_descriptor(1).map_err(|error| format!("the engine has no lifeline to its worker: {error}"))?;
+    let start = match receive_packet(socket.as_fd()) {
+        Ok(Some(Request::Start(start))) => start,
+        other => {
+            return Err(format!(
+                "the engine is started by 'platen serve' alone ({:?})",
+                other.err()
+            ));
+        }
+    };
+    let layers = sandbox::probe();
+    layers
+        .check(start.sandbox.into())
+        .map_err(|missing| missing.to_string())?;
+
+    let (program, profile) = (start.program.clone(), start.home.join("profile"));
+    let work = move |office: Office| {
+        let refused = match Zygote::warm(office, start, socket, lifeline) {
+            Ok(zygote) => zygote.serve(),
+            Err(refused) => refused,
+        };
+        drop(send_packet(io::stdin().as_fd(), &Event::Refused(refused)));
+        exit(1);
+    };
+    Err(Office::run(&program, &profile, Box::new(work)))
+}
+
+/// A warm zygote.
+struct Zygote {
+    office: Office,
+    start: Start,
+    socket: OwnedFd,
+    lifeline: OwnedFd,
+    /// The folders in the zygote's own temporary folder, which LibreOffice goes on using in every child.
+    temporary_folders: Vec<String>,
+    running: HashMap<u64, Running>,
+}
+
+/// A child.
+struct Running {
+    pid: Pid,
+    pidfd: OwnedFd,
+    report: OwnedFd,
+    forked: Instant,
+    deadline: Instant,
+    /// Why it was killed, if it was.
+    killed: Option<Ending>,
+}
+
+impl Zygote {
+    fn warm(office: Office, start: Start, socket: OwnedFd, lifeline: OwnedFd) -> Result<Self, String> {
+        warm::warm(&office, &start.home.join("warm"))?;
+        let threads = threads().map_err(|error| format!("the engine cannot list its threads: {error}"))?;
+        if threads.len() != 1 {
+            return Err(format!(
+                "LibreOffice runs {} threads after its warm-up ({}): forking it would be unsafe",
+                threads.len(),
+                threads.join(", ")
+            ));
+        }
+        let temporary_folders =
+            folders_in(&start.home.join("tmp")).map_err(|error| format!("cannot list tmp: {error}"))?;
+        alarm::cancel();
+        let version = office.version.clone();
+        send_packet(socket.as_fd(), &Event::Ready { version })
+            .map_err(|error| format!("the worker is gone: {error}"))?;
+        Ok(Self {
+            office,
+            start,
+            socket,
+            lifeline,
+            temporary_folders,
+            running: HashMap::new(),
+        })
+    }
+
+    /// Takes jobs until the worker is gone; every child goes first.
+    fn serve(mut self) -> String {
+        let failed = loop {
+            match self.turn() {
+                Ok(true) => {}
+                Ok(false) => break None,
+                Err(error) => break Some(format!("the engine lost its worker: {error}")),
+            }
+        };
+        for running in self.running.values_mut() {
+            running.kill(Ending::Cancelled);
+            let _ = running.wait();
+        }
+        match failed {
+            Some(sentence) => sentence,
+            None => exit(0),
+        }
+    }
+
+    /// Waits for the next thing to happen and does what follows from it. False when the worker is gone.
+    fn turn(&mut self) -> io::Result<bool> {
+        let now = Instant::now();
+        let deadline = self
+            .running
+            .values()
+            .filter(|running| running.killed.is_none())
+            .map(|running| running.deadline)
+            .min();
+        let timeout = match deadline {
+            // A millisecond more, so that the time is up when poll says so.
+            Some(deadline) => PollTimeout::try_from(deadline.saturating_duration_since(now) + Duration::from_millis(1))
+                .unwrap_or(PollTimeout::MAX),
+            None => PollTimeout::NONE,
+        };
+        let (numbers, mut descriptors): (Vec<u64>, Vec<PollFd<'_>>) = self
+            .running
+            .iter()
+            .map(|(&number, running)| (number, PollFd::new(running.pidfd.as_fd(), PollFlags::POLLIN)))
+            .unzip();
+        descriptors.push(PollFd::new(self.socket.as_fd(), PollFlags::POLLIN));
+        match poll(&mut descriptors, timeout) {
+            Err(nix::errno::Errno::EINTR) => return Ok(true),
+            other => other?,
+        };
+        let ready: Vec<bool> = descriptors
+            .iter()
+            .map(|descriptor| descriptor.any().unwrap_or(true))
+            .collect();
+        drop(descriptors);
+
+        for (number, _) in numbers.iter().zip(&ready).filter(|(_, ready)| **ready) {
+            if let Some(running) = self.running.remove(number) {
+                self.finish(*number, running)?;
+            }
+        }
+        let now = Instant::now();
+        for running in self.running.values_mut().filter(|running| running.deadline <= now) {
+            running.kill(Ending::TimedOut);
+        }
+        if ready.last() != Some(&true) {
+            return Ok(true);
+        }
+        match receive_packet(self.socket.as_fd())? {
+            None => return Ok(false),
+            Some(Request::Start(_)) => return Err(io::Error::other("it starts a second time")),
+            Some(Request::Cancel { job }) => {
+                if let Some(running) = self.running.get_mut(&job) {
+                    running.kill(Ending::Cancelled);
+                }
+            }
+            Some(Request::Convert(job)) => match self.fork(&job) {
+                Ok(running) => {
+                    self.running.insert(job.number, running);
+                }
+                Err(sentence) => {
+                    let finished = Event::Finished {
+                        job: job.number,
+                        ending: Ending::NotStarted(sentence),
+                        usage: Usage::default(),
+                    };
+                    send_packet(self.socket.as_fd(), &finished)?;
+                }
+            },
+        }
+        Ok(true)
+    }
+
+    /// Forks a child that converts one document.
+    fn fork(&self, job: &Job) -> Result<Running, String> {
+        let failed = |what: &'static str| move |error: nix::errno::Errno| format!("the engine cannot {what}: {error}");
+        let (report, reports_to) =
+            pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(failed("make a pipe for a conversion"))?;
+        // The child's own: the one before is shared with the child before.
+        office::renew_wake().map_err(|error| format!("the engine cannot make an event descriptor: {error}"))?;
+        let address_space = mapped().map_err(|error| format!("the engine cannot read its own size: {error}"))?;
+        let jail = Jail::prepare(Plan {
+            readable: self.readable(),
+            writable: job.directory.clone(),
+            keep: child::kept(&reports_to, &self.lifeline),
+            limits: Limits {
+                address_space: address_space.saturating_add(job.memory),
+                cpu_seconds: processor_seconds(job.wall_ms),
+                file_size: job.file_size,
+                open_files: OPEN_FILES,
+                processes: PROCESSES,
+            },
+            identity: job.user.map(|id| Identity { uid: id, gid: id }),
+            mode: self.start.sandbox.into(),
+        })
+        .map_err(|error| error.to_string())?;
+        let forked = Instant::now();
+        // SAFETY: this process has one thread, which was checked, so the child may do all that its parent may.
+        match unsafe { fork() }.map_err(failed("fork for a conversion"))? {
+            ForkResult::Child => {
+                self.become_child(job, jail, &reports_to);
+                exit(0)
+            }
+            ForkResult::Parent { child: pid } => {
+                let pidfd = open_pidfd(pid).map_err(|error| {
+                    let _ = kill(pid, Signal::SIGKILL);
+                    format!("the engine cannot watch a conversion: {error}")
+                })?;
+                let deadline = forked + Duration::from_millis(job.wall_ms);
+                Ok(Running {
+                    pid,
+                    pidfd,
+                    report,
+                    forked,
+                    deadline,
+                    killed: None,
+                })
+            }
+        }
+    }
+
+    fn become_child(&self, job: &Job, jail: Jail, reports_to: &OwnedFd) {
+        // LibreOffice's own handlers would try to save documents and to write a report.
+        for fatal in [
+            Signal::SIGABRT,
+            Signal::SIGBUS,
+            Signal::SIGFPE,
+            Signal::SIGILL,
+            Signal::SIGSEGV,
+            Signal::SIGXFSZ,
+        ] {
+            // SAFETY: the default action runs no code of ours.
+            let _ = unsafe { signal(fatal, SigHandler::SigDfl) };
+        }
+        office::report_exhausted_memory(reports_to);
+        child::convert(&self.office, job, jail, &self.temporary_folders, reports_to);
+    }
+
+    fn finish(&self, number: u64, mut running: Running) -> io::Result<()> {
+        let (status, usage) = running.wait()?;
+        let ending = running.ending(status);
+        send_packet(
+            self.socket.as_fd(),
+            &Event::Finished {
+                job: number,
+                ending,
+                usage,
+            },
+        )
+    }
+
+    /// What a child may read: LibreOffice, fonts, the data it looks up, and the configuration layer.
+    fn readable(&self) -> Vec<PathBuf> {
+        let triplet = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+        let mut readable: Vec<PathBuf> = READABLE.iter().map(PathBuf::from).collect();
+        readable.push(triplet.into());
+        readable.extend(self.start.program.parent().map(Path::to_owned));
+        readable.extend(self.start.fonts.clone());
+        readable.push(self.start.home.join("profile"));
+        readable.push(self.start.home.join("configuration"));
+        readable
+    }
+}
+
+/// Without `/dev/urandom` LibreOffice aborts; without `libnumbertext` "1st" becomes "First".
+const READABLE: &[&str] = &[
+    "/etc/libreoffice",
+    "/usr/share/libreoffice",
+    "/usr/share/fonts",
+    "/etc/fonts",
+    "/usr/share/fontconfig",
+    "/var/cache/fontconfig",
+    "/etc/ld.so.cache",
+    "/usr/share/liblangtag",
+    "/usr/share/libnumbertext",
+    "/usr/share/hunspell",
+    "/usr/share/mythes",
+    "/usr/share/hyphen",
+    "/usr/share/zoneinfo",
+    "/usr/lib/locale",
+    "/etc/localtime",
+    "/dev/urandom",
+    "/dev/null",
+];
+
+impl Running {
+    fn kill(&mut self, why: Ending) {
+        if self.killed.is_none() {
+            // The child is not reaped yet, so the number is still its own.
+            let _ = kill(self.pid, Signal::SIGKILL);
+            self.killed = Some(why);
+        }
+    }
+
+    /// Reaps the child. It has ended, or has been killed.
+    fn wait(&mut self) -> io::Result<(i32, Usage)> {
+        let mut status = 0;
+        // SAFETY: all zeros is a valid `rusage`.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: two places to write to, on this stack.
+        while unsafe { libc::wait4(self.pid.as_raw(), &raw mut status, 0, &raw mut usage) } < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+        let milliseconds = |time: libc::timeval| {
+            u64::try_from(time.tv_sec).unwrap_or(0) * 1000 + u64::try_from(time.tv_usec).unwrap_or(0) / 1000
+        };
+        let used = Usage {
+            wall_ms: u64::try_from(self.forked.elapsed().as_millis()).unwrap_or(u64::MAX),
+            cpu_ms: milliseconds(usage.ru_utime) + milliseconds(usage.ru_stime),
+            peak_memory: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
+        };
+        Ok((status, used))
+    }
+
+    fn ending(self, status: i32) -> Ending {
+        let mut said = Vec::new();
+        // What a child leaves in the pipe is there when it has ended; the pipe does not block.
+        drop(fs::File::from(self.report).take(LONGEST_REPORT).read_to_end(&mut said));
+        let mut memory_exhausted = false;
+        let mut line = said.as_slice();
+        while let Some(rest) = line.strip_prefix(MEMORY_EXHAUSTED_LINE) {
+            (memory_exhausted, line) = (true, rest);
+        }
+        if let Some(why) = self.killed {
+            return why;
+        }
+        if libc::WIFSIGNALED(status) {
+            return Ending::Signalled {
+                signal: libc::WTERMSIG(status),
+                memory_exhausted,
+            };
+        }
+        match serde_json::from_slice::<Report>(line) {
+            Ok(Report::NotLoaded {
+                password_wanted,
+                memory_exhausted: thrown,
+            }) => Ending::Reported(Report::NotLoaded {
+                password_wanted,
+                memory_exhausted: memory_exhausted || thrown,
+            }),
+            Ok(Report::NotStored {
+                error_code,
+                memory_exhausted: thrown,
+            }) => Ending::Reported(Report::NotStored {
+                error_code,
+                memory_exhausted: memory_exhausted || thrown,
+            }),
+            Ok(report) => Ending::Reported(report),
+            Err(_) => Ending::Exited {
+                status: libc::WEXITSTATUS(status),
+                memory_exhausted,
+            },
+        }
+    }
+}
+
+/// Ends the process without running LibreOffice's destructors.
+fn exit(status: i32) -> ! {
+    // SAFETY: always allowed.
+    unsafe { libc::_exit(status) }
+}
+
+/// Closes every descriptor but the standard ones: the worker opens all of its own close-on-exec, and this holds when
+/// some library of it did not.
+fn close_inherited() -> io::Result<()> {
+    // SAFETY: at the start of the process nothing owns a descriptor above 2.
+    if unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// A close-on-exec copy above the standard descriptors. The original stays: nothing else must take its number.
+fn take_descriptor(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: borrowed for the copy alone; the standard descriptors are never closed.
+    unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned()
+}
+
+fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: takes two numbers; the child is not reaped, so the number is its own.
+    let opened = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    let opened = i32::try_from(opened).unwrap_or(-1);
+    if opened < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: new, and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(opened) })
+}
+
+/// Bytes of address space in use.
+fn mapped() -> io::Result<u64> {
+    let statm = fs::read_to_string("/proc/self/statm")?;
+    let pages: u64 = statm
+        .split(' ')
+        .next()
+        .and_then(|pages| pages.parse().ok())
+        .ok_or(io::ErrorKind::InvalidData)?;
+    let page_size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?.unwrap_or(4096);
+    Ok(pages * u64::try_from(page_size).unwrap_or(4096))
+}
+
+/// A backstop behind the wall limit, for a child that nobody kills: more than it can use in that time on all processors.
+fn processor_seconds(wall_ms: u64) -> u64 {
+    let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    (wall_ms / 1000 + 1).saturating_mul(processors) + 1
+}
+
+/// The names of this process's threads.
+fn threads() -> io::Result<Vec<String>> {
+    fs::read_dir("/proc/self/task")?
+        .map(|task| Ok(fs::read_to_string(task?.path().join("comm"))?.trim_end().to_owned()))
+        .collect()
+}
+
+fn folders_in(directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}

@@ -1,0 +1,311 @@
+//! The engine when something goes wrong: limits, kills, crashes, and what is left behind (nothing).
+
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use platen::engine::{Engine, Limit, Limits, Verdict};
+
+use crate::engine::{Bench, LIMITS, THREE_PAGES, job_directories, settings, shared_documents, text_of};
+
+/// A text of 300 tables, each in a cell of the one before: its layout takes hours.
+static NEVER_ENDS: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut document = String::from(
+        r#"<?xml version="1.0" encoding="UTF-8"?>
+<office:document xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0"
+  xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0" xmlns:table="urn:oasis:names:tc:opendocument:xmlns:table:1.0"
+  office:version="1.3" office:mimetype="application/vnd.oasis.opendocument.text"><office:body><office:text>"#,
+    );
+    for depth in 0..300 {
+        write!(
+            document,
+            r#"<table:table table:name="T{depth}"><table:table-column/><table:table-row><table:table-cell>"#
+        )
+        .unwrap();
+    }
+    document.push_str("<text:p>innermost</text:p>");
+    for _ in 0..300 {
+        document.push_str("</table:table-cell></table:table-row></table:table>");
+    }
+    document.push_str("</office:text></office:body></office:document>");
+    document.into_bytes()
+});
+
+/// A sheet of 40 million cells in a few hundred bytes.
+fn fills_memory() -> Vec<u8> {
+    br#"<?xml version="1.0" encoding="UTF-8"?>
+<office:document xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0"
+  xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0" xmlns:table="urn:oasis:names:tc:opendocument:xmlns:table:1.0"
+  office:version="1.3" office:mimetype="application/vnd.oasis.opendocument.spreadsheet"><office:body><office:spreadsheet>
+<table:table table:name="S"><table:table-row table:number-rows-repeated="40000"><table:table-cell
+  table:number-columns-repeated="1000" office:value-type="string"><text:p>cell</text:p></table:table-cell></table:table-row>
+</table:table></office:spreadsheet></office:body></office:document>"#
+        .to_vec()
+}
+
+/// A process of an engine: the zygote, or a child of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Process {
+    pid: i32,
+    parent: i32,
+}
+
+/// The living processes whose zygote works somewhere in `work`.
+fn processes(work: &Path) -> Vec<Process> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
+        let arguments: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
+        let ours = arguments.get(2).is_some_and(|home| Path::new(std::str::from_utf8(home).unwrap()).starts_with(work));
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        // pid (name) state parent ...
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        if ours && fields[0] != "Z" {
+            found.push(Process { pid, parent: fields[1].parse().unwrap() });
+        }
+    }
+    found
+}
+
+/// Waits until `look` sees what it wants.
+async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "never came: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits for a child of a zygote in `work` that is not one of `before`, once it has begun to use the processor: then it
+/// is inside the document.
+async fn child(work: &Path, before: &[i32]) -> Process {
+    until("a child that converts", || {
+        let all = processes(work);
+        let is_child = |one: &&Process| all.iter().any(|other| other.pid == one.parent) && !before.contains(&one.pid);
+        all.iter().find(is_child).copied().filter(|child| {
+            std::fs::read_to_string(format!("/proc/{}/status", child.pid)).is_ok_and(|status| status.contains("Seccomp:\t2"))
+        })
+    })
+    .await
+}
+
+/// The zygote of `work`.
+fn zygote(work: &Path) -> Option<Process> {
+    let all = processes(work);
+    all.iter().find(|one| all.iter().all(|other| other.pid != one.parent)).copied()
+}
+
+fn end(process: Process, signal: Signal) {
+    kill(Pid::from_raw(process.pid), signal).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_zygote_takes_its_children_along_and_is_replaced() {
+    let bench = Bench::start().await;
+    let work = bench.work.path();
+    let mut warm = bench.engine.warm();
+    let (verdict, child) = tokio::join!(bench.convert_bytes("hog.fodt", &NEVER_ENDS, |_| {}), async {
+        let child = child(work, &[]).await;
+        end(zygote(work).unwrap(), Signal::SIGKILL);
+        child
+    });
+    assert!(matches!(verdict, Err(Verdict::EngineUnavailable(_))), "{:?}", verdict.err());
+    assert!(!processes(work).contains(&child), "the child outlives its zygote");
+    assert_eq!(bench.job_directories(), Vec::<String>::new());
+    warm.wait_for(|warm| *warm).await.unwrap();
+    bench.convert_bytes("next.fodt", THREE_PAGES, |_| {}).await.expect("the next job succeeds");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_that_never_ends_is_killed_at_the_wall_limit() {
+    let bench = Bench::start().await;
+    let wall = Duration::from_millis(700);
+    let hog = bench.convert_bytes("hog.fodt", &NEVER_ENDS, |conversion| conversion.limits.wall = wall);
+    let (hog, small) = tokio::join!(hog, bench.convert_bytes("small.fodt", THREE_PAGES, |_| {}));
+    assert_eq!(hog.err(), Some(Verdict::TooComplex(Limit::Time(wall))));
+    small.expect("a job beside it succeeds");
+    assert_eq!(bench.job_directories(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conversion_that_nobody_waits_for_ends() {
+    let bench = Bench::start().await;
+    let work = bench.work.path();
+    let child = tokio::select! {
+        ended = bench.convert_bytes("hog.fodt", &NEVER_ENDS, |_| {}) => panic!("it ended: {:?}", ended.err()),
+        child = child(work, &[]) => child,
+    };
+    until("the end of the child", || (!processes(work).contains(&child)).then_some(())).await;
+    until("the end of its directory", || bench.job_directories().is_empty().then_some(())).await;
+    bench.convert_bytes("next.fodt", THREE_PAGES, |_| {}).await.expect("the same zygote goes on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_is_tried_again_in_a_fresh_process_and_then_reported() {
+    let bench = Bench::start().await;
+    let work = bench.work.path();
+    let (verdict, zygotes) = tokio::join!(bench.convert_bytes("hog.fodt", &NEVER_ENDS, |_| {}), async {
+        let first = child(work, &[]).await;
+        end(first, Signal::SIGSEGV);
+        let second = child(work, &[first.pid]).await;
+        end(second, Signal::SIGSEGV);
+        (first.parent, second.parent)
+    });
+    assert_eq!(verdict.err(), Some(Verdict::Crashed { signal: Some(Signal::SIGSEGV as i32) }));
+    assert_ne!(zygotes.0, zygotes.1, "the second attempt runs in a fresh zygote");
+    assert_eq!(bench.job_directories(), Vec::<String>::new());
+    bench.convert_bytes("next.fodt", THREE_PAGES, |_| {}).await.expect("the next job succeeds");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_over_a_limit_is_too_complex() {
+    let bench = Bench::start().await;
+    let within = async |name: &str, content: &[u8], limits: Limits| {
+        let converted = bench.convert_bytes(name, content, |conversion| conversion.limits = limits).await;
+        converted.map(|(_, converted)| converted.outputs[0].pages)
+    };
+    let two_pages = within("pages.fodt", THREE_PAGES, Limits { pages: 2, ..LIMITS }).await;
+    assert_eq!(two_pages, Err(Verdict::TooComplex(Limit::Pages { found: 3, limit: 2 })));
+    let small = within("size.fodt", THREE_PAGES, Limits { output_size: 4096, ..LIMITS }).await;
+    assert_eq!(small, Err(Verdict::TooComplex(Limit::OutputSize(4096))));
+    let little = 200 << 20;
+    let memory = within("cells.fods", &fills_memory(), Limits { memory: little, ..LIMITS }).await;
+    assert_eq!(memory, Err(Verdict::TooComplex(Limit::Memory(little))));
+    assert_eq!(bench.job_directories(), Vec::<String>::new());
+    assert_eq!(within("fits.fodt", THREE_PAGES, LIMITS).await, Ok(3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_side_by_side_do_not_meet() {
+    let bench = Bench::start().await;
+    let texts = (0..8).map(|number| {
+        let bench = &bench;
+        async move {
+            let content = String::from_utf8(THREE_PAGES.to_vec()).unwrap().replace("second", &format!("number {number}"));
+            let (_kept, converted) = bench.convert_bytes("same name.fodt", content.as_bytes(), |_| {}).await.unwrap();
+            (number, text_of(&converted.outputs[0].path))
+        }
+    });
+    for (number, text) in futures_util::future::join_all(texts).await {
+        assert!(text.contains(&format!("number {number} page")), "job {number} has the text of another: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_holds_nothing_of_the_worker() {
+    let bench = Bench::start().await;
+    let secret = std::fs::File::open("/etc/hostname").unwrap();
+    // Not close-on-exec, as a careless library would open it.
+    nix::fcntl::fcntl(&secret, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+    let leaky = Bench::start().await;
+    for (bench, what) in [(&bench, "before"), (&leaky, "after")] {
+        let work = bench.work.path();
+        let (descriptors, environment) = tokio::select! {
+            ended = bench.convert_bytes("hog.fodt", &NEVER_ENDS, |_| {}) => panic!("it ended: {:?}", ended.err()),
+            seen = async {
+                let child = child(work, &[]).await;
+                let directory = format!("/proc/{}", child.pid);
+                let descriptors: Option<Vec<String>> = std::fs::read_dir(format!("{directory}/fd")).ok().map(|all| {
+                    all.flatten().filter_map(|one| Some(std::fs::read_link(one.path()).ok()?.display().to_string())).collect()
+                });
+                (descriptors, std::fs::read(format!("{directory}/environ")).unwrap_or_default())
+            } => seen,
+        };
+        let Some(descriptors) = descriptors else {
+            println!("skipped: only root may look into a child");
+            return;
+        };
+        for descriptor in &descriptors {
+            let own = descriptor == "/dev/null"
+                || descriptor == "anon_inode:[eventfd]"
+                || descriptor.starts_with("pipe:")
+                || descriptor.starts_with("/usr/")
+                || Path::new(descriptor).starts_with(work);
+            assert!(own, "started {what}: the child holds {descriptor} (all: {descriptors:?})");
+        }
+        assert_eq!(descriptors.iter().filter(|one| one.starts_with("pipe:")).count(), 2, "{descriptors:?}");
+        let environment = String::from_utf8_lossy(&environment);
+        for variable in environment.split('\0').filter(|variable| !variable.is_empty()) {
+            let name = variable.split('=').next().unwrap();
+            let known = [
+                "SAL_LOK_OPTIONS",
+                "SAL_USE_VCLPLUGIN",
+                "LC_ALL",
+                "LD_PRELOAD",
+                "TMPDIR",
+                "HOME",
+                "CONFIGURATION_LAYERS",
+            ];
+            assert!(known.contains(&name), "the child's environment has {name}");
+        }
+    }
+    drop(secret);
+}
+
+/// Set for the process that [`a_killed_worker_leaves_nothing`] kills: where it works.
+const WORKER: &str = "PLATEN_TEST_WORKER";
+
+/// No test of its own: the worker that is killed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn worker_that_is_killed() {
+    let Some(work) = std::env::var_os(WORKER) else { return };
+    let engine = Engine::start(settings(Path::new(&work))).await.unwrap();
+    let directory = engine.job_directory().unwrap();
+    std::fs::write(directory.path().join("hog.fodt"), &*NEVER_ENDS).unwrap();
+    let mut conversion = crate::engine::conversion(&directory, "hog.fodt");
+    conversion.limits = LIMITS;
+    let _ = engine.convert(conversion).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_worker_leaves_nothing() {
+    let work = tempfile::tempdir().unwrap();
+    let mut worker = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "engine_limits::worker_that_is_killed"])
+        .env(WORKER, work.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    child(work.path(), &[]).await;
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    until("the end of zygote and child", || processes(work.path()).is_empty().then_some(())).await;
+    assert_eq!(job_directories(work.path()).len(), 1, "a killed worker cannot clean up");
+    let next = Engine::start(settings(work.path())).await.unwrap();
+    assert_eq!(job_directories(work.path()), Vec::<String>::new(), "the next worker does");
+    next.stop().await;
+    assert!(processes(work.path()).is_empty(), "a stopped engine has no process");
+    drop(next);
+}
+
+/// Attacks that reach for the network or for files of the machine: they may convert or fail, and nothing comes in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_documents_end_and_the_engine_goes_on() {
+    let Some(documents) = shared_documents("hostile") else {
+        println!("skipped: no shared documents; set PLATEN_SHARED");
+        return;
+    };
+    let bench = Bench::start().await;
+    for entry in std::fs::read_dir(documents).unwrap().flatten().filter(|entry| entry.path().extension().is_some()) {
+        if entry.path().extension().unwrap() == "svg" {
+            continue;
+        }
+        match bench.convert(&entry.path()).await {
+            Ok((_kept, converted)) => {
+                let text = text_of(&converted.outputs[0].path);
+                assert!(!text.contains("root:x:0"), "{} reads /etc/passwd", entry.path().display());
+            }
+            Err(Verdict::Corrupt | Verdict::Encrypted) => {}
+            Err(verdict) => panic!("{}: {verdict}", entry.path().display()),
+        }
+    }
+    bench.convert_bytes("next.fodt", THREE_PAGES, |_| {}).await.expect("the next job succeeds");
+}
