@@ -45,7 +45,8 @@ impl InspectLimits {
 
 impl Default for InspectLimits {
     /// Room for the largest documents that fit in the default memory of a conversion, which holds several times the
-    /// inflated size. 256 is what libxml2 takes by default as well; the deepest of 70 real documents has 33.
+    /// inflated size. 256 levels are what libxml2 takes by default as well; of 75 real documents the deepest has 14, and
+    /// the one that inflates most grows by 15.
     fn default() -> Self {
         Self {
             entries: 20_000,

@@ -122,7 +122,7 @@ fn every_hostile_document_is_judged_by_what_it_is() {
         ("zip-flipped-byte.docx", "document.corrupt"),
         ("zip-lying-size.docx", "document.corrupt"),
         ("zip-two-documents.docx", "document.corrupt"),
-        // The bytes before it are a program's magic, and that is what LibreOffice's detection would go by.
+        // It does not begin as a zip, and stock LibreOffice does not open it either.
         ("zip-junk-before.docx", "source.unsupported"),
         ("part-cut-short.docx", "document.corrupt"),
         ("truncated.rtf", "document.corrupt"),

@@ -136,6 +136,7 @@ impl Format {
             "ppsm" => Self::Ppsx,
             "potm" => Self::Potx,
             "htm" | "xhtml" => Self::Html,
+            "text" => Self::Txt,
             "tsv" | "tab" => Self::Csv,
             _ => return Self::ALL.into_iter().find(|format| format.extension() == extension),
         })

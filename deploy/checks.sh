@@ -1,0 +1,96 @@
+#!/bin/sh
+# Every check that guards a change, one lane each: `make test` and CI come here. A lane that this machine cannot run is
+# named with its reason; one that fails does not stop the others. Non-zero when any failed.
+set -u
+cd "$(dirname "$0")/.."
+CARGO=${CARGO:-cargo}
+command -v "$CARGO" >/dev/null || { echo "checks: no '$CARGO' here: install Rust from https://rustup.rs" >&2; exit 1; }
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+passed=0 failed=0 skipped=0
+
+note() { printf '  %-8s %-22s %s\n' "$1" "$2" "$3" >>"$logs/summary"; }
+
+skip() {
+  printf '\n== %s: skipped, %s\n' "$1" "$2"
+  skipped=$((skipped + 1))
+  note skipped "$1" "$2"
+}
+
+# run NAME COMMAND...: shows the output and keeps it; the status is the command's.
+run() {
+  name=$1
+  shift
+  printf '\n== %s: %s\n' "$name" "$*"
+  started=$(date +%s)
+  { "$@" 2>&1; echo $? >"$logs/status"; } | tee "$logs/$name.log"
+  took="$(($(date +%s) - started)) s"
+  return "$(cat "$logs/status")"
+}
+
+# lane NAME COMMAND...: one check.
+lane() {
+  if run "$@"; then
+    passed=$((passed + 1))
+    note passed "$name" "$took"
+  else
+    failed=$((failed + 1))
+    note FAILED "$name" "$took"
+  fi
+}
+
+if "$CARGO" fmt --version >/dev/null 2>&1; then
+  lane format "$CARGO" fmt --check
+else
+  skip format 'no rustfmt: rustup component add rustfmt'
+fi
+if "$CARGO" clippy --version >/dev/null 2>&1; then
+  lane lint "$CARGO" clippy --locked --all-targets -- -D warnings
+  lane lint-as-in-the-image "$CARGO" clippy --locked --all-targets --no-default-features -- -D warnings
+else
+  skip lint 'no clippy: rustup component add clippy'
+  skip lint-as-in-the-image 'no clippy: rustup component add clippy'
+fi
+
+# Each test counts by itself. --show-output, because a test says there what it left out.
+sum() { sed -n 's/^test result: .* \([0-9][0-9]*\) '"$1"';.*/\1/p' "$logs/tests.log" | awk '{ sum += $1 } END { print sum + 0 }'; }
+run tests "$CARGO" test --locked --no-fail-fast -- --show-output
+status=$?
+good=$(sum passed) bad=$(sum failed) ignored=$(sum ignored)
+# A failure that no test owns: something does not compile, or a test binary died.
+if [ "$status" != 0 ] && [ "$bad" = 0 ]; then bad=1; fi
+note "$([ "$bad" = 0 ] && echo passed || echo FAILED)" tests "$took: $good passed, $bad failed, $ignored ignored"
+passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + ignored))
+
+demo() {
+  "$CARGO" build --locked --quiet &&
+    target/debug/platen demo fixtures/documents/plain/invoice.docx --out "$logs/demo" &&
+    pdfinfo "$logs/demo/invoice.pdf" | grep '^Pages: *1$'
+}
+lane demo demo
+
+# These two run inside the tests, which look for them by themselves; here is said whether they were there.
+jar=${PUBSUB_EMULATOR_JAR:-}
+for place in /usr/lib/google-cloud-sdk /usr/share/google-cloud-sdk /opt/google-cloud-sdk "${HOME:-/root}/google-cloud-sdk"; do
+  for found in "$place"/platform/pubsub-emulator/lib/cloud-pubsub-emulator-*.jar; do
+    if [ -z "$jar" ] && [ -f "$found" ]; then jar=$found; fi
+  done
+done
+if [ ! -f "$jar" ]; then
+  skip pubsub-emulator "no jar of Google's emulator: set PUBSUB_EMULATOR_JAR or install google-cloud-cli-pubsub-emulator"
+elif ! command -v java >/dev/null; then
+  skip pubsub-emulator "no java to run $jar"
+else
+  note 'in tests' pubsub-emulator "$jar"
+fi
+shared=${PLATEN_SHARED:-../shared}
+if [ -d "$shared/documents" ]; then
+  note 'in tests' shared-documents "$shared"
+else
+  skip shared-documents "no directory $shared/documents"
+fi
+
+printf '\n== summary\n'
+cat "$logs/summary"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]
