@@ -12,6 +12,7 @@ mod peer;
 
 mod architecture;
 mod cli;
+mod emulator;
 mod engine;
 mod engine_limits;
 mod faults;
@@ -19,6 +20,7 @@ mod google;
 mod identity;
 mod inspect;
 mod keys;
+mod local_cloud;
 mod path;
 mod sandbox;
 mod sign;
