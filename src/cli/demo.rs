@@ -120,7 +120,7 @@ async fn finish(world: &World, result: &Value, file: &Waiting) -> Result<(), Str
         ));
     }
     eprintln!(
-        "downloaded {} ({} pages, {size} bytes) through its signed URL, {} ms after the worker took the job",
+        "downloaded {} (pages: {}, {size} bytes) through its signed URL, {} ms after the worker took the job",
         file.output.display(),
         output["pages"],
         result["timings"]["totalMs"],

@@ -93,6 +93,12 @@ impl Worker {
         self.child.id()
     }
 
+    /// Waits for its end and gives its exit code.
+    pub(crate) async fn exit(&mut self) -> Option<i32> {
+        let child = &mut self.child;
+        until("the worker ends", || child.try_wait().unwrap()).await.code()
+    }
+
     /// The zygote: the worker's only child.
     pub(crate) async fn zygote(&self) -> u32 {
         until("the worker has a zygote", || children(self.pid()).first().copied()).await

@@ -139,6 +139,7 @@ impl World {
             .post(url)
             .bearer_auth(self.cloud.access_token(USER))
             .header("content-length", size)
+            .header("content-type", "application/octet-stream")
             .body(reqwest::Body::from(opened))
             .send()
             .await
