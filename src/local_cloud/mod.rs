@@ -1,1 +1,432 @@
-//! A small Google Cloud on loopback. Imports nothing of ours, so that a mistake in our clients cannot be mirrored here.
+//! A small Google Cloud on loopback: each API a real HTTP listener that demands what Google demands.
+//!
+//! It imports nothing of ours, so that a mistake in our clients or our signer cannot be mirrored here: signatures are
+//! verified from the received bytes, tokens are made and checked by hand. Everything is in memory.
+//!
+//! ```text
+//! server (listeners, raw paths) -> faults -> storage | pubsub | metadata | iam | jwks | kms | front_door
+//!                                            storage -> pubsub (notifications) -> push -> the worker
+//!                                            all of them -> identity (accounts, keys, tokens), clock
+//! ```
+//!
+//! What Google has and this has not: IAM policies on resources (every known caller may do everything but act as a
+//! service account), subscription filters, exactly-once delivery, object holds, ACLs, copy, rewrite and compose.
+
+mod clock;
+mod faults;
+mod front_door;
+mod iam;
+mod identity;
+mod jwks;
+mod kms;
+mod metadata;
+mod pubsub;
+mod server;
+mod settings;
+mod storage;
+
+use std::{collections::BTreeMap, io, sync::Arc};
+
+use axum::{http::StatusCode, response::Response};
+use base64::{
+    Engine, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD},
+};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::watch};
+
+pub use self::{
+    clock::Clock,
+    faults::{Effect, Fault},
+    server::Peer,
+    settings::{Settings, Subscription, Urls},
+};
+use self::{
+    faults::Faults, front_door::FrontDoor, identity::Identity, kms::Kms, pubsub::Pubsub, server::Request,
+    storage::Storage,
+};
+
+/// Why a call was refused: the words of Google's answer.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message} ({status}, HTTP {code})")]
+pub struct Refusal {
+    /// The HTTP status.
+    pub code: StatusCode,
+    /// `google.rpc.Code` by name, or the JSON API's reason.
+    pub status: &'static str,
+    /// A sentence.
+    pub message: String,
+}
+
+impl Refusal {
+    fn new(code: StatusCode, status: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            status,
+            message: message.into(),
+        }
+    }
+}
+
+/// What all peers share.
+struct World {
+    settings: Settings,
+    clock: Clock,
+    urls: Urls,
+    identity: Identity,
+    storage: Storage,
+    pubsub: Pubsub,
+    kms: Kms,
+    front_door: FrontDoor,
+    faults: Faults,
+    http: reqwest::Client,
+    stopped: watch::Receiver<bool>,
+}
+
+impl World {
+    /// Who calls, by a valid access token; nobody in particular where none is demanded; or Google's 401.
+    fn caller_or_refusal(&self, request: &Request) -> Result<Option<String>, Box<Response>> {
+        let refusal = |message| Box::new(server::rpc_error(StatusCode::UNAUTHORIZED, "UNAUTHENTICATED", message));
+        match request.bearer() {
+            None if !self.settings.demand_credentials => Ok(None),
+            None => Err(refusal(
+                "Request is missing required authentication credential. Expected OAuth 2 access token, login cookie \
+                 or other valid authentication credential. See \
+                 https://developers.google.com/identity/sign-in/web/devconsole-project.",
+            )),
+            Some(token) => self.identity.caller(token).map(Some).ok_or_else(|| {
+                refusal(
+                    "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or \
+                     other valid authentication credential. See \
+                     https://developers.google.com/identity/sign-in/web/devconsole-project.",
+                )
+            }),
+        }
+    }
+}
+
+/// A running local cloud. Dropping it closes its listeners and ends its pushes.
+pub struct LocalCloud {
+    world: Arc<World>,
+    stop: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for LocalCloud {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalCloud")
+            .field("urls", &self.world.urls)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for LocalCloud {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+impl LocalCloud {
+    /// Makes the keys and opens one listener a peer on free ports of 127.0.0.1. Runs on the current Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// When a port cannot be bound, or a key cannot be made.
+    pub async fn start(settings: Settings) -> io::Result<Self> {
+        let (clock, project) = (settings.clock.clone(), settings.project.clone());
+        let identity = tokio::task::spawn_blocking(move || Identity::new(clock, project)).await??;
+        let (worker, signer) = (&settings.worker_service_account, &settings.signer_service_account);
+        for account in [worker, signer, &settings.push_service_account] {
+            identity.add_account(account);
+        }
+        for account in [worker, signer] {
+            identity.allow_token_creator(worker, account);
+        }
+        let mut listeners = Vec::new();
+        let mut urls = Vec::new();
+        let peers = [
+            Peer::Storage,
+            Peer::Pubsub,
+            Peer::Metadata,
+            Peer::Iam,
+            Peer::Jwks,
+            Peer::Kms,
+            Peer::FrontDoor,
+        ];
+        for peer in peers {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+            urls.push(format!("http://{}", listener.local_addr()?));
+            listeners.push((peer, listener));
+        }
+        let url = |peer| {
+            peers
+                .iter()
+                .zip(&urls)
+                .find(|(other, _)| **other == peer)
+                .map_or_else(String::new, |(_, url)| url.clone())
+        };
+        let urls = Urls {
+            storage: url(Peer::Storage),
+            pubsub: url(Peer::Pubsub),
+            metadata: url(Peer::Metadata),
+            iam: url(Peer::Iam),
+            jwks: format!("{}{}", url(Peer::Jwks), jwks::PATH),
+            kms: url(Peer::Kms),
+            front_door: url(Peer::FrontDoor),
+        };
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(io::Error::other)?;
+        let (stop, stopped) = watch::channel(false);
+        let world = Arc::new(World {
+            clock: settings.clock.clone(),
+            settings,
+            urls,
+            identity,
+            storage: Storage::default(),
+            pubsub: Pubsub::default(),
+            kms: Kms::default(),
+            front_door: FrontDoor::default(),
+            faults: Faults::default(),
+            http,
+            stopped: stopped.clone(),
+        });
+        for (peer, listener) in listeners {
+            server::serve(Arc::clone(&world), peer, listener, stopped.clone());
+        }
+        Ok(Self { world, stop })
+    }
+
+    /// Where the peers listen.
+    pub fn urls(&self) -> &Urls {
+        &self.world.urls
+    }
+
+    /// How it was set up.
+    pub fn settings(&self) -> &Settings {
+        &self.world.settings
+    }
+
+    /// The clock that all peers read.
+    pub fn clock(&self) -> &Clock {
+        &self.world.clock
+    }
+
+    /// Makes a bucket; with `versioning` it keeps noncurrent generations.
+    ///
+    /// # Errors
+    ///
+    /// Google's, when the name is taken or illegal.
+    pub fn create_bucket(&self, name: &str, versioning: bool) -> Result<(), Refusal> {
+        self.world.storage.create_bucket(&self.world, name, versioning)
+    }
+
+    /// Makes `host` (without a port) an address of `bucket` for signed URLs.
+    pub fn bind_host(&self, host: &str, bucket: &str) {
+        self.world.storage.bind_host(host, bucket);
+    }
+
+    /// Makes a topic; the id alone, without its project.
+    ///
+    /// # Errors
+    ///
+    /// Google's, when the name is taken or illegal.
+    pub fn create_topic(&self, id: &str) -> Result<String, Refusal> {
+        let name = self.topic_name(id);
+        self.world.pubsub.create_topic(&name, json!({}))?;
+        Ok(name)
+    }
+
+    fn topic_name(&self, id: &str) -> String {
+        format!("projects/{}/topics/{id}", self.world.settings.project)
+    }
+
+    /// Makes a subscription; its full name.
+    ///
+    /// # Errors
+    ///
+    /// Google's, when the topic is not there, or a setting is out of range.
+    pub fn create_subscription(&self, wanted: &Subscription<'_>) -> Result<String, Refusal> {
+        let name = format!("projects/{}/subscriptions/{}", self.world.settings.project, wanted.name);
+        let mut body = json!({
+            "name": name,
+            "topic": self.topic_name(wanted.topic),
+            "ackDeadlineSeconds": wanted.ack_deadline_seconds.unwrap_or(10),
+            "enableMessageOrdering": wanted.ordered,
+        });
+        if let Some(endpoint) = wanted.push_endpoint {
+            body["pushConfig"] = json!({"pushEndpoint": endpoint});
+            if let Some(account) = wanted.service_account {
+                let audience = wanted.audience.unwrap_or_default();
+                body["pushConfig"]["oidcToken"] = json!({"serviceAccountEmail": account, "audience": audience});
+            }
+            if let Some(write_metadata) = wanted.unwrapped {
+                body["pushConfig"]["noWrapper"] = json!({"writeMetadata": write_metadata});
+            }
+        }
+        if let Some((least, most)) = wanted.retry_seconds {
+            body["retryPolicy"] = json!({"minimumBackoff": format!("{least}s"), "maximumBackoff": format!("{most}s")});
+        }
+        if let Some((topic, attempts)) = wanted.dead_letter {
+            body["deadLetterPolicy"] =
+                json!({"deadLetterTopic": self.topic_name(topic), "maxDeliveryAttempts": attempts});
+        }
+        self.world.pubsub.create_subscription(&self.world, body)?;
+        Ok(name)
+    }
+
+    /// Publishes one message on a topic (its id); the message's id.
+    ///
+    /// # Errors
+    ///
+    /// Google's, when the topic is not there, or the message is over a limit.
+    pub fn publish(&self, topic: &str, data: &[u8], attributes: &[(&str, &str)]) -> Result<String, Refusal> {
+        let attributes: BTreeMap<String, String> = attributes
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        let draft = pubsub::Draft::new(data.to_vec(), attributes);
+        let ids = self
+            .world
+            .pubsub
+            .publish(&self.world, &self.topic_name(topic), vec![draft])?;
+        Ok(ids.into_iter().next().unwrap_or_default())
+    }
+
+    /// How many messages a subscription (its full name) still has to deliver or to see acknowledged.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such subscription.
+    pub fn backlog(&self, subscription: &str) -> Result<usize, Refusal> {
+        self.world.pubsub.backlog(subscription)
+    }
+
+    /// Publishes what happens in a bucket on a topic (its id), payload included; the configuration's id.
+    ///
+    /// # Errors
+    ///
+    /// Google's, when one of the two is not there.
+    pub fn create_notification(&self, bucket: &str, topic: &str) -> Result<String, Refusal> {
+        let body = json!({
+            "topic": format!("//pubsub.googleapis.com/{}", self.topic_name(topic)),
+            "payload_format": "JSON_API_V1",
+        });
+        let resource = self.world.storage.create_notification(&self.world, bucket, &body)?;
+        Ok(resource["id"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Makes a service account, if it is not there.
+    pub fn create_service_account(&self, email: &str) {
+        self.world.identity.add_account(email);
+    }
+
+    /// Makes a user-managed key: the JSON file that Google hands out, with `token_uri` on this cloud.
+    ///
+    /// # Errors
+    ///
+    /// When the key cannot be made.
+    pub fn create_key_file(&self, email: &str) -> io::Result<Value> {
+        self.world
+            .identity
+            .key_file(email, &format!("{}/token", self.world.urls.iam))
+    }
+
+    /// Registers the public half of a private key in PEM (PKCS #8), as of a key file that was made elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// When it is no RSA key in that form.
+    pub fn register_key(&self, email: &str, key_id: &str, private_key_pem: &str) -> io::Result<()> {
+        self.world
+            .identity
+            .add_public_key(email, key_id, identity::public_of_private(private_key_pem)?);
+        Ok(())
+    }
+
+    /// Grants `roles/iam.serviceAccountTokenCreator` on an account.
+    pub fn allow_token_creator(&self, member: &str, account: &str) {
+        self.world.identity.allow_token_creator(member, account);
+    }
+
+    /// Takes that role away.
+    pub fn deny_token_creator(&self, member: &str, account: &str) {
+        self.world.identity.deny_token_creator(member, account);
+    }
+
+    /// An access token of an account.
+    pub fn access_token(&self, email: &str) -> String {
+        self.world
+            .identity
+            .new_access_token(email, self.world.settings.access_token_lifetime)
+    }
+
+    /// Makes every access token invalid at once.
+    pub fn revoke_access_tokens(&self) {
+        self.world.identity.revoke_access_tokens();
+    }
+
+    /// The claims of an account's ID token for an audience, as Google words them, with the email: a test changes them
+    /// as it likes.
+    pub fn claims(&self, email: &str, audience: &str) -> Value {
+        self.world.identity.claims(email, audience, true)
+    }
+
+    /// Signs claims, whatever they say, with the current OIDC key.
+    pub fn id_token(&self, claims: &Value) -> String {
+        self.world.identity.id_token(claims)
+    }
+
+    /// Makes a new OIDC key the current one. The one before stays in the key set, older ones leave it.
+    ///
+    /// # Errors
+    ///
+    /// When the key cannot be made.
+    pub fn rotate_keys(&self) -> io::Result<()> {
+        self.world.identity.rotate_oidc_keys()
+    }
+
+    /// Retires the Google-managed key of an account: URLs that it signed stop working.
+    pub fn rotate_managed_key(&self, email: &str) {
+        self.world.identity.rotate_managed_key(email);
+    }
+
+    /// Makes a KMS key (`projects/P/locations/L/keyRings/R/cryptoKeys/K`), or a new primary version of it.
+    ///
+    /// # Errors
+    ///
+    /// When the key cannot be made.
+    pub fn rotate_kms_key(&self, name: &str) -> Result<(), Refusal> {
+        self.world.kms.rotate(name)
+    }
+
+    /// Puts a private Cloud Run service behind [`Urls::front_door`]: tokens must be for one of the audiences and of
+    /// one of the invokers.
+    pub fn open_front_door(&self, service_url: &str, audiences: &[&str], invokers: &[&str]) {
+        self.world.front_door.open(service_url, audiences, invokers);
+    }
+
+    /// Scripts a failure; rules are tried in the order they came.
+    pub fn add_fault(&self, fault: Fault) {
+        self.world.faults.add(fault);
+    }
+
+    /// Forgets all scripted failures.
+    pub fn clear_faults(&self) {
+        self.world.faults.clear();
+    }
+}
+
+/// Base64 as Google's JSON parser takes it: either alphabet, padded or not.
+fn base64_of_google(text: &str) -> Option<Vec<u8>> {
+    const LENIENT: GeneralPurpose = GeneralPurpose::new(
+        &alphabet::STANDARD,
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    );
+    LENIENT.decode(text.replace('-', "+").replace('_', "/")).ok()
+}
+
+fn to_base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}

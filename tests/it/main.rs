@@ -1,14 +1,16 @@
 //! One binary of tests through the front door.
 #![allow(
-    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
     clippy::expect_used,
     clippy::panic,
-    clippy::cast_possible_truncation,
-    reason = "a test fails by panicking"
+    clippy::unwrap_used,
+    reason = "a test that cannot go on has failed, helpers included"
 )]
 
+mod clients;
 mod google;
 mod identity;
 mod keys;
+mod local_cloud;
 mod peer;
 mod sign;

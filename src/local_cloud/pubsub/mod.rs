@@ -1,0 +1,241 @@
+//! Pub/Sub REST v1: topics, subscriptions, publish, pull and authenticated push.
+
+mod model;
+mod push;
+mod queue;
+mod rest;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use axum::http::StatusCode;
+use tokio::sync::watch;
+
+pub(super) use self::{model::Draft, rest::handle};
+use self::{
+    model::{Message, Settings, check_drafts, check_name},
+    push::Pace,
+    queue::Queue,
+};
+use super::{Refusal, World, server::lock};
+
+/// What a subscription's `topic` says after that was deleted.
+const DELETED_TOPIC: &str = "_deleted-topic_";
+
+impl Refusal {
+    fn argument(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", message)
+    }
+
+    fn no_resource(name: &str) -> Self {
+        let id = name.rsplit('/').next().unwrap_or_default();
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "NOT_FOUND",
+            format!("Resource not found (resource={id})."),
+        )
+    }
+
+    fn resource_exists(name: &str) -> Self {
+        let id = name.rsplit('/').next().unwrap_or_default();
+        let message = format!("Resource already exists in the project (resource={id}).");
+        Self::new(StatusCode::CONFLICT, "ALREADY_EXISTS", message)
+    }
+}
+
+/// One subscription and its messages.
+pub(super) struct Subscription {
+    settings: Mutex<Settings>,
+    queue: Mutex<Queue>,
+    pace: Mutex<Pace>,
+    deleted: Mutex<bool>,
+    /// Counts what happened, so that pushers and pullers look again.
+    changed: watch::Sender<u64>,
+}
+
+impl Subscription {
+    fn settings(&self) -> Settings {
+        lock(&self.settings).clone()
+    }
+
+    fn is_deleted(&self) -> bool {
+        *lock(&self.deleted)
+    }
+
+    fn touch(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+}
+
+/// All topics and subscriptions.
+#[derive(Default)]
+pub(super) struct Pubsub {
+    topics: Mutex<BTreeMap<String, serde_json::Value>>,
+    subscriptions: Mutex<BTreeMap<String, Arc<Subscription>>>,
+    published: AtomicU64,
+}
+
+impl Pubsub {
+    pub(super) fn has_topic(&self, name: &str) -> bool {
+        lock(&self.topics).contains_key(name)
+    }
+
+    pub(super) fn create_topic(&self, name: &str, mut body: serde_json::Value) -> Result<serde_json::Value, Refusal> {
+        check_name(name, "topics")?;
+        let mut topics = lock(&self.topics);
+        if topics.contains_key(name) {
+            return Err(Refusal::resource_exists(name));
+        }
+        if !body.is_object() {
+            body = serde_json::json!({});
+        }
+        body["name"] = name.into();
+        topics.insert(name.to_owned(), body.clone());
+        Ok(body)
+    }
+
+    fn delete_topic(&self, name: &str) -> Result<(), Refusal> {
+        lock(&self.topics)
+            .remove(name)
+            .ok_or_else(|| Refusal::no_resource(name))?;
+        for subscription in lock(&self.subscriptions).values() {
+            let mut settings = lock(&subscription.settings);
+            if settings.topic == name {
+                DELETED_TOPIC.clone_into(&mut settings.topic);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn create_subscription(
+        &self,
+        world: &Arc<World>,
+        settings: serde_json::Value,
+    ) -> Result<serde_json::Value, Refusal> {
+        let settings: Settings = serde_json::from_value(settings)
+            .map_err(|error| Refusal::argument(format!("Invalid JSON payload received. {error}")))?;
+        let settings = settings.checked()?;
+        check_name(&settings.name, "subscriptions")?;
+        let dead_letters = settings
+            .dead_letter_policy
+            .as_ref()
+            .map(|policy| &policy.dead_letter_topic);
+        for topic in [Some(&settings.topic), dead_letters].into_iter().flatten() {
+            if !self.has_topic(topic) {
+                return Err(Refusal::no_resource(topic));
+            }
+        }
+        if let Some(token) = settings.push_config.oidc_token.as_ref()
+            && !world.identity.knows(&token.service_account_email)
+        {
+            let email = &token.service_account_email;
+            return Err(Refusal::argument(format!(
+                "Invalid push config: there is no service account {email}."
+            )));
+        }
+        let answer = settings.json();
+        let name = settings.name.clone();
+        let subscription = Arc::new(Subscription {
+            settings: Mutex::new(settings),
+            queue: Mutex::default(),
+            pace: Mutex::default(),
+            deleted: Mutex::default(),
+            changed: watch::Sender::new(0),
+        });
+        {
+            let mut subscriptions = lock(&self.subscriptions);
+            if subscriptions.contains_key(&name) {
+                return Err(Refusal::resource_exists(&name));
+            }
+            subscriptions.insert(name, Arc::clone(&subscription));
+        }
+        tokio::spawn(push::run(Arc::clone(world), subscription));
+        Ok(answer)
+    }
+
+    fn subscription(&self, name: &str) -> Result<Arc<Subscription>, Refusal> {
+        lock(&self.subscriptions)
+            .get(name)
+            .cloned()
+            .ok_or_else(|| Refusal::no_resource(name))
+    }
+
+    /// How many messages a subscription has not seen acknowledged.
+    pub(super) fn backlog(&self, subscription: &str) -> Result<usize, Refusal> {
+        Ok(lock(&self.subscription(subscription)?.queue).len())
+    }
+
+    fn delete_subscription(&self, name: &str) -> Result<(), Refusal> {
+        let subscription = lock(&self.subscriptions)
+            .remove(name)
+            .ok_or_else(|| Refusal::no_resource(name))?;
+        *lock(&subscription.deleted) = true;
+        lock(&subscription.queue).clear();
+        subscription.touch();
+        Ok(())
+    }
+
+    /// Gives every subscription of the topic its copy; the message ids.
+    pub(super) fn publish(&self, world: &World, topic: &str, drafts: Vec<Draft>) -> Result<Vec<String>, Refusal> {
+        check_drafts(&drafts)?;
+        if !self.has_topic(topic) {
+            return Err(Refusal::no_resource(topic));
+        }
+        let published = world.clock.now();
+        let messages: Vec<Arc<Message>> = drafts
+            .into_iter()
+            .map(|draft| {
+                // Google's ids are numbers of 14 to 17 digits; nobody may read more into them.
+                let number = 10_000_000_000_000_000 + self.published.fetch_add(1, Ordering::Relaxed);
+                Arc::new(Message {
+                    id: number.to_string(),
+                    published,
+                    draft,
+                })
+            })
+            .collect();
+        for subscription in lock(&self.subscriptions).values() {
+            if lock(&subscription.settings).topic != topic {
+                continue;
+            }
+            let mut queue = lock(&subscription.queue);
+            for message in &messages {
+                queue.add(Arc::clone(message));
+            }
+            drop(queue);
+            subscription.touch();
+        }
+        Ok(messages.iter().map(|message| message.id.clone()).collect())
+    }
+}
+
+/// Publishes on the dead-letter topic what a subscription gave up.
+fn forward_dead(world: &World, settings: &Settings, dead: Vec<(Arc<Message>, u32)>) {
+    let Some(policy) = &settings.dead_letter_policy else {
+        return;
+    };
+    let ["projects", project, "subscriptions", id] = settings.name.split('/').collect::<Vec<_>>()[..] else {
+        return;
+    };
+    for (message, attempts) in dead {
+        let mut draft = message.draft.clone();
+        let mut set = |key: &str, value: String| {
+            draft
+                .attributes
+                .insert(format!("CloudPubSubDeadLetterSource{key}"), value)
+        };
+        set("Subscription", id.to_owned());
+        set("SubscriptionProject", project.to_owned());
+        set("DeliveryCount", attempts.to_string());
+        set("TopicPublishTime", message.publish_time());
+        // A dead-letter topic that was deleted since loses the message: Google's documentation warns of it.
+        if let Err(refusal) = world.pubsub.publish(world, &policy.dead_letter_topic, vec![draft]) {
+            tracing::warn!(error = %refusal, subscription = settings.name, "a dead letter was lost");
+        }
+    }
+}

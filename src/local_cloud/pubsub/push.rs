@@ -1,0 +1,214 @@
+//! The pusher: one loop a subscription, with OIDC tokens, back-off and a window that grows and shrinks.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{
+    super::{World, server::lock},
+    Subscription, forward_dead,
+    model::{PushConfig, Settings},
+    queue::Delivery,
+};
+
+const USER_AGENT: &str = "APIs-Google; (+https://developers.google.com/webmasters/APIs-Google.html)";
+/// Outstanding pushes before the endpoint has shown what it can take.
+const FIRST_WINDOW: usize = 5;
+
+/// How an endpoint has done so far.
+pub(super) struct Pace {
+    window: usize,
+    outstanding: usize,
+    /// The last pause, in Pub/Sub's seconds; doubled with each failure, forgotten with a success.
+    pause: f64,
+    closed_until: Option<Instant>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            window: FIRST_WINDOW,
+            outstanding: 0,
+            pause: 0.0,
+            closed_until: None,
+        }
+    }
+}
+
+impl Pace {
+    fn succeeded(&mut self, most: usize) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        self.window = (self.window + 1).min(most.max(1));
+        self.pause = 0.0;
+        self.closed_until = None;
+    }
+
+    /// 100 ms to 60 s for the whole subscription, and no way to turn it off.
+    fn failed(&mut self, second: Duration) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        self.window = (self.window / 2).max(1);
+        self.pause = (self.pause * 2.0).clamp(0.1, 60.0);
+        self.closed_until = Some(Instant::now() + second.mul_f64(self.pause));
+    }
+}
+
+/// Pushes until the subscription is deleted or the cloud stops. Idle while there is no endpoint.
+pub(super) async fn run(world: Arc<World>, subscription: Arc<Subscription>) {
+    let mut stopped = world.stopped.clone();
+    let mut changed = subscription.changed.subscribe();
+    loop {
+        changed.mark_unchanged();
+        if subscription.is_deleted() {
+            return;
+        }
+        let again_at = start_deliveries(&world, &subscription);
+        let timer = async {
+            match again_at {
+                Some(time) => tokio::time::sleep_until(time).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = timer => {}
+            changed = changed.changed() => if changed.is_err() { return },
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+        }
+    }
+}
+
+/// Starts what may start now; when to look again.
+fn start_deliveries(world: &Arc<World>, subscription: &Arc<Subscription>) -> Option<Instant> {
+    let settings = subscription.settings();
+    if settings.push_config.push_endpoint.is_empty() {
+        return None;
+    }
+    let room = {
+        let pace = lock(&subscription.pace);
+        if let Some(until) = pace.closed_until.filter(|until| *until > Instant::now()) {
+            return Some(until);
+        }
+        pace.window.saturating_sub(pace.outstanding)
+    };
+    if room == 0 {
+        return None;
+    }
+    let taken = lock(&subscription.queue).take(room, &settings, world.settings.pubsub_second);
+    lock(&subscription.pace).outstanding += taken.deliveries.len();
+    forward_dead(world, &settings, taken.dead);
+    for delivery in taken.deliveries {
+        let (world, subscription, settings) = (Arc::clone(world), Arc::clone(subscription), settings.clone());
+        tokio::spawn(async move { deliver(&world, &subscription, &settings, delivery).await });
+    }
+    taken.again_at
+}
+
+async fn deliver(world: &World, subscription: &Subscription, settings: &Settings, delivery: Delivery) {
+    let second = world.settings.pubsub_second;
+    let mut stopped = world.stopped.clone();
+    let acknowledged = tokio::select! {
+        acknowledged = send(world, settings, &delivery) => acknowledged,
+        _ = stopped.wait_for(|stopped| *stopped) => return,
+    };
+    if acknowledged {
+        lock(&subscription.queue).acknowledge(&delivery.ack_id);
+        lock(&subscription.pace).succeeded(world.settings.push_window);
+    } else {
+        lock(&subscription.queue).nack(&delivery.ack_id, settings, second);
+        lock(&subscription.pace).failed(second);
+    }
+    subscription.touch();
+}
+
+/// One POST; whether it was acknowledged within the ack deadline.
+async fn send(world: &World, settings: &Settings, delivery: &Delivery) -> bool {
+    let config = &settings.push_config;
+    let (mut headers, body) = match &config.no_wrapper {
+        Some(unwrapped) => {
+            let headers = if unwrapped.write_metadata {
+                metadata(settings, delivery)
+            } else {
+                HeaderMap::new()
+            };
+            (headers, delivery.message.draft.data.clone())
+        }
+        None => {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            (headers, wrapped(settings, delivery).to_string().into_bytes())
+        }
+    };
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(header::FROM, HeaderValue::from_static("noreply@google.com"));
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate, br"));
+    if let Some(token) = token(world, config).and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok()) {
+        headers.insert(header::AUTHORIZATION, token);
+    }
+    let deadline = settings.ack_deadline(world.settings.pubsub_second);
+    let request = world
+        .http
+        .post(&config.push_endpoint)
+        .headers(headers)
+        .body(body)
+        .timeout(deadline);
+    match request.send().await {
+        Ok(answer) => {
+            // 102 acknowledges too, but is no final answer in HTTP/1.1: a client never gets to see it.
+            matches!(answer.status().as_u16(), 200 | 201 | 202 | 204)
+        }
+        Err(error) => {
+            tracing::debug!(error = %error.without_url(), subscription = settings.name, "a push got no answer");
+            false
+        }
+    }
+}
+
+fn token(world: &World, config: &PushConfig) -> Option<String> {
+    let oidc = config.oidc_token.as_ref()?;
+    let audience = if oidc.audience.is_empty() {
+        &config.push_endpoint
+    } else {
+        &oidc.audience
+    };
+    let claims = world.identity.claims(&oidc.service_account_email, audience, true);
+    Some(world.identity.id_token(&claims))
+}
+
+/// The body of a wrapped push: id and time in both spellings.
+fn wrapped(settings: &Settings, delivery: &Delivery) -> Value {
+    let mut message = delivery.message.json();
+    message.entry("attributes").or_insert_with(|| json!({}));
+    message.insert("message_id".to_owned(), json!(delivery.message.id));
+    message.insert("publish_time".to_owned(), json!(delivery.message.publish_time()));
+    let mut body = json!({"message": message, "subscription": settings.name});
+    if settings.dead_letter_policy.is_some() {
+        body["deliveryAttempt"] = json!(delivery.attempt);
+    }
+    body
+}
+
+/// The headers of an unwrapped push with metadata: each attribute is one. What is no legal header is left out.
+fn metadata(settings: &Settings, delivery: &Delivery) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let mut set = |name: &str, value: &str| {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
+            headers.insert(name, value);
+        }
+    };
+    let message = &delivery.message;
+    for (key, value) in &message.draft.attributes {
+        set(key, value);
+    }
+    set("x-goog-pubsub-subscription-name", &settings.name);
+    set("x-goog-pubsub-message-id", &message.id);
+    set("x-goog-pubsub-publish-time", &message.publish_time());
+    if !message.draft.ordering_key.is_empty() {
+        set("x-goog-pubsub-ordering-key", &message.draft.ordering_key);
+    }
+    if settings.dead_letter_policy.is_some() {
+        set("x-goog-pubsub-delivery-attempt", &delivery.attempt.to_string());
+    }
+    headers
+}

@@ -1,0 +1,166 @@
+//! The bytes of an object: ranges, hashes, and Google's decompressive transcoding.
+
+use std::{io::Read, ops::Range};
+
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::Response,
+};
+use flate2::read::MultiGzDecoder;
+
+use super::{
+    super::server::{Request, text},
+    store::Object,
+};
+
+/// What the query of a signed URL puts in place of the object's own headers.
+#[derive(Default)]
+pub(super) struct Overrides {
+    pub(super) content_type: Option<String>,
+    pub(super) content_disposition: Option<String>,
+}
+
+/// The answer to a GET or HEAD for the object's content.
+pub(super) fn answer(request: &Request, object: &Object, overrides: &Overrides) -> Response {
+    let fields = &object.fields;
+    let gzipped = fields.content_encoding.as_deref() == Some("gzip");
+    let accepts_gzip = request.header("accept-encoding").is_some_and(accepts_gzip);
+    let no_transform = fields
+        .cache_control
+        .as_deref()
+        .is_some_and(|control| control.contains("no-transform"));
+    let transcode = gzipped && !accepts_gzip && !no_transform;
+    let mut answer = if transcode {
+        // Google sends the whole of it, whatever range was asked for, and no length.
+        let mut plain = Vec::new();
+        let mut answer = match MultiGzDecoder::new(&object.content[..]).read_to_end(&mut plain) {
+            Ok(_) => Response::new(Body::from_stream(futures_util::stream::once(async {
+                Ok::<Bytes, std::io::Error>(Bytes::from(plain))
+            }))),
+            Err(_) => return text(StatusCode::SERVICE_UNAVAILABLE, "Unable to gunzip the stored content."),
+        };
+        set(&mut answer, "warning", "214 UploadServer gunzipped");
+        answer
+    } else {
+        match request
+            .header("range")
+            .and_then(|range| byte_range(range, object.content.len()))
+        {
+            None => Response::new(Body::from(object.content.clone())),
+            Some(Some(range)) => partial(&object.content, range),
+            Some(None) => {
+                let mut answer = text(
+                    StatusCode::RANGE_NOT_SATISFIABLE,
+                    "The requested range cannot be satisfied.",
+                );
+                set(
+                    &mut answer,
+                    "content-range",
+                    &format!("bytes */{}", object.content.len()),
+                );
+                return answer;
+            }
+        }
+    };
+    if gzipped && !transcode {
+        set(&mut answer, "content-encoding", "gzip");
+    } else if let Some(encoding) = fields.content_encoding.as_deref().filter(|_| !gzipped) {
+        set(&mut answer, "content-encoding", encoding);
+    }
+    set(
+        &mut answer,
+        "content-type",
+        overrides.content_type.as_deref().unwrap_or(object.content_type()),
+    );
+    let disposition = overrides
+        .content_disposition
+        .as_deref()
+        .or(fields.content_disposition.as_deref());
+    for (name, value) in [
+        ("content-disposition", disposition),
+        ("content-language", fields.content_language.as_deref()),
+        (
+            "cache-control",
+            Some(fields.cache_control.as_deref().unwrap_or("private, max-age=0")),
+        ),
+    ] {
+        if let Some(value) = value {
+            set(&mut answer, name, value);
+        }
+    }
+    stored_headers(&mut answer, object);
+    answer
+}
+
+/// The headers that tell what is stored, on every answer about an object.
+fn stored_headers(answer: &mut Response, object: &Object) {
+    set(answer, "x-goog-generation", &object.generation.to_string());
+    set(answer, "x-goog-metageneration", &object.metageneration.to_string());
+    set(
+        answer,
+        "x-goog-storage-class",
+        object.fields.storage_class.as_deref().unwrap_or("STANDARD"),
+    );
+    let encoding = object.fields.content_encoding.as_deref().unwrap_or("identity");
+    set(answer, "x-goog-stored-content-encoding", encoding);
+    set(
+        answer,
+        "x-goog-stored-content-length",
+        &object.content.len().to_string(),
+    );
+    set(
+        answer,
+        "x-goog-hash",
+        &format!("crc32c={},md5={}", object.crc32c, object.md5),
+    );
+    set(answer, "etag", &object.etag());
+    let modified = object.updated.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    set(answer, "last-modified", &modified);
+    set(answer, "accept-ranges", "bytes");
+}
+
+/// Sets a header, and drops a value that HTTP cannot carry.
+pub(super) fn set(answer: &mut Response, name: &str, value: &str) {
+    if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value.as_bytes())) {
+        answer.headers_mut().insert(name, value);
+    }
+}
+
+fn accepts_gzip(header: &str) -> bool {
+    header.split(',').any(|coding| {
+        let (coding, parameters) = coding.split_once(';').unwrap_or((coding, ""));
+        let refused = matches!(parameters.trim(), "q=0" | "q=0.0" | "q=0.00" | "q=0.000");
+        matches!(coding.trim(), "gzip" | "x-gzip") && !refused
+    })
+}
+
+/// RFC 9110: `None` where the header is to be ignored, `Some(None)` where no byte of it exists.
+fn byte_range(header: &str, size: usize) -> Option<Option<Range<usize>>> {
+    let (first, last) = header.strip_prefix("bytes=")?.split_once('-')?;
+    let range = if first.is_empty() {
+        let length: usize = last.parse().ok()?;
+        size.saturating_sub(length)..size
+    } else {
+        let first: usize = first.parse().ok()?;
+        let end = if last.is_empty() {
+            size
+        } else {
+            last.parse::<usize>().ok()?.saturating_add(1)
+        };
+        if end <= first && !last.is_empty() {
+            return None;
+        }
+        first..end.min(size)
+    };
+    Some((range.start < range.end).then_some(range))
+}
+
+fn partial(content: &Bytes, range: Range<usize>) -> Response {
+    let total = content.len();
+    let value = format!("bytes {}-{}/{total}", range.start, range.end - 1);
+    let mut answer = Response::new(Body::from(content.slice(range)));
+    *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+    set(&mut answer, header::CONTENT_RANGE.as_str(), &value);
+    answer
+}

@@ -1,0 +1,379 @@
+//! Cloud Storage: the JSON API here and in `upload`, signed URLs (XML API) in `xml` and `signed`.
+
+mod download;
+mod list;
+mod multipart;
+mod notify;
+mod resource;
+mod signed;
+mod store;
+mod upload;
+mod xml;
+
+use std::{collections::BTreeMap, sync::Mutex};
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::Response,
+};
+use serde_json::{Value, json};
+
+use self::{
+    notify::Notification,
+    store::{Fields, Preconditions, Store},
+};
+use super::{
+    Refusal, World,
+    server::{Request, decode, json as json_answer, lock, text},
+};
+
+/// What is stored, and the host names that belong to buckets.
+#[derive(Default)]
+pub(super) struct Storage {
+    store: Mutex<Store>,
+    bound_hosts: Mutex<BTreeMap<String, String>>,
+}
+
+impl Storage {
+    /// Makes `host` a name of `bucket`, as a load balancer before it would.
+    pub(super) fn bind_host(&self, host: &str, bucket: &str) {
+        lock(&self.bound_hosts).insert(host.to_owned(), bucket.to_owned());
+    }
+
+    pub(super) fn create_bucket(&self, world: &World, name: &str, versioning: bool) -> Result<(), Refusal> {
+        lock(&self.store)
+            .create_bucket(name, versioning, &world.clock)
+            .map(|_| ())
+    }
+
+    pub(super) fn create_notification(&self, world: &World, bucket: &str, body: &Value) -> Result<Value, Refusal> {
+        let mut notification = Notification::read(world, body)?;
+        let mut store = lock(&self.store);
+        let bucket = store.bucket_mut(bucket)?;
+        bucket.notifications_made += 1;
+        notification.id = bucket.notifications_made.to_string();
+        let resource = notification.resource(world, &bucket.name);
+        bucket.notifications.push(notification);
+        Ok(resource)
+    }
+}
+
+impl Refusal {
+    fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid", message)
+    }
+
+    fn required(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "required", message)
+    }
+
+    fn precondition() -> Self {
+        let message = "At least one of the pre-conditions you specified did not hold.";
+        Self::new(StatusCode::PRECONDITION_FAILED, "conditionNotMet", message)
+    }
+
+    fn no_bucket() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "notFound",
+            "The specified bucket does not exist.",
+        )
+    }
+
+    fn no_object(bucket: &str, name: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "notFound",
+            format!("No such object: {bucket}/{name}"),
+        )
+    }
+
+    /// The error as the JSON API answers it; 304 has no body.
+    fn answer(&self) -> Response {
+        if self.code == StatusCode::NOT_MODIFIED {
+            return text(self.code, "");
+        }
+        let mut error = json!({"message": self.message, "domain": "global", "reason": self.status});
+        match self.code {
+            StatusCode::PRECONDITION_FAILED => {
+                error["locationType"] = json!("header");
+                error["location"] = json!("If-Match");
+            }
+            StatusCode::UNAUTHORIZED => {
+                error["locationType"] = json!("header");
+                error["location"] = json!("Authorization");
+            }
+            _ => {}
+        }
+        let code = self.code.as_u16();
+        let mut answer = json_answer(
+            self.code,
+            &json!({"error": {"code": code, "message": self.message, "errors": [error]}}),
+        );
+        if self.code == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Bearer realm=\"https://accounts.google.com/\"");
+            answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        answer
+    }
+}
+
+pub(super) fn handle(world: &World, request: &Request) -> Response {
+    if signed::is_signed(request) {
+        return xml::handle(world, request);
+    }
+    let result = if let Some(path) = request.path.strip_prefix("/upload/storage/v1/b/") {
+        upload::handle(world, request, path)
+    } else if let Some(path) = request.path.strip_prefix("/download/storage/v1/b/") {
+        authorized(world, request).and_then(|()| media(world, request, path))
+    } else if let Some(path) = request.path.strip_prefix("/storage/v1/b") {
+        authorized(world, request).and_then(|()| json_api(world, request, path))
+    } else {
+        return xml::handle(world, request);
+    };
+    result.unwrap_or_else(|refusal| {
+        let wants_media = request.parameter("alt").as_deref() == Some("media");
+        // The download service is not the JSON front end: its errors are bare sentences.
+        if wants_media && request.method == "GET" && refusal.code != StatusCode::UNAUTHORIZED {
+            return text(
+                refusal.code,
+                if refusal.code == StatusCode::NOT_MODIFIED {
+                    ""
+                } else {
+                    &refusal.message
+                },
+            );
+        }
+        refusal.answer()
+    })
+}
+
+/// A valid access token, or the JSON API's 401.
+fn authorized(world: &World, request: &Request) -> Result<(), Refusal> {
+    match request.bearer() {
+        None if !world.settings.demand_credentials => Ok(()),
+        None => Err(Refusal::new(
+            StatusCode::UNAUTHORIZED,
+            "required",
+            "Anonymous caller does not have storage.objects access to the Google Cloud Storage object. Permission \
+             denied on resource (or it may not exist).",
+        )),
+        Some(token) if world.identity.caller(token).is_some() => Ok(()),
+        Some(_) => Err(Refusal::new(
+            StatusCode::UNAUTHORIZED,
+            "authError",
+            "Invalid Credentials",
+        )),
+    }
+}
+
+fn unknown_method() -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, "notFound", "Not Found")
+}
+
+/// A bucket and an object of a raw path `BUCKET/o/OBJECT`, both decoded once. An object name takes one segment:
+/// its slashes are percent-encoded, and one that is not is Google's 404.
+fn bucket_and_object(path: &str) -> Result<(String, String), Refusal> {
+    let (bucket, object) = path.split_once("/o/").ok_or_else(unknown_method)?;
+    if object.is_empty() || object.contains('/') {
+        return Err(unknown_method());
+    }
+    Ok((decode(bucket), decode(object)))
+}
+
+fn number(request: &Request, name: &str) -> Result<Option<i64>, Refusal> {
+    let parse = |text: String| {
+        text.parse()
+            .map_err(|_| Refusal::invalid(format!("Invalid value for parameter {name}: {text}")))
+    };
+    request.parameter(name).map(parse).transpose()
+}
+
+fn preconditions(request: &Request) -> Result<Preconditions, Refusal> {
+    Ok(Preconditions {
+        generation_match: number(request, "ifGenerationMatch")?,
+        generation_not_match: number(request, "ifGenerationNotMatch")?,
+        metageneration_match: number(request, "ifMetagenerationMatch")?,
+        metageneration_not_match: number(request, "ifMetagenerationNotMatch")?,
+    })
+}
+
+fn media(world: &World, request: &Request, path: &str) -> Result<Response, Refusal> {
+    if request.method != "GET" {
+        return Err(unknown_method());
+    }
+    let (bucket, name) = bucket_and_object(path)?;
+    let object = {
+        let store = lock(&world.storage.store);
+        let object = store.object(&bucket, &name, number(request, "generation")?)?;
+        preconditions(request)?.check(&request.method, Some(object))?;
+        object.clone()
+    };
+    Ok(download::answer(request, &object, &download::Overrides::default()))
+}
+
+fn json_api(world: &World, request: &Request, path: &str) -> Result<Response, Refusal> {
+    let method = request.method.as_str();
+    let path = match path.strip_prefix('/') {
+        Some(path) if !path.is_empty() => path,
+        _ if method == "POST" => return insert_bucket(world, request),
+        _ if method == "GET" => return Ok(list_buckets(world)),
+        _ => return Err(unknown_method()),
+    };
+    if path.contains("/o/") {
+        return object_api(world, request, path);
+    }
+    let mut parts = path.splitn(3, '/');
+    let bucket = decode(parts.next().unwrap_or_default());
+    match (method, parts.next(), parts.next()) {
+        ("GET", None, None) => {
+            let store = lock(&world.storage.store);
+            Ok(json_answer(
+                StatusCode::OK,
+                &resource::bucket(world, store.bucket(&bucket)?),
+            ))
+        }
+        ("DELETE", None, None) => delete_bucket(world, &bucket),
+        ("GET", Some("o"), None) => list::objects(world, request, &bucket),
+        ("POST", Some("notificationConfigs"), None) => {
+            let resource = world.storage.create_notification(world, &bucket, &body(request)?)?;
+            Ok(json_answer(StatusCode::OK, &resource))
+        }
+        ("GET", Some("notificationConfigs"), None) => {
+            let store = lock(&world.storage.store);
+            let items: Vec<Value> = store
+                .bucket(&bucket)?
+                .notifications
+                .iter()
+                .map(|config| config.resource(world, &bucket))
+                .collect();
+            Ok(json_answer(
+                StatusCode::OK,
+                &json!({"kind": "storage#notifications", "items": items}),
+            ))
+        }
+        (_, Some("notificationConfigs"), Some(id)) => notification(world, method, &bucket, id),
+        _ => Err(unknown_method()),
+    }
+}
+
+fn body(request: &Request) -> Result<Value, Refusal> {
+    serde_json::from_slice(&request.body)
+        .map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "parseError", "Parse Error"))
+}
+
+fn insert_bucket(world: &World, request: &Request) -> Result<Response, Refusal> {
+    if request.parameter("project").is_none() {
+        return Err(Refusal::required("Required parameter: project"));
+    }
+    let body = body(request)?;
+    let name = body["name"]
+        .as_str()
+        .ok_or_else(|| Refusal::required("Required parameter: name"))?;
+    let mut store = lock(&world.storage.store);
+    let bucket = store.create_bucket(name, body["versioning"]["enabled"] == true, &world.clock)?;
+    Ok(json_answer(StatusCode::OK, &resource::bucket(world, bucket)))
+}
+
+fn list_buckets(world: &World) -> Response {
+    let store = lock(&world.storage.store);
+    let items: Vec<Value> = store
+        .buckets
+        .values()
+        .map(|bucket| resource::bucket(world, bucket))
+        .collect();
+    json_answer(StatusCode::OK, &json!({"kind": "storage#buckets", "items": items}))
+}
+
+fn delete_bucket(world: &World, name: &str) -> Result<Response, Refusal> {
+    let mut store = lock(&world.storage.store);
+    if !store.bucket(name)?.objects.is_empty() {
+        let message = "The bucket you tried to delete is not empty.";
+        return Err(Refusal::new(StatusCode::CONFLICT, "conflict", message));
+    }
+    store.buckets.remove(name);
+    Ok(no_content())
+}
+
+fn notification(world: &World, method: &str, bucket: &str, id: &str) -> Result<Response, Refusal> {
+    let mut store = lock(&world.storage.store);
+    let notifications = &mut store.bucket_mut(bucket)?.notifications;
+    let index = notifications
+        .iter()
+        .position(|notification| notification.id == id)
+        .ok_or_else(unknown_method)?;
+    match method {
+        "GET" => Ok(json_answer(
+            StatusCode::OK,
+            &notifications[index].resource(world, bucket),
+        )),
+        "DELETE" => {
+            notifications.remove(index);
+            Ok(no_content())
+        }
+        _ => Err(unknown_method()),
+    }
+}
+
+fn object_api(world: &World, request: &Request, path: &str) -> Result<Response, Refusal> {
+    let (bucket, name) = bucket_and_object(path)?;
+    let generation = number(request, "generation")?;
+    let conditions = preconditions(request)?;
+    match request.method.as_str() {
+        "GET" if request.parameter("alt").as_deref() == Some("media") => media(world, request, path),
+        "GET" => {
+            let store = lock(&world.storage.store);
+            let object = store.object(&bucket, &name, generation)?;
+            conditions.check(&request.method, Some(object))?;
+            Ok(json_answer(StatusCode::OK, &resource::object(world, &bucket, object)))
+        }
+        "DELETE" => {
+            let changes = lock(&world.storage.store).delete(&bucket, &name, generation, &conditions, &world.clock)?;
+            notify::publish(world, &bucket, &changes);
+            Ok(no_content())
+        }
+        "PATCH" | "PUT" => {
+            let change = body(request)?;
+            let replace = request.method == "PUT";
+            let (object, changes) = lock(&world.storage.store).update(
+                (&bucket, &name, generation),
+                &conditions,
+                &world.clock,
+                |fields| merge(fields, &change, replace),
+            )?;
+            notify::publish(world, &bucket, &changes);
+            Ok(json_answer(StatusCode::OK, &resource::object(world, &bucket, &object)))
+        }
+        _ => Err(unknown_method()),
+    }
+}
+
+/// A patch: null takes a field away, `metadata` is merged key by key. An update replaces all of them.
+fn merge(fields: &mut Fields, change: &Value, replace: bool) -> Result<(), Refusal> {
+    let mut merged = if replace {
+        json!({})
+    } else {
+        serde_json::to_value(&*fields).unwrap_or_default()
+    };
+    for (key, value) in change.as_object().into_iter().flatten() {
+        match value {
+            Value::Object(entries) if key == "metadata" && merged[key].is_object() => {
+                for (name, value) in entries {
+                    merged[key][name] = value.clone();
+                }
+            }
+            value => merged[key] = value.clone(),
+        }
+    }
+    if let Some(metadata) = merged["metadata"].as_object_mut() {
+        metadata.retain(|_, value| !value.is_null());
+    }
+    *fields = serde_json::from_value(merged).map_err(|error| Refusal::invalid(format!("Invalid argument: {error}")))?;
+    Ok(())
+}
+
+fn no_content() -> Response {
+    let mut answer = Response::default();
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    answer
+}

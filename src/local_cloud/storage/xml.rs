@@ -1,0 +1,240 @@
+//! The XML API, as far as signed URLs reach: GET, HEAD, PUT, DELETE and resumable POST of an object, GET of a bucket.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    http::{Method, StatusCode, header},
+    response::Response,
+};
+
+use super::{
+    super::{
+        Refusal, World, base64_of_google,
+        server::{Request, decode, lock, with_type},
+    },
+    download::{self, Overrides, set},
+    notify, signed,
+    store::{Fields, Preconditions},
+    upload::{self, Expected},
+};
+
+/// An error document.
+#[derive(Debug)]
+pub(super) struct XmlError {
+    status: StatusCode,
+    elements: Vec<(&'static str, String)>,
+}
+
+impl XmlError {
+    pub(super) fn new(status: StatusCode, code: &str, message: &str) -> Self {
+        Self {
+            status,
+            elements: vec![("Code", code.to_owned()), ("Message", message.to_owned())],
+        }
+    }
+
+    pub(super) fn details(self, details: impl Into<String>) -> Self {
+        self.with("Details", details)
+    }
+
+    pub(super) fn with(mut self, element: &'static str, text: impl Into<String>) -> Self {
+        self.elements.push((element, text.into()));
+        self
+    }
+
+    fn answer(&self) -> Response {
+        let elements: String = self
+            .elements
+            .iter()
+            .map(|(name, text)| format!("<{name}>{}</{name}>", escaped(text)))
+            .collect();
+        let body = format!("<?xml version='1.0' encoding='UTF-8'?><Error>{elements}</Error>");
+        with_type(self.status, "application/xml; charset=UTF-8", body)
+    }
+}
+
+impl From<Refusal> for XmlError {
+    fn from(refusal: Refusal) -> Self {
+        let Refusal { code, message, .. } = refusal;
+        match code {
+            StatusCode::NOT_FOUND if message.starts_with("No such object") => {
+                Self::new(code, "NoSuchKey", "The specified key does not exist.").details(message)
+            }
+            StatusCode::NOT_FOUND => Self::new(code, "NoSuchBucket", &message),
+            StatusCode::PRECONDITION_FAILED => Self::new(code, "PreconditionFailed", &message),
+            _ => Self::new(code, "InvalidArgument", "Invalid argument.").details(message),
+        }
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+pub(super) fn handle(world: &World, request: &Request) -> Response {
+    serve(world, request).unwrap_or_else(|error| error.answer())
+}
+
+fn serve(world: &World, request: &Request) -> Result<Response, XmlError> {
+    let signed = signed::is_signed(request);
+    if signed {
+        signed::verify(world, request)?;
+    } else if world.settings.demand_credentials {
+        let caller = request.bearer().and_then(|token| world.identity.caller(token));
+        caller.ok_or_else(|| {
+            XmlError::new(StatusCode::FORBIDDEN, "AccessDenied", "Access denied.").details(
+                "Anonymous caller does not have storage.objects.get access to the Google Cloud Storage object. \
+                 Permission 'storage.objects.get' denied on resource (or it may not exist).",
+            )
+        })?;
+    }
+    let (bucket, name) = address(world, request)?;
+    if name.is_empty() {
+        return list(world, request, &bucket);
+    }
+    match request.method.as_str() {
+        "GET" | "HEAD" => get(world, request, &bucket, &name, signed),
+        "PUT" => put(world, request, &bucket, &name),
+        "DELETE" => {
+            let conditions = conditions(request)?;
+            let generation = generation(request)?;
+            let changes = lock(&world.storage.store).delete(&bucket, &name, generation, &conditions, &world.clock)?;
+            notify::publish(world, &bucket, &changes);
+            Ok(super::no_content())
+        }
+        "POST" if request.header("x-goog-resumable") == Some("start") => {
+            Ok(upload::start_signed(world, request, &bucket, &name)?)
+        }
+        _ => Err(XmlError::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "MethodNotAllowed",
+            "The specified method is not allowed against this resource.",
+        )),
+    }
+}
+
+/// Bucket and object of path-style, virtual-hosted and bucket-bound addresses.
+fn address(world: &World, request: &Request) -> Result<(String, String), XmlError> {
+    let host = request.host();
+    let host = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let path = request.path.strip_prefix('/').unwrap_or(&request.path);
+    let of_host = lock(&world.storage.bound_hosts)
+        .get(host)
+        .cloned()
+        .or_else(|| host.split_once(".storage.").map(|(bucket, _)| bucket.to_owned()));
+    let (bucket, name) = match of_host {
+        Some(bucket) => (bucket, path),
+        None => {
+            let (bucket, name) = path.split_once('/').unwrap_or((path, ""));
+            (decode(bucket), name)
+        }
+    };
+    if bucket.is_empty() {
+        return Err(XmlError::new(
+            StatusCode::BAD_REQUEST,
+            "MissingSecurityHeader",
+            "Your request names no bucket.",
+        ));
+    }
+    Ok((bucket, decode(name)))
+}
+
+fn generation(request: &Request) -> Result<Option<i64>, Refusal> {
+    super::number(request, "generation")
+}
+
+fn conditions(request: &Request) -> Result<Preconditions, Refusal> {
+    Ok(Preconditions {
+        generation_match: upload::number_header(request)?,
+        ..Preconditions::default()
+    })
+}
+
+fn get(world: &World, request: &Request, bucket: &str, name: &str, signed: bool) -> Result<Response, XmlError> {
+    let object = {
+        let store = lock(&world.storage.store);
+        let object = store.object(bucket, name, generation(request)?)?;
+        conditions(request)?.check(&Method::GET, Some(object))?;
+        object.clone()
+    };
+    // Only who is known may choose the headers of the answer.
+    let overrides = if signed {
+        Overrides {
+            content_type: request.parameter("response-content-type"),
+            content_disposition: request.parameter("response-content-disposition"),
+        }
+    } else {
+        Overrides::default()
+    };
+    let mut answer = download::answer(request, &object, &overrides);
+    for (key, value) in object.fields.metadata.iter().flatten() {
+        set(&mut answer, &format!("x-goog-meta-{key}"), value);
+    }
+    let md5: String = base64_of_google(&object.md5)
+        .unwrap_or_default()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    set(&mut answer, header::ETAG.as_str(), &format!("\"{md5}\""));
+    Ok(answer)
+}
+
+fn put(world: &World, request: &Request, bucket: &str, name: &str) -> Result<Response, XmlError> {
+    let text = |name: &str| request.header(name).map(str::to_owned);
+    let metadata: BTreeMap<String, String> = request
+        .headers
+        .iter()
+        .filter_map(|(name, value)| {
+            let key = name.as_str().strip_prefix("x-goog-meta-")?;
+            Some((key.to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        })
+        .collect();
+    let fields = Fields {
+        content_type: text("content-type"),
+        content_encoding: text("content-encoding"),
+        content_disposition: text("content-disposition"),
+        content_language: text("content-language"),
+        cache_control: text("cache-control"),
+        storage_class: text("x-goog-storage-class"),
+        metadata: (!metadata.is_empty()).then_some(metadata),
+    };
+    Expected::of_headers(&request.headers).check(&request.body)?;
+    let conditions = conditions(request)?;
+    let (object, changes) =
+        lock(&world.storage.store).insert((bucket, name), fields, request.body.clone(), &conditions, &world.clock)?;
+    notify::publish(world, bucket, &changes);
+    let mut answer = Response::default();
+    set(&mut answer, "x-goog-generation", &object.generation.to_string());
+    set(&mut answer, "x-goog-metageneration", "1");
+    set(
+        &mut answer,
+        "x-goog-hash",
+        &format!("crc32c={},md5={}", object.crc32c, object.md5),
+    );
+    Ok(answer)
+}
+
+fn list(world: &World, request: &Request, bucket: &str) -> Result<Response, XmlError> {
+    let prefix = request.parameter("prefix").unwrap_or_default();
+    let store = lock(&world.storage.store);
+    let found = store.bucket(bucket)?;
+    let contents: String = found
+        .objects
+        .keys()
+        .filter(|name| name.starts_with(&prefix))
+        .filter_map(|name| found.live(name))
+        .map(|object| {
+            let (name, size) = (escaped(&object.name), object.content.len());
+            format!(
+                "<Contents><Key>{name}</Key><Generation>{}</Generation><Size>{size}</Size></Contents>",
+                object.generation
+            )
+        })
+        .collect();
+    let body = format!(
+        "<?xml version='1.0' encoding='UTF-8'?><ListBucketResult xmlns='http://doc.s3.amazonaws.com/2006-03-01'>\
+         <Name>{bucket}</Name><Prefix>{}</Prefix><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>",
+        escaped(&prefix)
+    );
+    Ok(with_type(StatusCode::OK, "application/xml; charset=UTF-8", body))
+}
