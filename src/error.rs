@@ -6,6 +6,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::google;
+
 /// How one step of the pipeline ends when it cannot hand on to the next.
 #[derive(Debug)]
 pub enum Stop {
@@ -140,6 +142,19 @@ impl Refusal {
             kind,
             message: message.into(),
             retry_after: None,
+        }
+    }
+
+    /// What a Google API's refusal means for a job: always "later". A 403 is a mistake of the deployment, not of the
+    /// job, so it is logged as an error, with the role that is missing.
+    pub fn unavailable(error: &google::Error, role: &str) -> Self {
+        if error.kind == google::Kind::Forbidden {
+            tracing::error!("{error}. The worker's account lacks a right: it needs {role}");
+        }
+        Self {
+            kind: RefusalKind::Unavailable,
+            message: error.to_string(),
+            retry_after: error.retry_after,
         }
     }
 }

@@ -183,7 +183,10 @@ impl Job {
     pub fn of_event(source: Source, output_name: &NameTemplate) -> Self {
         Self {
             source,
-            outputs: vec![Output { format: Format::Pdf, name: output_name.clone() }],
+            outputs: vec![Output {
+                format: Format::Pdf,
+                name: output_name.clone(),
+            }],
             signed_url_ttl: None,
             disposition: Disposition::default(),
             revision: None,
@@ -221,7 +224,12 @@ impl JobId {
 
     /// For a job that could not be read further than its source.
     pub fn of_source(source: &Source) -> Self {
-        Self::hash(&serde_json::json!(["source", source.bucket, source.name, source.generation]))
+        Self::hash(&serde_json::json!([
+            "source",
+            source.bucket,
+            source.name,
+            source.generation
+        ]))
     }
 
     /// For a message that could not be read at all.
@@ -242,7 +250,9 @@ impl Request {
     /// `message.invalid`, naming the field and what is wrong with it.
     pub fn from_json(data: &[u8]) -> Result<Self, Failure> {
         serde_json::from_slice(data).map_err(|error| {
-            invalid(format!("The message is not a job: {error}. 'platen schema job' describes one."))
+            invalid(format!(
+                "The message is not a job: {error}. 'platen schema job' describes one."
+            ))
         })
     }
 
@@ -262,7 +272,11 @@ impl Request {
                     self.source
                 ))
             })?;
-        Ok(Source { bucket: bucket.to_owned(), name: name.to_owned(), generation: self.generation })
+        Ok(Source {
+            bucket: bucket.to_owned(),
+            name: name.to_owned(),
+            generation: self.generation,
+        })
     }
 
     /// Checks everything that can be checked without looking at the object.
@@ -279,9 +293,15 @@ impl Request {
             .with("option", "password"));
         }
         let requested = match self.outputs {
-            None => vec![RequestedOutput { format: "pdf".to_owned(), name: None, options: Map::new() }],
+            None => vec![RequestedOutput {
+                format: "pdf".to_owned(),
+                name: None,
+                options: Map::new(),
+            }],
             Some(outputs) if outputs.is_empty() => {
-                return Err(invalid("The job's list of outputs is empty: name one, or leave the field out for a PDF."));
+                return Err(invalid(
+                    "The job's list of outputs is empty: name one, or leave the field out for a PDF.",
+                ));
             }
             Some(outputs) => outputs,
         };
@@ -289,16 +309,21 @@ impl Request {
         for output in requested {
             outputs.push(output.check(output_name)?);
         }
-        if let Some(size) = self.user_data.as_ref().map(|data| data.to_string().len()).filter(|size| *size > USER_DATA_LIMIT)
+        if let Some(size) = self
+            .user_data
+            .as_ref()
+            .map(|data| data.to_string().len())
+            .filter(|size| *size > USER_DATA_LIMIT)
         {
-            return Err(invalid(format!("userData takes {size} bytes of JSON: {USER_DATA_LIMIT} are allowed.")));
+            return Err(invalid(format!(
+                "userData takes {size} bytes of JSON: {USER_DATA_LIMIT} are allowed."
+            )));
         }
         let signed_url_ttl = match self.signed_url.ttl.as_deref() {
             None => None,
-            Some(text) => Some(
-                crate::config::duration(text)
-                    .map_err(|message| invalid(format!("signedUrl.ttl {message}.")))?,
-            ),
+            Some(text) => {
+                Some(crate::units::duration(text).map_err(|message| invalid(format!("signedUrl.ttl {message}.")))?)
+            }
         };
         Ok(Job {
             source,
@@ -384,7 +409,10 @@ mod tests {
             (r#"{"source":"gs://in/"}"#, "gs://in/"),
             (r#"{"source":"gs://in/a","generation":"-1"}"#, "generation"),
             (r#"{"source":"gs://in/a","outputs":[]}"#, "outputs"),
-            (r#"{"source":"gs://in/a","outputs":[{"format":"pdf","name":"{year}.pdf"}]}"#, "{year}"),
+            (
+                r#"{"source":"gs://in/a","outputs":[{"format":"pdf","name":"{year}.pdf"}]}"#,
+                "{year}",
+            ),
             (r#"{"source":"gs://in/a","signedUrl":{"ttl":"soon"}}"#, "signedUrl.ttl"),
             (r#"{"generation":"1"}"#, "source"),
         ] {
@@ -407,8 +435,16 @@ mod tests {
     fn the_identity_is_the_source_generation_outputs_and_revision() {
         let base = read(r#"{"source":"gs://in/a.docx"}"#).unwrap();
         assert_eq!(base.id(Some(1)).as_str().len(), 32);
-        assert_eq!(base.id(Some(1)), read(r#"{"source":"gs://in/a.docx","generation":"1"}"#).unwrap().id(None));
-        assert_eq!(base.id(Some(1)), read(r#"{"source":"gs://in/a.docx","userData":5}"#).unwrap().id(Some(1)));
+        assert_eq!(
+            base.id(Some(1)),
+            read(r#"{"source":"gs://in/a.docx","generation":"1"}"#)
+                .unwrap()
+                .id(None)
+        );
+        assert_eq!(
+            base.id(Some(1)),
+            read(r#"{"source":"gs://in/a.docx","userData":5}"#).unwrap().id(Some(1))
+        );
         for other in [
             r#"{"source":"gs://in/a.docx","revision":"2"}"#,
             r#"{"source":"gs://in/b.docx"}"#,

@@ -24,3 +24,4 @@ pub mod pipeline;
 pub mod sandbox;
 pub mod serve;
 pub mod telemetry;
+pub mod units;

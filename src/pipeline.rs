@@ -4,15 +4,15 @@
 //! reported as failed. Both follow from the types: [`run`] returns an [`Outcome`] (acknowledged) only after
 //! [`deliver::publish`] has returned, and a [`Refusal`] (not acknowledged) never reaches it.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::accept::{self, Ignored, Message, Plan, Rules, Trace};
 use crate::accept::verify::VerifyRules;
+use crate::accept::{self, Ignored, Message, Plan, Rules, Trace};
 use crate::config::Limits;
 use crate::convert::{self, Look, SourceObject};
 use crate::deliver::{self, End, Found, Links, OutputResult, Place, Report, ResultMessage, Results, Stored, Target};
@@ -21,7 +21,6 @@ use crate::error::{Refusal, RefusalKind, Step, Stop};
 use crate::google::keys::KeySet;
 use crate::google::retry::Budget;
 use crate::google::storage::Storage;
-use crate::google::Kind;
 use crate::job::{Job, NameValues};
 
 /// Everything the pipeline works with.
@@ -61,7 +60,10 @@ impl Google {
         Self {
             storage: self.storage.within(budget),
             links: self.links.within(budget),
-            results: Results { publisher: self.results.publisher.within(budget), topic: self.results.topic.clone() },
+            results: Results {
+                publisher: self.results.publisher.within(budget),
+                topic: self.results.topic.clone(),
+            },
         }
     }
 }
@@ -100,18 +102,31 @@ pub async fn run(context: &Context, request: &Request) -> Result<Outcome, Refusa
     let end = match convert_and_deliver(context, &google, &message, &mut report).await {
         Ok(Work::Done(outputs)) => End::Succeeded(outputs),
         Ok(Work::Ignored(reason)) => {
-            tracing::info!(messageId = report.message_id(), source = report.source_name(), reason = reason.as_str(), "ignored");
+            tracing::info!(
+                messageId = report.message_id(),
+                source = report.source_name(),
+                reason = reason.as_str(),
+                "ignored"
+            );
             return Ok(Outcome::Ignored(reason));
         }
         Err(Stop::Failed(failure)) => {
             tracing::warn!(
-                jobId = report.job_id(), messageId = report.message_id(), source = report.source_name(),
-                code = failure.code.as_str(), "the job failed: {}", failure.message
+                jobId = report.job_id(),
+                messageId = report.message_id(),
+                source = report.source_name(),
+                code = failure.code.as_str(),
+                "the job failed: {}",
+                failure.message
             );
             End::Failed(failure)
         }
         Err(Stop::Superseded(reason)) => {
-            tracing::info!(jobId = report.job_id(), messageId = report.message_id(), "superseded: {reason}");
+            tracing::info!(
+                jobId = report.job_id(),
+                messageId = report.message_id(),
+                "superseded: {reason}"
+            );
             End::Superseded
         }
         Err(Stop::Refused(refusal)) => return Err(refusal),
@@ -119,9 +134,15 @@ pub async fn run(context: &Context, request: &Request) -> Result<Outcome, Refusa
     let result = report.result(end, Some(context.engine.version()));
     deliver::publish(&google.results, &report, &result).await?;
     tracing::info!(
-        jobId = report.job_id(), messageId = report.message_id(), source = report.source_name(),
-        status = result.status.as_str(), fetchMs = result.timings.fetch_ms, convertMs = result.timings.convert_ms,
-        storeMs = result.timings.store_ms, signMs = result.timings.sign_ms, totalMs = result.timings.total_ms,
+        jobId = report.job_id(),
+        messageId = report.message_id(),
+        source = report.source_name(),
+        status = result.status.as_str(),
+        fetchMs = result.timings.fetch_ms,
+        convertMs = result.timings.convert_ms,
+        storeMs = result.timings.store_ms,
+        signMs = result.timings.sign_ms,
+        totalMs = result.timings.total_ms,
         "job done"
     );
     Ok(Outcome::Published(Box::new(result)))
@@ -132,12 +153,7 @@ enum Work {
     Ignored(Ignored),
 }
 
-async fn convert_and_deliver(
-    context: &Context,
-    google: &Google,
-    message: &Message,
-    report: &mut Report,
-) -> Step<Work> {
+async fn convert_and_deliver(context: &Context, google: &Google, message: &Message, report: &mut Report) -> Step<Work> {
     let event = accept::decode(&message.payload)?;
     if let Some(source) = event.source() {
         report.source(&source);
@@ -176,7 +192,7 @@ async fn convert_and_deliver(
         let link = google.links.link(output, job.disposition, ttl).await?;
         outputs.push(OutputResult::new(output, &link));
     }
-    report.timings.sign_ms = milliseconds(started);
+    report.timings.sign_ms = deliver::milliseconds(started);
     Ok(Work::Done(outputs))
 }
 
@@ -191,22 +207,32 @@ async fn convert_and_store(
     let _slot = slot(context)?;
     let started = Instant::now();
     let directory = context.engine.job_directory().map_err(|error| {
-        Refusal::new(RefusalKind::Unavailable, format!("no job directory can be made: {error}; see TMPDIR"))
+        Refusal::new(
+            RefusalKind::Unavailable,
+            format!("no job directory can be made: {error}; see TMPDIR"),
+        )
     })?;
     let document = convert::fetch(&google.storage, source, directory, &context.limits).await?;
-    report.timings.fetch_ms = milliseconds(started);
+    report.timings.fetch_ms = deliver::milliseconds(started);
 
     let started = Instant::now();
     let formats: Vec<_> = missing.iter().map(|(target, _)| target.format).collect();
-    let converted = convert::run(&context.engine, &context.limits, &source.source.name, document, &formats).await?;
-    report.timings.convert_ms = milliseconds(started);
+    let converted = convert::run(
+        &context.engine,
+        &context.limits,
+        &source.source.name,
+        document,
+        &formats,
+    )
+    .await?;
+    report.timings.convert_ms = deliver::milliseconds(started);
 
     let started = Instant::now();
     let mut stored = Vec::with_capacity(missing.len());
     for ((target, place), file) in missing.iter().zip(&converted.files) {
         stored.push(deliver::store(&google.storage, target, source, file, *place).await?);
     }
-    report.timings.store_ms = milliseconds(started);
+    report.timings.store_ms = deliver::milliseconds(started);
     Ok(stored)
 }
 
@@ -245,22 +271,8 @@ fn slot(context: &Context) -> Result<SemaphorePermit<'_>, Refusal> {
     if !*context.engine.warm().borrow() {
         return Err(Refusal::new(RefusalKind::Unavailable, "the engine is not warm yet"));
     }
-    context.slots.try_acquire().map_err(|_| Refusal::new(RefusalKind::Busy, "every conversion slot is taken"))
+    context
+        .slots
+        .try_acquire()
+        .map_err(|_| Refusal::new(RefusalKind::Busy, "every conversion slot is taken"))
 }
-
-/// What a Google API's refusal means for the job: always "later". A 403 is a mistake of the deployment, not of the job,
-/// so it is logged as an error with the role that is missing.
-pub(crate) fn unavailable(error: &crate::google::Error, role: &str) -> Refusal {
-    if error.kind == Kind::Forbidden {
-        tracing::error!("{error}. The worker's account lacks a right: it needs {role}. 'deploy/setup.sh' grants it");
-    }
-    Refusal { kind: RefusalKind::Unavailable, message: error.to_string(), retry_after: error.retry_after }
-}
-
-/// Whole milliseconds since then.
-pub(crate) fn milliseconds(started: Instant) -> u64 {
-    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The longest that `Retry-After` asks a caller to wait when nothing better is known.
-pub const RETRY_AFTER: Duration = Duration::from_secs(5);

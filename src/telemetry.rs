@@ -32,7 +32,11 @@ impl LogFormat {
         match strings.get("LOG_FORMAT").as_deref().map(str::trim) {
             Some("json") => Ok(Self::Json),
             Some("text") => Ok(Self::Text),
-            None | Some("") => Ok(if strings.get("K_SERVICE").is_some() { Self::Json } else { Self::Text }),
+            None | Some("") => Ok(if strings.get("K_SERVICE").is_some() {
+                Self::Json
+            } else {
+                Self::Text
+            }),
             Some(other) => Err(Problems(vec![Problem {
                 variable: "LOG_FORMAT",
                 message: format!("is '{other}', neither 'json' nor 'text'"),
@@ -52,12 +56,19 @@ pub fn start_quiet(format: LogFormat, strings: &dyn Strings) {
 }
 
 fn start_from(format: LogFormat, strings: &dyn Strings, default: &str) {
-    let filter = strings.get("RUST_LOG").and_then(|filter| EnvFilter::try_new(filter).ok());
+    let filter = strings
+        .get("RUST_LOG")
+        .and_then(|filter| EnvFilter::try_new(filter).ok());
     let filter = filter.unwrap_or_else(|| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // A second start (a test in the same process) keeps the first.
     let _already_started = match format {
-        LogFormat::Text => builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Text => builder
+            .with_target(false)
+            .with_ansi(std::io::stderr().is_terminal())
+            .try_init(),
         LogFormat::Json => builder.event_format(CloudLogging).try_init(),
     };
 }
@@ -74,7 +85,9 @@ where
         let mut fields = Fields(Map::new());
         event.record(&mut fields);
         let metadata = event.metadata();
-        fields.0.insert("severity".to_owned(), severity(*metadata.level()).into());
+        fields
+            .0
+            .insert("severity".to_owned(), severity(*metadata.level()).into());
         let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
         fields.0.insert("time".to_owned(), now.into());
         fields.0.insert(

@@ -49,16 +49,26 @@ pub fn decode(payload: &Payload) -> Result<Event, Failure> {
                 return Ok(Event::OtherEvent(kind.clone()));
             }
             if let (Some(bucket), Some(name)) = (attributes.get("bucketId"), attributes.get("objectId")) {
-                let generation = attributes.get("objectGeneration").map(|text| Value::String(text.clone()));
+                let generation = attributes
+                    .get("objectGeneration")
+                    .map(|text| Value::String(text.clone()));
                 // The payload is a second opinion: it may be absent (payload format NONE), and adds the metadata.
-                let resource = data.as_ref().ok().and_then(|data| serde_json::from_slice::<Map<String, Value>>(data).ok());
+                let resource = data
+                    .as_ref()
+                    .ok()
+                    .and_then(|data| serde_json::from_slice::<Map<String, Value>>(data).ok());
                 let generation = generation.or_else(|| resource.as_ref()?.get("generation").cloned());
                 let source = source(bucket, name, generation.as_ref())?;
-                return Ok(Event::Finalized { source, ours: resource.is_some_and(|resource| is_ours(&resource)) });
+                return Ok(Event::Finalized {
+                    source,
+                    ours: resource.is_some_and(|resource| is_ours(&resource)),
+                });
             }
             let data = data.as_ref().map_err(|reason| invalid(sentence(reason)))?;
             if data.is_empty() {
-                return Err(invalid("The message has no data, and no bucketId and objectId attributes.".to_owned()));
+                return Err(invalid(
+                    "The message has no data, and no bucketId and objectId attributes.".to_owned(),
+                ));
             }
             match serde_json::from_slice::<Value>(data) {
                 Ok(Value::Object(object)) if is_object_resource(&object) && !object.contains_key("source") => {
@@ -73,29 +83,45 @@ pub fn decode(payload: &Payload) -> Result<Event, Failure> {
 fn finalized(resource: &Value) -> Result<Event, Failure> {
     let object = resource.as_object().filter(|object| is_object_resource(object));
     let Some(object) = object else {
-        return Err(invalid("The storage event carries no object resource with a bucket and a name.".to_owned()));
+        return Err(invalid(
+            "The storage event carries no object resource with a bucket and a name.".to_owned(),
+        ));
     };
     let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default();
     let source = source(text("bucket"), text("name"), object.get("generation"))?;
-    Ok(Event::Finalized { source, ours: is_ours(object) })
+    Ok(Event::Finalized {
+        source,
+        ours: is_ours(object),
+    })
 }
 
 fn source(bucket: &str, name: &str, generation: Option<&Value>) -> Result<Source, Failure> {
     if bucket.is_empty() || !job::is_object_name(name) {
-        return Err(invalid(format!("The event names no object: bucket {bucket:?}, a name of {} bytes.", name.len())));
+        return Err(invalid(format!(
+            "The event names no object: bucket {bucket:?}, a name of {} bytes.",
+            name.len()
+        )));
     }
     let generation = match generation {
         None | Some(Value::Null) => None,
-        Some(value) => Some(
-            job::parse_generation(value)
-                .ok_or_else(|| invalid(format!("The event's generation {value} is not a positive whole number.")))?,
-        ),
+        Some(value) => Some(job::parse_generation(value).ok_or_else(|| {
+            invalid(format!(
+                "The event's generation {value} is not a positive whole number."
+            ))
+        })?),
     };
-    Ok(Source { bucket: bucket.to_owned(), name: name.to_owned(), generation })
+    Ok(Source {
+        bucket: bucket.to_owned(),
+        name: name.to_owned(),
+        generation,
+    })
 }
 
 fn is_ours(resource: &Map<String, Value>) -> bool {
-    resource.get("metadata").and_then(Value::as_object).is_some_and(|metadata| metadata.contains_key(JOB_METADATA))
+    resource
+        .get("metadata")
+        .and_then(Value::as_object)
+        .is_some_and(|metadata| metadata.contains_key(JOB_METADATA))
 }
 
 fn invalid(message: String) -> Failure {
@@ -104,7 +130,9 @@ fn invalid(message: String) -> Failure {
 
 fn sentence(reason: &str) -> String {
     let mut characters = reason.chars();
-    characters.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), characters.as_str()))
+    characters.next().map_or_else(String::new, |first| {
+        format!("{}{}.", first.to_uppercase(), characters.as_str())
+    })
 }
 
 #[cfg(test)]
@@ -114,15 +142,24 @@ mod tests {
     fn data(json: &str, attributes: &[(&str, &str)]) -> Payload {
         Payload::Data {
             data: Ok(json.as_bytes().to_vec()),
-            attributes: attributes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            attributes: attributes
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
         }
     }
 
     #[test]
     fn notifications_name_their_generation() {
-        let attributes =
-            [("eventType", "OBJECT_FINALIZE"), ("bucketId", "in"), ("objectId", "a/b.docx"), ("objectGeneration", "17")];
-        let Ok(Event::Finalized { source, ours: false }) = decode(&data("", &attributes)) else { panic!("no source") };
+        let attributes = [
+            ("eventType", "OBJECT_FINALIZE"),
+            ("bucketId", "in"),
+            ("objectId", "a/b.docx"),
+            ("objectGeneration", "17"),
+        ];
+        let Ok(Event::Finalized { source, ours: false }) = decode(&data("", &attributes)) else {
+            panic!("no source")
+        };
         assert_eq!(source.display(), "gs://in/a/b.docx#17");
     }
 
@@ -136,7 +173,12 @@ mod tests {
 
     #[test]
     fn the_payload_tells_our_own_outputs() {
-        let attributes = [("eventType", "OBJECT_FINALIZE"), ("bucketId", "in"), ("objectId", "a"), ("objectGeneration", "1")];
+        let attributes = [
+            ("eventType", "OBJECT_FINALIZE"),
+            ("bucketId", "in"),
+            ("objectId", "a"),
+            ("objectGeneration", "1"),
+        ];
         let ours = decode(&data(r#"{"metadata":{"platen-job":"x"}}"#, &attributes));
         assert!(matches!(ours, Ok(Event::Finalized { ours: true, .. })));
     }
@@ -145,7 +187,9 @@ mod tests {
     fn generations_are_strings_or_numbers() {
         for generation in ["\"5\"", "5"] {
             let body = format!(r#"{{"kind":"storage#object","bucket":"in","name":"a","generation":{generation}}}"#);
-            let Ok(Event::Finalized { source, .. }) = decode(&data(&body, &[])) else { panic!("no source") };
+            let Ok(Event::Finalized { source, .. }) = decode(&data(&body, &[])) else {
+                panic!("no source")
+            };
             assert_eq!(source.generation, Some(5));
         }
     }
@@ -167,9 +211,16 @@ mod tests {
             data(r#"{"source":5}"#, &[]),
             data("", &[("bucketId", "in"), ("objectId", "a"), ("objectGeneration", "x")]),
             data("", &[("bucketId", "in"), ("objectId", "")]),
-            Payload::Data { data: Err("the message's data is not base64".to_owned()), attributes: Default::default() },
+            Payload::Data {
+                data: Err("the message's data is not base64".to_owned()),
+                attributes: Default::default(),
+            },
         ] {
-            assert_eq!(decode(&payload).unwrap_err().code, FailureCode::MessageInvalid, "{payload:?}");
+            assert_eq!(
+                decode(&payload).unwrap_err().code,
+                FailureCode::MessageInvalid,
+                "{payload:?}"
+            );
         }
     }
 }

@@ -130,7 +130,11 @@ mod tests {
 
     fn finalized(name: &str) -> Event {
         Event::Finalized {
-            source: Source { bucket: "in".to_owned(), name: name.to_owned(), generation: Some(1) },
+            source: Source {
+                bucket: "in".to_owned(),
+                name: name.to_owned(),
+                generation: Some(1),
+            },
             ours: false,
         }
     }

@@ -62,14 +62,19 @@ const MESSAGE_PUBLISHED: &str = "google.cloud.pubsub.topic.v1.messagePublished";
 /// [`RefusalKind::NotAnEvent`] for what is no event at all.
 pub fn push(headers: &HeaderMap, body: &[u8]) -> Result<Message, Refusal> {
     if let Some(kind) = text(headers, "ce-type") {
-        let event = CloudEvent { kind, id: text(headers, "ce-id"), time: text(headers, "ce-time") };
+        let event = CloudEvent {
+            kind,
+            id: text(headers, "ce-id"),
+            time: text(headers, "ce-time"),
+        };
         return event.message(json(body)?);
     }
     let content_type = text(headers, "content-type").unwrap_or_default().to_ascii_lowercase();
     if content_type.starts_with("application/cloudevents+json") {
         return structured(json(body)?);
     }
-    if text(headers, "x-goog-pubsub-message-id").is_some() || text(headers, "x-goog-pubsub-subscription-name").is_some() {
+    if text(headers, "x-goog-pubsub-message-id").is_some() || text(headers, "x-goog-pubsub-subscription-name").is_some()
+    {
         return Ok(unwrapped(headers, body));
     }
     match json(body)? {
@@ -78,7 +83,10 @@ pub fn push(headers: &HeaderMap, body: &[u8]) -> Result<Message, Refusal> {
             id: None,
             published: None,
             delivery_attempt: None,
-            payload: Payload::Data { data: Ok(body.to_vec()), attributes: BTreeMap::new() },
+            payload: Payload::Data {
+                data: Ok(body.to_vec()),
+                attributes: BTreeMap::new(),
+            },
         }),
         _ => Err(not_an_event(
             "the body is JSON, but no Pub/Sub message, CloudEvent, object resource or job: send one of the forms of 'platen schema job'",
@@ -104,7 +112,10 @@ impl CloudEvent {
                 id: self.id,
                 published: self.time.as_deref().and_then(time),
                 delivery_attempt: None,
-                payload: Payload::StorageEvent { kind: kind.to_owned(), resource: data },
+                payload: Payload::StorageEvent {
+                    kind: kind.to_owned(),
+                    resource: data,
+                },
             });
         }
         if self.kind == MESSAGE_PUBLISHED {
@@ -124,13 +135,19 @@ impl CloudEvent {
 
 fn structured(event: Value) -> Result<Message, Refusal> {
     let Value::Object(mut event) = event else {
-        return Err(not_an_event("a structured CloudEvent is a JSON object, and this is none"));
+        return Err(not_an_event(
+            "a structured CloudEvent is a JSON object, and this is none",
+        ));
     };
     let string = |name: &str| event.get(name).and_then(Value::as_str).map(str::to_owned);
     let Some(kind) = string("type") else {
         return Err(not_an_event("the structured CloudEvent has no type"));
     };
-    let outer = CloudEvent { kind, id: string("id"), time: string("time") };
+    let outer = CloudEvent {
+        kind,
+        id: string("id"),
+        time: string("time"),
+    };
     let data = match (event.remove("data"), event.get("data_base64").and_then(Value::as_str)) {
         (Some(data), _) => data,
         (None, Some(encoded)) => json(&decode_base64(encoded).map_err(|reason| not_an_event(&reason))?)?,
@@ -157,20 +174,34 @@ fn wrapped(envelope: &Map<String, Value>) -> Result<Message, Refusal> {
         Some(Value::Object(map)) => {
             for (name, value) in map {
                 let Some(value) = value.as_str() else {
-                    return Err(not_an_event(&format!("the message's attribute {name:?} is not a string")));
+                    return Err(not_an_event(&format!(
+                        "the message's attribute {name:?} is not a string"
+                    )));
                 };
                 attributes.insert(name.clone(), value.to_owned());
             }
         }
         Some(_) => return Err(not_an_event("the message's attributes are not a JSON object")),
     }
-    let string = |names: [&str; 2]| names.iter().find_map(|name| message.get(*name)?.as_str()).map(str::to_owned);
+    let string = |names: [&str; 2]| {
+        names
+            .iter()
+            .find_map(|name| message.get(*name)?.as_str())
+            .map(str::to_owned)
+    };
     let id = string(["messageId", "message_id"]);
     let published = string(["publishTime", "publish_time"]).as_deref().and_then(time);
-    let delivery_attempt =
-        envelope.get("deliveryAttempt").and_then(Value::as_u64).and_then(|attempt| u32::try_from(attempt).ok());
+    let delivery_attempt = envelope
+        .get("deliveryAttempt")
+        .and_then(Value::as_u64)
+        .and_then(|attempt| u32::try_from(attempt).ok());
     let payload = payload(data, attributes)?;
-    Ok(Message { id, published, delivery_attempt, payload })
+    Ok(Message {
+        id,
+        published,
+        delivery_attempt,
+        payload,
+    })
 }
 
 /// Eventarc falls back to a wrapped push with the CloudEvent's attributes on the message where one of them cannot be
@@ -182,7 +213,10 @@ fn payload(data: Result<Vec<u8>, String>, attributes: BTreeMap<String, String>) 
     if let (Some(kind), Ok(bytes)) = (kind.strip_prefix(STORAGE_EVENT), &data)
         && let Ok(resource) = serde_json::from_slice(bytes)
     {
-        return Ok(Payload::StorageEvent { kind: kind.to_owned(), resource });
+        return Ok(Payload::StorageEvent {
+            kind: kind.to_owned(),
+            resource,
+        });
     }
     if kind == MESSAGE_PUBLISHED
         && let Ok(bytes) = &data
@@ -205,13 +239,18 @@ fn unwrapped(headers: &HeaderMap, body: &[u8]) -> Message {
         id: text(headers, "x-goog-pubsub-message-id"),
         published: text(headers, "x-goog-pubsub-publish-time").as_deref().and_then(time),
         delivery_attempt: text(headers, "x-goog-pubsub-delivery-attempt").and_then(|attempt| attempt.parse().ok()),
-        payload: Payload::Data { data: Ok(body.to_vec()), attributes },
+        payload: Payload::Data {
+            data: Ok(body.to_vec()),
+            attributes,
+        },
     }
 }
 
 fn decode_base64(encoded: &str) -> Result<Vec<u8>, String> {
     let standard = encoded.replace('-', "+").replace('_', "/");
-    BASE64.decode(standard).map_err(|error| format!("the message's data is not base64: {error}"))
+    BASE64
+        .decode(standard)
+        .map_err(|error| format!("the message's data is not base64: {error}"))
 }
 
 fn json(body: &[u8]) -> Result<Value, Refusal> {
@@ -219,12 +258,16 @@ fn json(body: &[u8]) -> Result<Value, Refusal> {
 }
 
 fn time(text: &str) -> Option<DateTime<Utc>> {
-    DateTime::parse_from_rfc3339(text).ok().map(|time| time.with_timezone(&Utc))
+    DateTime::parse_from_rfc3339(text)
+        .ok()
+        .map(|time| time.with_timezone(&Utc))
 }
 
 /// A header's value as text; object names in attribute headers are raw UTF-8.
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {
-    std::str::from_utf8(headers.get(name)?.as_bytes()).ok().map(str::to_owned)
+    std::str::from_utf8(headers.get(name)?.as_bytes())
+        .ok()
+        .map(str::to_owned)
 }
 
 fn not_an_event(reason: &str) -> Refusal {
@@ -237,14 +280,28 @@ mod tests {
     use axum::http::HeaderValue;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (axum::http::HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                (
+                    axum::http::HeaderName::from_static(name),
+                    HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+                )
+            })
+            .collect()
     }
 
     #[test]
     fn a_wrapped_message_may_lack_nearly_everything() {
         let body = br#"{"message":{"data":"aGVsbG8"},"extra":1}"#;
         let message = push(&HeaderMap::new(), body).unwrap();
-        assert_eq!(message.payload, Payload::Data { data: Ok(b"hello".to_vec()), attributes: BTreeMap::new() });
+        assert_eq!(
+            message.payload,
+            Payload::Data {
+                data: Ok(b"hello".to_vec()),
+                attributes: BTreeMap::new()
+            }
+        );
         assert_eq!((message.id, message.delivery_attempt), (None, None));
         let body = br#"{"message":{"attributes":{"k":"v"},"message_id":"7","publish_time":"2026-01-01T00:00:00.123456789Z"},"deliveryAttempt":3}"#;
         let message = push(&HeaderMap::new(), body).unwrap();
@@ -279,16 +336,27 @@ mod tests {
     #[test]
     fn cloud_events_arrive_in_both_modes_and_in_attributes() {
         let resource = serde_json::json!({"bucket":"in","name":"a.docx","generation":"5"});
-        let expected = Payload::StorageEvent { kind: "finalized".to_owned(), resource: resource.clone() };
+        let expected = Payload::StorageEvent {
+            kind: "finalized".to_owned(),
+            resource: resource.clone(),
+        };
         let binary = headers(&[("ce-type", "google.cloud.storage.object.v1.finalized"), ("ce-id", "9")]);
         let message = push(&binary, resource.to_string().as_bytes()).unwrap();
         assert_eq!((message.payload, message.id.as_deref()), (expected.clone(), Some("9")));
         let structured = serde_json::json!({"specversion":"1.0","type":"google.cloud.storage.object.v1.finalized","id":"9","data":resource});
         let content_type = headers(&[("content-type", "application/cloudevents+json; charset=utf-8")]);
-        assert_eq!(push(&content_type, structured.to_string().as_bytes()).unwrap().payload, expected);
+        assert_eq!(
+            push(&content_type, structured.to_string().as_bytes()).unwrap().payload,
+            expected
+        );
         let data = base64::engine::general_purpose::STANDARD.encode(resource.to_string());
         let fallback = serde_json::json!({"message":{"data":data,"attributes":{"ce-type":"google.cloud.storage.object.v1.finalized","ce-id":"9 "}}});
-        assert_eq!(push(&HeaderMap::new(), fallback.to_string().as_bytes()).unwrap().payload, expected);
+        assert_eq!(
+            push(&HeaderMap::new(), fallback.to_string().as_bytes())
+                .unwrap()
+                .payload,
+            expected
+        );
     }
 
     #[test]
@@ -300,7 +368,9 @@ mod tests {
             ("objectid", "é.docx"),
         ]);
         let message = push(&headers, b"").unwrap();
-        let Payload::Data { attributes, .. } = message.payload else { panic!("not data") };
+        let Payload::Data { attributes, .. } = message.payload else {
+            panic!("not data")
+        };
         assert_eq!(attributes["objectId"], "é.docx");
     }
 }

@@ -1,4 +1,4 @@
-//! `platen convert`.
+//! `platen convert`: the engine and its sandbox alone, files side by side.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -10,17 +10,19 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::output::{Paths, place};
 use super::Failure;
+use super::output::{Paths, place};
 use crate::config::{EngineConfig, Environment, Limits};
 use crate::convert::convert_file;
+use crate::deliver::milliseconds;
 use crate::engine::Engine;
 use crate::error::Stop;
 use crate::job::Format;
-use crate::pipeline::milliseconds;
 use crate::serve::StartError;
 use crate::telemetry::{self, LogFormat};
 
+/// Convert files with the engine and its sandbox alone, without any cloud.
+///
 /// Example: platen convert a.docx b.xlsx c.pptx --out pdfs
 ///
 /// A file that fails does not stop the others. Limits, SANDBOX and DOCUMENT_LOCALE come from the environment, as for
@@ -41,7 +43,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     jobs: Option<u16>,
     /// Wall time of one conversion, such as 30s [default: CONVERT_TIMEOUT, else 120s].
-    #[arg(long, value_name = "DUR", value_parser = crate::config::duration)]
+    #[arg(long, value_name = "DUR", value_parser = crate::units::duration)]
     timeout: Option<Duration>,
     /// Print one line of JSON a file as it ends.
     #[arg(long)]
@@ -114,19 +116,31 @@ async fn convert_one(engine: &Engine, limits: &Limits, file: PathBuf, output: Pa
     let convert_ms = converted.is_ok().then(|| milliseconds(started));
     let result = match converted {
         Ok(converted) => match converted.files.first() {
-            Some(made) => put(&made.path, &output).map(|()| Made { output, pages: made.pages }),
+            Some(made) => put(&made.path, &output).map(|()| Made {
+                output,
+                pages: made.pages,
+            }),
             None => Err(("worker.bug".to_owned(), "The engine made no file.".to_owned())),
         },
         Err(Stop::Failed(failure)) => Err((failure.code.to_string(), failure.message)),
         Err(Stop::Superseded(reason)) => Err(("superseded".to_owned(), reason)),
         Err(Stop::Refused(refusal)) => Err(("engine.unavailable".to_owned(), refusal.message)),
     };
-    Ended { file, result, convert_ms, total_ms: milliseconds(started) }
+    Ended {
+        file,
+        result,
+        convert_ms,
+        total_ms: milliseconds(started),
+    }
 }
 
 fn put(from: &Path, to: &Path) -> Result<(), (String, String)> {
-    place(from, to)
-        .map_err(|error| ("output.unwritable".to_owned(), format!("{} cannot be written: {error}.", to.display())))
+    place(from, to).map_err(|error| {
+        (
+            "output.unwritable".to_owned(),
+            format!("{} cannot be written: {error}.", to.display()),
+        )
+    })
 }
 
 fn print(ended: &Ended, as_json: bool) {
@@ -137,7 +151,9 @@ fn print(ended: &Ended, as_json: bool) {
     let file = ended.file.display();
     match &ended.result {
         Ok(made) => {
-            let pages = made.pages.map_or_else(String::new, |pages| format!("{pages} page{}, ", if pages == 1 { "" } else { "s" }));
+            let pages = made.pages.map_or_else(String::new, |pages| {
+                format!("{pages} page{}, ", if pages == 1 { "" } else { "s" })
+            });
             println!("{file} -> {} ({pages}{} ms)", made.output.display(), ended.total_ms);
         }
         Err((code, message)) => eprintln!("{file}: {code}: {message}"),

@@ -11,12 +11,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::output::Paths;
 use super::Failure;
+use super::output::Paths;
 use crate::config::EngineConfig;
 use crate::config::Environment;
 use world::World;
 
+/// Do the main job once on this machine: a small Google Cloud, the worker, and each FILE through both.
+///
 /// Example: platen demo fixtures/documents/plain/invoice.docx --out out
 ///
 /// Starts a small Google Cloud on loopback and the worker, uploads each FILE, waits for its result message, and
@@ -56,8 +58,18 @@ async fn all(arguments: &Arguments, config: &EngineConfig) -> Result<(), Failure
         let (name, output) = (names.next(file), paths.next(file, "pdf"));
         match world.upload(file, &name).await {
             Ok(generation) => {
-                eprintln!("uploaded   {} as gs://{}/{name}#{generation}", file.display(), world::INPUT_BUCKET);
-                waiting.insert((name, generation), Waiting { file: file.clone(), output });
+                eprintln!(
+                    "uploaded   {} as gs://{}/{name}#{generation}",
+                    file.display(),
+                    world::INPUT_BUCKET
+                );
+                waiting.insert(
+                    (name, generation),
+                    Waiting {
+                        file: file.clone(),
+                        output,
+                    },
+                );
             }
             Err(message) => {
                 failed += 1;
@@ -69,7 +81,9 @@ async fn all(arguments: &Arguments, config: &EngineConfig) -> Result<(), Failure
     let patience = config.limits.time * 2 + Duration::from_secs(60);
     while !waiting.is_empty() {
         for result in world.results(patience).await.map_err(work)? {
-            let Some(file) = key(&result).and_then(|key| waiting.remove(&key)) else { continue };
+            let Some(file) = key(&result).and_then(|key| waiting.remove(&key)) else {
+                continue;
+            };
             println!("{result}");
             match finish(&world, &result, &file).await {
                 Ok(()) => {}
@@ -99,7 +113,11 @@ async fn finish(world: &World, result: &Value, file: &Waiting) -> Result<(), Str
     let url = output["signedUrl"].as_str().ok_or("the result has no signed URL")?;
     let size = world.download(url, &file.output).await?;
     if output["size"].as_str() != Some(size.to_string().as_str()) {
-        return Err(format!("{}: {size} bytes came through the signed URL, the result says {}", file.output.display(), output["size"]));
+        return Err(format!(
+            "{}: {size} bytes came through the signed URL, the result says {}",
+            file.output.display(),
+            output["size"]
+        ));
     }
     eprintln!(
         "downloaded {} ({} pages, {size} bytes) through its signed URL, {} ms after the worker took the job",
@@ -112,7 +130,10 @@ async fn finish(world: &World, result: &Value, file: &Waiting) -> Result<(), Str
 
 fn key(result: &Value) -> Option<(String, String)> {
     let source = &result["source"];
-    Some((source["name"].as_str()?.to_owned(), source["generation"].as_str()?.to_owned()))
+    Some((
+        source["name"].as_str()?.to_owned(),
+        source["generation"].as_str()?.to_owned(),
+    ))
 }
 
 fn work(message: String) -> Failure {
@@ -126,10 +147,17 @@ struct Names(HashMap<PathBuf, u32>);
 impl Names {
     fn next(&mut self, file: &Path) -> String {
         let name = file.file_name().unwrap_or(file.as_os_str());
-        let count = self.0.entry(PathBuf::from(Path::new(name).file_stem().unwrap_or(name))).or_insert(0);
+        let count = self
+            .0
+            .entry(PathBuf::from(Path::new(name).file_stem().unwrap_or(name)))
+            .or_insert(0);
         *count += 1;
         let name = name.to_string_lossy();
-        if *count == 1 { name.into_owned() } else { format!("{count}/{name}") }
+        if *count == 1 {
+            name.into_owned()
+        } else {
+            format!("{count}/{name}")
+        }
     }
 }
 

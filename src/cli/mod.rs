@@ -22,12 +22,9 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the worker: Pub/Sub push in, results out. Configured by the environment.
     Serve(serve::Arguments),
-    /// Do the main job once on this machine: a small Google Cloud, the worker, and each FILE through both.
-        #[cfg(feature = "local-cloud")]
+    #[cfg(feature = "local-cloud")]
     Demo(demo::Arguments),
-    /// Convert files with the engine and its sandbox alone, without any cloud.
     Convert(convert::Arguments),
 }
 
@@ -56,12 +53,16 @@ pub fn run() -> ExitCode {
         Err(error) => {
             // Printing help or an error can only fail when nobody reads it.
             let _nobody_reads = error.print();
-            return if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS };
+            return if error.use_stderr() {
+                ExitCode::from(64)
+            } else {
+                ExitCode::SUCCESS
+            };
         }
     };
     let result = match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
-                #[cfg(feature = "local-cloud")]
+        #[cfg(feature = "local-cloud")]
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
     };

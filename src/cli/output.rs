@@ -13,7 +13,10 @@ pub(super) struct Paths {
 
 impl Paths {
     pub(super) fn new(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), taken: HashSet::new() }
+        Self {
+            directory: directory.to_owned(),
+            taken: HashSet::new(),
+        }
     }
 
     /// The path for an input, in the order of the command line.
@@ -37,7 +40,10 @@ impl Paths {
 
 /// Puts a finished file in its place in one step, so that nobody sees half of it. A file there is replaced.
 pub(super) fn place(from: &Path, to: &Path) -> std::io::Result<()> {
-    let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = to
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let mut temporary = tempfile::Builder::new().prefix(".platen-").tempfile_in(directory)?;
     let mut source = std::fs::File::open(from)?;
     std::io::copy(&mut source, &mut temporary)?;

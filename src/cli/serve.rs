@@ -1,4 +1,4 @@
-//! `platen serve`.
+//! `platen serve`: reads the environment, starts the worker, and says in one message all that is wrong with either.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -7,6 +7,8 @@ use crate::config::{Config, Environment, Problems};
 use crate::serve::StartError;
 use crate::telemetry::{self, LogFormat};
 
+/// Run the worker: Pub/Sub push in, results out. Configured by the environment; the README lists its variables.
+///
 /// Example: PORT=8080 OUTPUT_BUCKET=out RESULT_TOPIC=results INPUT_BUCKETS=in PUSH_AUTH=oidc
 /// PUSH_AUDIENCE=https://worker.example PUSH_SERVICE_ACCOUNT=push@p.iam.gserviceaccount.com platen serve
 #[derive(Debug, clap::Args)]

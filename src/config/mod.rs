@@ -10,10 +10,9 @@ use std::time::Duration;
 
 use globset::GlobSet;
 
-pub use parse::{duration, size};
-
 use crate::job::NameTemplate;
 use crate::sandbox;
+use crate::units::{duration, size};
 
 /// Where settings come from: the environment, or a map in a test.
 pub trait Strings {
@@ -154,7 +153,12 @@ pub struct Problems(pub Vec<Problem>);
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the configuration has {} problem{}:", self.0.len(), if self.0.len() == 1 { "" } else { "s" })?;
+        write!(
+            f,
+            "the configuration has {} problem{}:",
+            self.0.len(),
+            if self.0.len() == 1 { "" } else { "s" }
+        )?;
         for problem in &self.0 {
             write!(f, "\n  {} {}", problem.variable, problem.message)?;
         }
@@ -166,8 +170,14 @@ impl std::error::Error for Problems {}
 
 /// Variables of the contract that this version does not act on yet. Set, they refuse to start: a setting that is
 /// taken and ignored would be worse than none.
-const NOT_SERVED: [&str; 6] =
-    ["CONFIG_OBJECT", "CONFIG_KMS_KEY", "CONFIG_RELOAD", "FONTS", "METRICS_PORT", "KMS_ENDPOINT"];
+const NOT_SERVED: [&str; 6] = [
+    "CONFIG_OBJECT",
+    "CONFIG_KMS_KEY",
+    "CONFIG_RELOAD",
+    "FONTS",
+    "METRICS_PORT",
+    "KMS_ENDPOINT",
+];
 
 impl EngineConfig {
     /// Reads the engine's variables alone, for commands without a cloud.
@@ -184,11 +194,11 @@ impl EngineConfig {
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let input_size = reader.or("MAX_INPUT_SIZE", 100 << 20, size);
         let output_size = reader.or("MAX_OUTPUT_SIZE", 500 << 20, size);
-        let pages = reader.or("MAX_PAGES", 5000, |text| parse::number(text, 1, u32::MAX));
+        let pages = reader.or("MAX_PAGES", 5000, |text| parse::number(text, &(1..=u32::MAX)));
         let time = reader.or("CONVERT_TIMEOUT", Duration::from_secs(120), duration);
         let memory = reader.or("CONVERT_MEMORY", 1 << 30, size);
         let locale = reader.or("DOCUMENT_LOCALE", "C.UTF-8".to_owned(), parse::locale);
-        let concurrency = reader.or("CONVERT_CONCURRENCY", cpus, |text| parse::number(text, 1, 1000));
+        let concurrency = reader.or("CONVERT_CONCURRENCY", cpus, |text| parse::number(text, &(1..=1000)));
         let sandbox = reader.or("SANDBOX", sandbox::Mode::Required, |text| match text {
             "required" => Ok(sandbox::Mode::Required),
             "best-effort" => Ok(sandbox::Mode::BestEffort),
@@ -217,13 +227,13 @@ impl Config {
     pub fn load(strings: &dyn Strings) -> Result<Self, Problems> {
         let mut reader = Reader::new(strings);
         let config = Self::read(&mut reader);
-        if let Some(config) = &config {
-            if config.engine.limits.time >= config.ack_deadline {
-                reader.problem(
+        if let Some(config) = &config
+            && config.engine.limits.time >= config.ack_deadline
+        {
+            reader.problem(
                     "CONVERT_TIMEOUT",
                     "is not shorter than ACK_DEADLINE: a conversion that ends after the deadline is delivered again and never acknowledged; lower it, or raise the subscription's deadline (600s at most) and ACK_DEADLINE with it",
                 );
-            }
         }
         reader.finish(config)
     }
@@ -234,7 +244,7 @@ impl Config {
                 reader.problem(name, "is not served by this version: unset it");
             }
         }
-        let port = reader.or("PORT", 8080, |text| parse::number(text, 1, u16::MAX));
+        let port = reader.or("PORT", 8080, |text| parse::number(text, &(1..=u16::MAX)));
         let output_bucket = reader.required("OUTPUT_BUCKET", parse::bucket);
         let output_name = reader.or("OUTPUT_NAME", NameTemplate::default(), |text| {
             NameTemplate::parse(text).map_err(|error| format!("is not a name template: {error}"))
@@ -291,8 +301,11 @@ impl Config {
             "https://iamcredentials.googleapis.com".to_owned(),
             parse::base_url,
         );
-        let jwks =
-            reader.or("OIDC_JWKS_URL", "https://www.googleapis.com/oauth2/v3/certs".to_owned(), parse::base_url);
+        let jwks = reader.or(
+            "OIDC_JWKS_URL",
+            "https://www.googleapis.com/oauth2/v3/certs".to_owned(),
+            parse::base_url,
+        );
         let (storage, pubsub) = (storage?, pubsub?);
         Some(Endpoints {
             storage_is_emulator: storage.is_some(),
@@ -322,19 +335,31 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(strings: &'a dyn Strings) -> Self {
-        Self { strings, problems: Vec::new() }
+        Self {
+            strings,
+            problems: Vec::new(),
+        }
     }
 
     fn get(&self, name: &str) -> Option<String> {
-        self.strings.get(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+        self.strings
+            .get(name)
+            .map(|value| value.trim().to_owned())
+            .filter(|value| !value.is_empty())
     }
 
     fn problem(&mut self, variable: &'static str, message: impl Into<String>) {
-        self.problems.push(Problem { variable, message: message.into() });
+        self.problems.push(Problem {
+            variable,
+            message: message.into(),
+        });
     }
 
     /// `Some(None)` when it is not set, `None` when it is wrong.
-    #[expect(clippy::option_option, reason = "not set and wrong are two things; the second is already recorded")]
+    #[expect(
+        clippy::option_option,
+        reason = "not set and wrong are two things; the second is already recorded"
+    )]
     fn optional<T>(
         &mut self,
         variable: &'static str,
@@ -449,7 +474,10 @@ mod tests {
         let Problems(problems) = Config::load(&strings).unwrap_err();
         assert_eq!(
             problems,
-            [Problem { variable: "RESULT_TOPIC", message: "is required and not set".to_owned() }]
+            [Problem {
+                variable: "RESULT_TOPIC",
+                message: "is required and not set".to_owned()
+            }]
         );
     }
 

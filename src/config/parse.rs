@@ -1,64 +1,37 @@
-//! How one value is written: sizes, durations, lists, names. Each error says what is allowed.
+//! How one variable's value is written: lists, names, URLs. Each error says what is allowed.
 
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::Topic;
+use crate::units::{Parsed, duration};
 
-type Parsed<T> = Result<T, String>;
-
-/// A size: a number with `B`, `KiB`, `MiB` or `GiB`.
-///
-/// # Errors
-/// A sentence part that follows the variable's name.
-pub fn size(text: &str) -> Parsed<u64> {
-    const UNITS: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)];
-    let wrong = || format!("is '{text}', not a size: write a number with B, KiB, MiB or GiB, such as 100MiB");
-    let bytes = with_unit(text, &UNITS).ok_or_else(wrong)?;
-    if bytes == 0 { Err(format!("is '{text}': a size of nothing allows nothing")) } else { Ok(bytes) }
-}
-
-/// A duration: a number with `ms`, `s`, `m`, `h` or `d`.
-///
-/// # Errors
-/// A sentence part that follows the variable's name.
-pub fn duration(text: &str) -> Parsed<Duration> {
-    const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-    let milliseconds = with_unit(text, &UNITS)
-        .ok_or_else(|| format!("is '{text}', not a duration: write a number with ms, s, m, h or d, such as 120s"))?;
-    if milliseconds == 0 {
-        return Err(format!("is '{text}': a duration of nothing allows nothing"));
-    }
-    Ok(Duration::from_millis(milliseconds))
-}
-
-/// The number times its unit; decimals are taken where they make a whole.
-fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-    let (number, unit) = (&text[..end], text[end..].trim());
-    let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let mut total = whole.parse::<u64>().ok()?.checked_mul(*factor)?;
-    if number.contains('.') {
-        let digits = u32::try_from(fraction.len()).ok().filter(|digits| (1..=9).contains(digits))?;
-        total = total.checked_add(fraction.parse::<u64>().ok()?.checked_mul(*factor)? / 10_u64.pow(digits))?;
-    }
-    Some(total)
-}
-
-pub(super) fn number<T: FromStr + PartialOrd + std::fmt::Display>(text: &str, from: T, to: T) -> Parsed<T> {
+pub(super) fn number<T: FromStr + PartialOrd + std::fmt::Display>(text: &str, range: &RangeInclusive<T>) -> Parsed<T> {
     match text.parse::<T>() {
-        Ok(value) if value >= from && value <= to => Ok(value),
-        _ => Err(format!("is '{text}', not a whole number from {from} to {to}")),
+        Ok(value) if range.contains(&value) => Ok(value),
+        _ => Err(format!(
+            "is '{text}', not a whole number from {} to {}",
+            range.start(),
+            range.end()
+        )),
     }
 }
 
 pub(super) fn list(text: &str) -> Parsed<Vec<String>> {
-    let items: Vec<String> =
-        text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect();
-    if items.is_empty() { Err("is an empty list: write values with commas between them".to_owned()) } else { Ok(items) }
+    let items: Vec<String> = text
+        .split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+        .map(str::to_owned)
+        .collect();
+    if items.is_empty() {
+        Err("is an empty list: write values with commas between them".to_owned())
+    } else {
+        Ok(items)
+    }
 }
 
 /// A bucket's name, by Google's rules for characters and length.
@@ -72,7 +45,9 @@ pub(super) fn bucket(text: &str) -> Parsed<String> {
     {
         Ok(text.to_owned())
     } else {
-        Err(format!("has '{text}', not a bucket's name: write it without gs://, in lower case"))
+        Err(format!(
+            "has '{text}', not a bucket's name: write it without gs://, in lower case"
+        ))
     }
 }
 
@@ -98,14 +73,15 @@ pub(super) fn emails(text: &str) -> Parsed<Vec<String>> {
 
 /// `projects/P/topics/T` or `T`.
 pub(super) fn topic(text: &str) -> Parsed<Topic> {
-    let segment = |part: &str| {
-        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.~+%:".contains(c))
-    };
+    let segment =
+        |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.~+%:".contains(c));
     let parts: Vec<&str> = text.split('/').collect();
     match parts.as_slice() {
         [name] if segment(name) => Ok(Topic::Short(text.to_owned())),
         ["projects", project, "topics", name] if segment(project) && segment(name) => Ok(Topic::Full(text.to_owned())),
-        _ => Err(format!("is '{text}', not a topic: write projects/PROJECT/topics/TOPIC, or TOPIC alone")),
+        _ => Err(format!(
+            "is '{text}', not a topic: write projects/PROJECT/topics/TOPIC, or TOPIC alone"
+        )),
     }
 }
 
@@ -114,7 +90,9 @@ pub(super) fn signed_url_ttl(text: &str) -> Parsed<Duration> {
     if (Duration::from_secs(1)..=Duration::from_hours(7 * 24)).contains(&ttl) && ttl.subsec_nanos() == 0 {
         Ok(ttl)
     } else {
-        Err(format!("is '{text}': allowed are whole seconds from 1s to 12h, or to 7d with a key file"))
+        Err(format!(
+            "is '{text}': allowed are whole seconds from 1s to 12h, or to 7d with a key file"
+        ))
     }
 }
 
@@ -132,7 +110,9 @@ pub(super) fn locale(text: &str) -> Parsed<String> {
     if text.chars().all(|c| c.is_ascii_alphanumeric() || "_-.@".contains(c)) {
         Ok(text.to_owned())
     } else {
-        Err(format!("is '{text}', not a POSIX locale: write one such as C.UTF-8 or de_DE.UTF-8"))
+        Err(format!(
+            "is '{text}', not a POSIX locale: write one such as C.UTF-8 or de_DE.UTF-8"
+        ))
     }
 }
 
@@ -146,12 +126,17 @@ pub(super) fn globs(text: &str) -> Parsed<GlobSet> {
             .map_err(|error| format!("has '{pattern}', not a glob: {}", error.kind()))?;
         set.add(glob);
     }
-    set.build().map_err(|error| format!("is not a list of globs: {}", error.kind()))
+    set.build()
+        .map_err(|error| format!("is not a list of globs: {}", error.kind()))
 }
 
 /// `host:port`, with or without `http://` before it, as Google's own clients read it.
 pub(super) fn emulator_host(text: &str) -> Parsed<String> {
-    if text.contains("://") { base_url(text) } else { base_url(&format!("http://{text}")) }
+    if text.contains("://") {
+        base_url(text)
+    } else {
+        base_url(&format!("http://{text}"))
+    }
 }
 
 /// An http or https URL without a slash at its end.
@@ -171,29 +156,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes() {
-        for (text, bytes) in [("1B", 1), ("64KiB", 65_536), ("1.5MiB", 1_572_864), ("2 GiB", 2_147_483_648)] {
-            assert_eq!(size(text), Ok(bytes), "{text}");
-        }
-        for text in ["", "100", "100MB", "MiB", "-1B", "1e3B", "0B", "1.B", "99999999999999GiB", "1.5.5MiB"] {
-            assert!(size(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn durations() {
-        for (text, milliseconds) in [("5ms", 5), ("1s", 1000), ("1.5m", 90_000), ("12h", 43_200_000), ("7d", 604_800_000)] {
-            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
-        }
-        for text in ["", "1", "s", "1 week", "-1s", "0s", "1S"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
     fn emulator_hosts_come_with_and_without_scheme() {
         assert_eq!(emulator_host("localhost:9000").as_deref(), Ok("http://localhost:9000"));
-        assert_eq!(emulator_host("http://127.0.0.1:9000/").as_deref(), Ok("http://127.0.0.1:9000"));
+        assert_eq!(
+            emulator_host("http://127.0.0.1:9000/").as_deref(),
+            Ok("http://127.0.0.1:9000")
+        );
         assert!(emulator_host("ftp://127.0.0.1:9000").is_err());
         assert!(emulator_host("user@host:1").is_err());
     }

@@ -50,13 +50,16 @@ pub async fn look(storage: &Storage, source: &Source, limits: &Limits) -> Step<L
             )));
         }
         Err(error) if error.kind == Kind::NotFound => {
-            return Err(Failure::new(FailureCode::SourceNotFound, format!("There is no object {}.", source.display()))
-                .with("bucket", source.bucket.as_str())
-                .with("name", source.name.as_str())
-                .into());
+            return Err(Failure::new(
+                FailureCode::SourceNotFound,
+                format!("There is no object {}.", source.display()),
+            )
+            .with("bucket", source.bucket.as_str())
+            .with("name", source.name.as_str())
+            .into());
         }
         Err(error) => {
-            return Err(crate::pipeline::unavailable(
+            return Err(Refusal::unavailable(
                 &error,
                 "roles/storage.objectViewer on the input bucket for the worker's account",
             )
@@ -66,7 +69,10 @@ pub async fn look(storage: &Storage, source: &Source, limits: &Limits) -> Step<L
     if object.metadata.contains_key(crate::accept::JOB_METADATA) {
         return Ok(Look::Ignore(Ignored::OwnOutput));
     }
-    let source = Source { generation: Some(object.generation), ..source.clone() };
+    let source = Source {
+        generation: Some(object.generation),
+        ..source.clone()
+    };
     if object.size == 0 {
         return Err(Failure::new(FailureCode::SourceEmpty, format!("{} has no bytes.", source.display())).into());
     }
@@ -94,12 +100,17 @@ pub struct Document {
 impl Document {
     /// A document to be written into this directory, under a name that says nothing yet.
     pub fn new(directory: JobDirectory) -> Self {
-        Self { directory, file_name: "source".to_owned() }
+        Self {
+            directory,
+            file_name: "source".to_owned(),
+        }
     }
 
     /// Gives the file another name.
     pub(super) async fn rename(&mut self, file_name: String) -> Result<(), Refusal> {
-        tokio::fs::rename(self.path(), self.directory.path().join(&file_name)).await.map_err(|error| disk(&error))?;
+        tokio::fs::rename(self.path(), self.directory.path().join(&file_name))
+            .await
+            .map_err(|error| disk(&error))?;
         self.file_name = file_name;
         Ok(())
     }
@@ -126,12 +137,19 @@ pub async fn fetch(
             "{} is gone: the object was replaced or deleted while it was being read.",
             object.source.display()
         )),
-        _ => crate::pipeline::unavailable(&error, "roles/storage.objectViewer on the input bucket for the worker's account")
-            .into(),
+        _ => Refusal::unavailable(
+            &error,
+            "roles/storage.objectViewer on the input bucket for the worker's account",
+        )
+        .into(),
     };
-    let mut download =
-        storage.download(&object.source.bucket, &object.source.name, object.generation).await.map_err(failed)?;
-    let mut file = tokio::fs::File::create_new(document.path()).await.map_err(|error| disk(&error))?;
+    let mut download = storage
+        .download(&object.source.bucket, &object.source.name, object.generation)
+        .await
+        .map_err(failed)?;
+    let mut file = tokio::fs::File::create_new(document.path())
+        .await
+        .map_err(|error| disk(&error))?;
     let mut received = 0;
     while let Some(chunk) = download.chunk().await.map_err(failed)? {
         received += chunk.len() as u64;
@@ -167,14 +185,19 @@ async fn decompress(document: Document, object: &SourceObject, limits: &Limits) 
         std::fs::remove_file(&compressed).map_err(|error| disk(&error))?;
         match written {
             Ok(written) if written > limit => Err(too_large(&source, written, limit).into()),
-            Ok(0) => {
-                Err(Failure::new(FailureCode::SourceEmpty, format!("{} has no bytes inside its gzip encoding.", source.display())).into())
-            }
+            Ok(0) => Err(Failure::new(
+                FailureCode::SourceEmpty,
+                format!("{} has no bytes inside its gzip encoding.", source.display()),
+            )
+            .into()),
             Ok(_) => Ok(document),
             Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(disk(&error).into()),
             Err(_) => Err(Failure::new(
                 FailureCode::DocumentCorrupt,
-                format!("{} says it is stored with gzip and cannot be decompressed.", source.display()),
+                format!(
+                    "{} says it is stored with gzip and cannot be decompressed.",
+                    source.display()
+                ),
             )
             .into()),
         }
@@ -186,7 +209,10 @@ async fn decompress(document: Document, object: &SourceObject, limits: &Limits) 
 fn too_large(source: &Source, size: u64, limit: u64) -> Failure {
     Failure::new(
         FailureCode::SourceTooLarge,
-        format!("{} has {size} bytes or more: MAX_INPUT_SIZE allows {limit}.", source.display()),
+        format!(
+            "{} has {size} bytes or more: MAX_INPUT_SIZE allows {limit}.",
+            source.display()
+        ),
     )
     .with("size", size.to_string())
     .with("limit", limit.to_string())

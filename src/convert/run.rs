@@ -47,7 +47,9 @@ pub async fn run(
     let kind = blocking(move || inspect::inspect(&path, &object, &InspectLimits::default())).await??;
     // LibreOffice sees the document under its own name, which headers and footers print, and under the extension of
     // what it really is.
-    document.rename(engine::sanitised_file_name(name, kind.extension)).await?;
+    document
+        .rename(engine::sanitised_file_name(name, kind.extension))
+        .await?;
     let exports = formats
         .iter()
         .enumerate()
@@ -62,7 +64,10 @@ pub async fn run(
     let conversion = Conversion {
         directory: &document.directory,
         document: document.file_name.clone(),
-        import: Import { filter: kind.import_filter.into(), options: kind.import_options.map(Into::into) },
+        import: Import {
+            filter: kind.import_filter.into(),
+            options: kind.import_options.map(Into::into),
+        },
         password: None,
         exports,
         limits: engine::Limits {
@@ -72,14 +77,26 @@ pub async fn run(
             pages: limits.pages.into(),
         },
     };
-    let outputs = engine.convert(conversion).await.map_err(|verdict| stop(verdict, name))?.outputs;
+    let outputs = engine
+        .convert(conversion)
+        .await
+        .map_err(|verdict| stop(&verdict, name))?
+        .outputs;
     let mut files = Vec::with_capacity(outputs.len());
     for output in outputs {
         let path = output.path.clone();
         let crc32c = blocking(move || checksum(&path)).await?.map_err(|error| {
-            Refusal::new(RefusalKind::Unavailable, format!("an output in the job's directory cannot be read: {error}"))
+            Refusal::new(
+                RefusalKind::Unavailable,
+                format!("an output in the job's directory cannot be read: {error}"),
+            )
         })?;
-        files.push(ConvertedFile { path: output.path, size: output.size, crc32c, pages: u32::try_from(output.pages).ok() });
+        files.push(ConvertedFile {
+            path: output.path,
+            size: output.size,
+            crc32c,
+            pages: u32::try_from(output.pages).ok(),
+        });
     }
     Ok(Converted { files, document })
 }
@@ -89,7 +106,10 @@ pub async fn run(
 /// # Errors
 /// As [`run`]; `source.not_found` for a file that cannot be read.
 pub async fn convert_file(engine: &Engine, limits: &Limits, file: &Path, formats: &[Format]) -> Step<Converted> {
-    let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = file
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
     let unreadable = |error: &dyn std::fmt::Display| {
         Stop::from(Failure::new(
             FailureCode::SourceNotFound,
@@ -103,36 +123,54 @@ pub async fn convert_file(engine: &Engine, limits: &Limits, file: &Path, formats
     if metadata.len() > limits.input_size {
         return Err(Failure::new(
             FailureCode::SourceTooLarge,
-            format!("{} has {} bytes: MAX_INPUT_SIZE allows {}.", file.display(), metadata.len(), limits.input_size),
+            format!(
+                "{} has {} bytes: MAX_INPUT_SIZE allows {}.",
+                file.display(),
+                metadata.len(),
+                limits.input_size
+            ),
         )
         .into());
     }
     let directory = engine.job_directory().map_err(|error| {
-        Refusal::new(RefusalKind::Unavailable, format!("no job directory can be made: {error}; see TMPDIR"))
+        Refusal::new(
+            RefusalKind::Unavailable,
+            format!("no job directory can be made: {error}; see TMPDIR"),
+        )
     })?;
     let document = Document::new(directory);
-    tokio::fs::copy(file, document.path()).await.map_err(|error| unreadable(&error))?;
+    tokio::fs::copy(file, document.path())
+        .await
+        .map_err(|error| unreadable(&error))?;
     run(engine, limits, &name, document, formats).await
 }
 
 /// What a verdict means for the job.
-fn stop(verdict: Verdict, name: &str) -> Stop {
-    let (code, sentence) = match &verdict {
+fn stop(verdict: &Verdict, name: &str) -> Stop {
+    let (code, sentence) = match verdict {
         Verdict::EngineUnavailable(reason) => {
-            return Refusal::new(RefusalKind::Unavailable, format!("the engine is not available: {reason}")).into();
+            return Refusal::new(
+                RefusalKind::Unavailable,
+                format!("the engine is not available: {reason}"),
+            )
+            .into();
         }
         Verdict::Encrypted => (FailureCode::DocumentEncrypted, "needs a password, and the job has none"),
-        Verdict::WrongPassword => (FailureCode::DocumentWrongPassword, "is not opened by the job's password"),
+        Verdict::WrongPassword => (
+            FailureCode::DocumentWrongPassword,
+            "is not opened by the job's password",
+        ),
         Verdict::Corrupt => (FailureCode::DocumentCorrupt, "is damaged: LibreOffice cannot read it"),
         Verdict::Unsupported => (FailureCode::SourceUnsupported, "is of a kind that has no pages"),
-        Verdict::Crashed { .. } => {
-            (FailureCode::DocumentEngineCrashed, "made LibreOffice crash, twice, in fresh processes")
-        }
+        Verdict::Crashed { .. } => (
+            FailureCode::DocumentEngineCrashed,
+            "made LibreOffice crash, twice, in fresh processes",
+        ),
         Verdict::TooComplex(limit) => return too_complex(*limit, name).into(),
     };
     let mut failure = Failure::new(code, format!("The document {name:?} {sentence}."));
     if let Verdict::Crashed { signal: Some(signal) } = verdict {
-        failure = failure.with("signal", signal);
+        failure = failure.with("signal", *signal);
     }
     failure.into()
 }

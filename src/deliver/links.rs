@@ -7,7 +7,7 @@ use chrono::Utc;
 use super::disposition::content_disposition;
 use super::sign::{Endpoint, Request, SignError, SignedUrl, Signer, Style};
 use super::store::Stored;
-use crate::error::{Failure, FailureCode, Step};
+use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step};
 use crate::google::retry::Budget;
 use crate::job::Disposition;
 
@@ -41,7 +41,10 @@ impl Links {
     /// The same, with calls to Google counted against this budget.
     #[must_use]
     pub fn within(&self, budget: &Budget) -> Self {
-        Self { signer: self.signer.within(budget), ..self.clone() }
+        Self {
+            signer: self.signer.within(budget),
+            ..self.clone()
+        }
     }
 
     /// How long a job's links last.
@@ -55,7 +58,10 @@ impl Links {
             Some(ttl) if ttl >= Duration::from_secs(1) && ttl <= longest && ttl.subsec_nanos() == 0 => Ok(ttl),
             Some(_) => Err(Failure::new(
                 FailureCode::MessageInvalid,
-                format!("signedUrl.ttl is out of range: allowed are whole seconds from 1s to {}s.", longest.as_secs()),
+                format!(
+                    "signedUrl.ttl is out of range: allowed are whole seconds from 1s to {}s.",
+                    longest.as_secs()
+                ),
             )),
         }
     }
@@ -68,8 +74,14 @@ impl Links {
         let target = &output.target;
         let query = [
             ("generation".to_owned(), output.generation.to_string()),
-            ("response-content-type".to_owned(), target.format.content_type().to_owned()),
-            ("response-content-disposition".to_owned(), content_disposition(disposition, target.file_name())),
+            (
+                "response-content-type".to_owned(),
+                target.format.content_type().to_owned(),
+            ),
+            (
+                "response-content-disposition".to_owned(),
+                content_disposition(disposition, target.file_name()),
+            ),
         ];
         let request = Request {
             method: "GET",
@@ -85,11 +97,11 @@ impl Links {
         self.signer.sign(&request).await.map_err(|error| match error {
             SignError::Google(error) => {
                 let role = "iam.serviceAccounts.signBlob on the signing account for the worker's account";
-                crate::pipeline::unavailable(&error, role).into()
+                Refusal::unavailable(&error, role).into()
             }
             // The lifetime was checked before anything was converted, so this is ours.
             SignError::Refused(message) => {
-                crate::error::Refusal::new(crate::error::RefusalKind::Bug, format!("a link was refused: {message}")).into()
+                Refusal::new(RefusalKind::Bug, format!("a link was refused: {message}")).into()
             }
         })
     }

@@ -9,7 +9,5 @@ mod store;
 
 pub use links::Links;
 pub use publish::{Results, publish};
-pub use result::{
-    End, OutputResult, Report, ResultMessage, SourceResult, Status, Timings, Worker,
-};
+pub use result::{End, OutputResult, Report, ResultMessage, SourceResult, Status, Timings, Worker, milliseconds};
 pub use store::{Found, Place, Stored, Target, find, store};

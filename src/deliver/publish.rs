@@ -22,14 +22,23 @@ pub struct Results {
 /// # Errors
 /// Refused when Pub/Sub cannot take it now: then nothing is acknowledged, and a redelivery finds the work done.
 pub async fn publish(results: &Results, report: &Report, message: &ResultMessage) -> Result<(), Refusal> {
-    let data = serde_json::to_vec(message)
-        .map_err(|error| Refusal::new(RefusalKind::Bug, format!("a result message cannot be written as JSON: {error}")))?;
+    let data = serde_json::to_vec(message).map_err(|error| {
+        Refusal::new(
+            RefusalKind::Bug,
+            format!("a result message cannot be written as JSON: {error}"),
+        )
+    })?;
     results
         .publisher
         .publish(&results.topic, &data, &attributes(report, message))
         .await
         .map(|_| ())
-        .map_err(|error| crate::pipeline::unavailable(&error, "roles/pubsub.publisher on the result topic for the worker's account"))
+        .map_err(|error| {
+            Refusal::unavailable(
+                &error,
+                "roles/pubsub.publisher on the result topic for the worker's account",
+            )
+        })
 }
 
 /// What subscriptions filter on. What is not known is left out.
@@ -47,12 +56,18 @@ fn attributes(report: &Report, message: &ResultMessage) -> BTreeMap<String, Stri
         ("format", (!formats.is_empty()).then(|| formats.join(","))),
         ("ce-specversion", Some("1.0".to_owned())),
         ("ce-id", message.job_id.clone()),
-        ("ce-source", source.map(|source| format!("//platen.dev/{}", source.bucket))),
+        (
+            "ce-source",
+            source.map(|source| format!("//platen.dev/{}", source.bucket)),
+        ),
         ("ce-type", Some(format!("dev.platen.conversion.v1.{status}"))),
         ("ce-time", Some(Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true))),
         ("ce-subject", source.map(|source| source.name.clone())),
         ("content-type", Some("application/json".to_owned())),
         ("traceparent", report.trace().map(crate::accept::Trace::traceparent)),
     ];
-    known.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    known
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+        .collect()
 }

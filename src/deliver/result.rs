@@ -254,7 +254,12 @@ impl Report {
     /// The source in words, for logs.
     pub fn source_name(&self) -> Option<String> {
         let source = self.source.as_ref()?;
-        Some(format!("gs://{}/{}#{}", source.bucket, source.name, source.generation.as_deref().unwrap_or("newest")))
+        Some(format!(
+            "gs://{}/{}#{}",
+            source.bucket,
+            source.name,
+            source.generation.as_deref().unwrap_or("newest")
+        ))
     }
 
     /// The message id, for logs.
@@ -274,10 +279,20 @@ impl Report {
             End::Superseded => (Status::Superseded, Vec::new(), None),
             End::Failed(failure) => {
                 let Failure { code, message, detail } = failure;
-                (Status::Failed, Vec::new(), Some(ErrorResult { code: code.as_str(), message, detail }))
+                (
+                    Status::Failed,
+                    Vec::new(),
+                    Some(ErrorResult {
+                        code: code.as_str(),
+                        message,
+                        detail,
+                    }),
+                )
             }
         };
-        let queued = self.published.map_or(0, |published| (self.arrived - published).num_milliseconds());
+        let queued = self
+            .published
+            .map_or(0, |published| (self.arrived - published).num_milliseconds());
         ResultMessage {
             version: 1,
             status,
@@ -290,10 +305,14 @@ impl Report {
             message_id: self.message_id.clone(),
             timings: Timings {
                 queued_ms: u64::try_from(queued).unwrap_or(0),
-                total_ms: crate::pipeline::milliseconds(self.started),
+                total_ms: milliseconds(self.started),
                 ..self.timings
             },
-            worker: Worker { name: "platen", version: env!("CARGO_PKG_VERSION"), engine },
+            worker: Worker {
+                name: "platen",
+                version: env!("CARGO_PKG_VERSION"),
+                engine,
+            },
         }
     }
 }
@@ -307,4 +326,9 @@ pub enum End {
     Failed(Failure),
     /// Overtaken.
     Superseded,
+}
+
+/// Whole milliseconds since then.
+pub fn milliseconds(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

@@ -170,7 +170,10 @@ impl Signer {
     pub fn within(&self, budget: &Budget) -> Self {
         match self {
             Self::Key(key) => Self::Key(key.clone()),
-            Self::Blob { iam, email } => Self::Blob { iam: iam.within(budget), email: email.clone() },
+            Self::Blob { iam, email } => Self::Blob {
+                iam: iam.within(budget),
+                email: email.clone(),
+            },
         }
     }
 

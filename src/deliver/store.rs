@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use crate::accept::JOB_METADATA;
 use crate::convert::{ConvertedFile, SourceObject};
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
-use crate::google::storage::{Object, Storage, Upload};
 use crate::google::Kind;
+use crate::google::storage::{Object, Storage, Upload};
 use crate::job::{Disposition, Format, JobId};
 
 const SOURCE_METADATA: &str = "platen-source";
@@ -94,7 +94,7 @@ pub async fn find(storage: &Storage, target: &Target, source: &SourceObject) -> 
     match storage.metadata(&target.bucket, &target.name, None).await {
         Ok(object) => judge(&object, target, source),
         Err(error) if error.kind == Kind::NotFound => Ok(Found::Room(Place::Absent)),
-        Err(error) => Err(crate::pipeline::unavailable(&error, ROLE).into()),
+        Err(error) => Err(Refusal::unavailable(&error, ROLE).into()),
     }
 }
 
@@ -195,12 +195,15 @@ pub async fn store(
                 Found::Done(stored) => return Ok(stored),
                 Found::Room(other) => place = other,
             },
-            Err(error) => return Err(crate::pipeline::unavailable(&error, ROLE).into()),
+            Err(error) => return Err(Refusal::unavailable(&error, ROLE).into()),
         }
     }
     Err(Refusal::new(
         RefusalKind::Unavailable,
-        format!("gs://{}/{} changed {ROUNDS} times while it was being written", target.bucket, target.name),
+        format!(
+            "gs://{}/{} changed {ROUNDS} times while it was being written",
+            target.bucket, target.name
+        ),
     )
     .into())
 }
@@ -211,8 +214,18 @@ mod tests {
     use crate::job::{Job, NameTemplate, Source};
 
     fn source(generation: i64) -> SourceObject {
-        let source = Source { bucket: "in".to_owned(), name: "a#1.docx".to_owned(), generation: Some(generation) };
-        SourceObject { source, generation, size: 1, content_type: None, content_encoding: None }
+        let source = Source {
+            bucket: "in".to_owned(),
+            name: "a#1.docx".to_owned(),
+            generation: Some(generation),
+        };
+        SourceObject {
+            source,
+            generation,
+            size: 1,
+            content_type: None,
+            content_encoding: None,
+        }
     }
 
     fn target(generation: i64) -> Target {
@@ -231,7 +244,10 @@ mod tests {
             bucket: "out".to_owned(),
             name: "a#1.pdf".to_owned(),
             generation: 99,
-            metadata: metadata.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            metadata: metadata
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
             ..Object::default()
         };
         judge(&object, &target(5), &source(5))
@@ -241,8 +257,16 @@ mod tests {
     fn what_is_there_decides() {
         let id = target(5).job_id;
         assert!(matches!(
-            judged(&[("platen-job", id.as_str()), ("platen-source", "gs://in/a#1.docx#5"), ("platen-pages", "3")]),
-            Ok(Found::Done(Stored { pages: Some(3), generation: 99, .. }))
+            judged(&[
+                ("platen-job", id.as_str()),
+                ("platen-source", "gs://in/a#1.docx#5"),
+                ("platen-pages", "3")
+            ]),
+            Ok(Found::Done(Stored {
+                pages: Some(3),
+                generation: 99,
+                ..
+            }))
         ));
         for generation in ["4", "5"] {
             let other = format!("gs://in/a#1.docx#{generation}");
@@ -251,7 +275,10 @@ mod tests {
                 Ok(Found::Room(Place::Instead(99)))
             ));
         }
-        assert!(matches!(judged(&[("platen-source", "gs://in/a#1.docx#6")]), Err(Stop::Superseded(_))));
+        assert!(matches!(
+            judged(&[("platen-source", "gs://in/a#1.docx#6")]),
+            Err(Stop::Superseded(_))
+        ));
         for metadata in [
             &[][..],
             &[("platen-source", "gs://in/b.docx#5")],

@@ -72,7 +72,10 @@ impl Publisher {
                 ));
             }
         };
-        let (url, body) = (url.as_str(), &json!({"messages": [{"data": STANDARD.encode(data), "attributes": attributes}]}));
+        let (url, body) = (
+            url.as_str(),
+            &json!({"messages": [{"data": STANDARD.encode(data), "attributes": attributes}]}),
+        );
         let published: Published = self
             .0
             .call(|token| async move {

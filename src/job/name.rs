@@ -138,8 +138,13 @@ mod tests {
     use super::*;
 
     fn fill(template: &str, object: &str) -> String {
-        let values =
-            NameValues { bucket: "in", object, generation: 7, extension: "pdf", job_id: "0123456789abcdef0123456789abcdef" };
+        let values = NameValues {
+            bucket: "in",
+            object,
+            generation: 7,
+            extension: "pdf",
+            job_id: "0123456789abcdef0123456789abcdef",
+        };
         NameTemplate::parse(template).unwrap().fill(&values)
     }
 
@@ -148,7 +153,10 @@ mod tests {
         assert_eq!(fill("{dir}{stem}.{ext}", "reports/q3.docx"), "reports/q3.pdf");
         assert_eq!(fill("{dir}{stem}.{ext}", "q3.docx"), "q3.pdf");
         assert_eq!(fill("{dir}{name}.{ext}", "a/b/q3.final.docx"), "a/b/q3.final.docx.pdf");
-        assert_eq!(fill("{bucket}/{dir}{stem}-{generation}.{ext}", "a/q3.docx"), "in/a/q3-7.pdf");
+        assert_eq!(
+            fill("{bucket}/{dir}{stem}-{generation}.{ext}", "a/q3.docx"),
+            "in/a/q3-7.pdf"
+        );
         assert_eq!(fill("{stem}", "a/.profile"), ".profile");
         assert_eq!(fill("{jobId}", "a"), "0123456789abcdef0123456789abcdef");
         assert_eq!(fill("{dir}{stem}.{ext}", "a//../b/ü.docx"), "a//../b/ü.pdf");

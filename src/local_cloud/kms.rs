@@ -26,7 +26,7 @@ struct Key {
     versions: Vec<Arc<RandomizedNonceKey>>,
 }
 
-/// The keys by their resource name.
+/// The keys by their resource name. Key rings are no more than a part of it.
 #[derive(Default)]
 pub(super) struct Kms {
     keys: Mutex<BTreeMap<String, Key>>,
@@ -69,6 +69,9 @@ fn invalid(message: impl Into<String>) -> Refusal {
 fn call(world: &World, request: &Request) -> Result<Value, Refusal> {
     let unknown = || Refusal::new(StatusCode::NOT_FOUND, "NOT_FOUND", "Method not found.");
     let path = decode(request.path.strip_prefix("/v1/").ok_or_else(unknown)?);
+    if path.ends_with("/cryptoKeys") && request.method == "POST" {
+        return create(world, request, &path);
+    }
     let (name, verb) = path.rsplit_once(':').ok_or_else(unknown)?;
     if request.method != "POST" || !["encrypt", "decrypt"].contains(&verb) {
         return Err(unknown());
@@ -91,6 +94,19 @@ fn call(world: &World, request: &Request) -> Result<Value, Refusal> {
     } else {
         decrypt(key, &body, &additional)
     }
+}
+
+/// `POST .../cryptoKeys?cryptoKeyId=K`
+fn create(world: &World, request: &Request, parent: &str) -> Result<Value, Refusal> {
+    let id = request.parameter("cryptoKeyId").filter(|id| !id.is_empty());
+    let name = format!("{parent}/{}", id.ok_or_else(|| invalid("crypto_key_id must be set."))?);
+    if lock(&world.kms.keys).contains_key(&name) {
+        let message = format!("CryptoKey {name} already exists.");
+        return Err(Refusal::new(StatusCode::CONFLICT, "ALREADY_EXISTS", message));
+    }
+    world.kms.rotate(&name)?;
+    let primary = format!("{name}/cryptoKeyVersions/1");
+    Ok(json!({"name": name, "purpose": "ENCRYPT_DECRYPT", "primary": {"name": primary, "state": "ENABLED"}}))
 }
 
 /// A field of bytes, checked against its CRC32C when that came along.

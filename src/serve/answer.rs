@@ -3,6 +3,8 @@
 //! 204 and 200 are the only statuses that both the real service and Google's emulator take as an acknowledgement (the
 //! emulator refuses 202).
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
@@ -10,7 +12,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::error::{Refusal, RefusalKind};
-use crate::pipeline::{Outcome, RETRY_AFTER};
+use crate::pipeline::Outcome;
+
+/// What `Retry-After` asks for when nothing better is known.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Acknowledged: 204, or 200 with the result for a caller that asked for it.
 pub(super) fn done(outcome: &Outcome, wants_result: bool) -> Response {
@@ -41,32 +46,62 @@ pub(super) fn refuse(refusal: &Refusal) -> Response {
         RefusalKind::Unauthenticated => {
             tracing::warn!("401: {message}");
             // The caller learns nothing: not even whether there was a token.
-            let mut response = error(StatusCode::UNAUTHORIZED, "request.unauthenticated", "The request is not authenticated.");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            let mut response = error(
+                StatusCode::UNAUTHORIZED,
+                "request.unauthenticated",
+                "The request is not authenticated.",
+            );
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             response
         }
         RefusalKind::WrongCaller => {
             tracing::warn!("403: {message}");
-            error(StatusCode::FORBIDDEN, "request.forbidden", "The caller or the audience is not one this worker accepts.")
+            error(
+                StatusCode::FORBIDDEN,
+                "request.forbidden",
+                "The caller or the audience is not one this worker accepts.",
+            )
         }
         RefusalKind::Busy => {
             tracing::info!("429: {message}");
-            later(refusal, error(StatusCode::TOO_MANY_REQUESTS, "worker.busy", "Every conversion slot is taken: try again later."))
+            later(
+                refusal,
+                error(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "worker.busy",
+                    "Every conversion slot is taken: try again later.",
+                ),
+            )
         }
         RefusalKind::Unavailable => {
             tracing::warn!("503: {message}");
-            later(refusal, error(StatusCode::SERVICE_UNAVAILABLE, "worker.unavailable", "The worker cannot do this now: try again later."))
+            later(
+                refusal,
+                error(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "worker.unavailable",
+                    "The worker cannot do this now: try again later.",
+                ),
+            )
         }
         RefusalKind::Bug => {
             tracing::error!("500: {message}");
-            error(StatusCode::INTERNAL_SERVER_ERROR, "worker.bug", "The worker has a bug: its log says more.")
+            error(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "worker.bug",
+                "The worker has a bug: its log says more.",
+            )
         }
     }
 }
 
 fn later(refusal: &Refusal, mut response: Response) -> Response {
     let seconds = refusal.retry_after.unwrap_or(RETRY_AFTER).as_secs().clamp(1, 600);
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     response
 }
 
@@ -83,6 +118,8 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     };
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

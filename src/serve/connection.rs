@@ -45,7 +45,10 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>) -> std::io::Res
     }
     drop(listener);
     service.draining.store(true, Ordering::Relaxed);
-    tracing::info!("shutting down: no new work, {} s for what is under way", DRAIN.as_secs());
+    tracing::info!(
+        "shutting down: no new work, {} s for what is under way",
+        DRAIN.as_secs()
+    );
     tokio::select! {
         () = graceful.shutdown() => tracing::info!("all requests ended"),
         () = tokio::time::sleep(DRAIN) => tracing::warn!("requests are still open: Pub/Sub delivers them again"),
@@ -61,7 +64,10 @@ fn spawn(stream: TcpStream, router: Router, graceful: &GracefulShutdown) {
         tracing::debug!("a connection could not be set to no-delay: {error}");
     }
     let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(HEADER_LIMIT);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME)
+        .max_buf_size(HEADER_LIMIT);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let connection = graceful.watch(connection);
     tokio::spawn(async move {

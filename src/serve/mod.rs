@@ -55,7 +55,8 @@ async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Respo
         return answer::refuse(&Refusal::new(RefusalKind::Unavailable, "the worker is shutting down"));
     }
     // The token first: nobody makes us read 16 MiB without one.
-    let verified = accept::verify::verify(&parts.headers, &service.context.verify, &service.context.keys, arrived).await;
+    let verified =
+        accept::verify::verify(&parts.headers, &service.context.verify, &service.context.keys, arrived).await;
     if let Err(refusal) = verified {
         return answer::refuse(&refusal);
     }
@@ -64,7 +65,12 @@ async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Respo
         Err(response) => return *response,
     };
     let wants_result = prefers_representation(&parts.headers);
-    let request = pipeline::Request { headers: parts.headers, body, arrived, started };
+    let request = pipeline::Request {
+        headers: parts.headers,
+        body,
+        arrived,
+        started,
+    };
     match pipeline::run(&service.context, &request).await {
         Ok(outcome) => answer::done(&outcome, wants_result),
         Err(refusal) => answer::refuse(&refusal),
@@ -75,11 +81,21 @@ async fn read(body: Body) -> Result<bytes::Bytes, Box<Response>> {
     let refused = |status, code, message| Box::new(answer::error(status, code, message));
     match tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_LIMIT).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(refused(StatusCode::PAYLOAD_TOO_LARGE, "request.too_large", "The body is over 16 MiB."))
-        }
-        Ok(Err(_)) => Err(refused(StatusCode::BAD_REQUEST, "request.cut_short", "The body ended before its length.")),
-        Err(_) => Err(refused(StatusCode::REQUEST_TIMEOUT, "request.timeout", "The body took too long to arrive.")),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(refused(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "request.too_large",
+            "The body is over 16 MiB.",
+        )),
+        Ok(Err(_)) => Err(refused(
+            StatusCode::BAD_REQUEST,
+            "request.cut_short",
+            "The body ended before its length.",
+        )),
+        Err(_) => Err(refused(
+            StatusCode::REQUEST_TIMEOUT,
+            "request.timeout",
+            "The body took too long to arrive.",
+        )),
     }
 }
 
@@ -105,7 +121,11 @@ async fn ready(State(service): State<Arc<Service>>) -> Response {
     let engine = *service.context.engine.warm().borrow();
     let keys = service.context.keys.loaded();
     let ready = engine && keys && !draining;
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     answer::json(
         status,
         &json!({
@@ -120,7 +140,9 @@ async fn ready(State(service): State<Arc<Service>>) -> Response {
 async fn only_post(method: Method) -> Response {
     let message = format!("{method} is not answered here: send events with POST.");
     let mut response = answer::error(StatusCode::METHOD_NOT_ALLOWED, "request.method", &message);
-    response.headers_mut().insert("allow", axum::http::HeaderValue::from_static("POST"));
+    response
+        .headers_mut()
+        .insert("allow", axum::http::HeaderValue::from_static("POST"));
     response
 }
 
@@ -142,7 +164,9 @@ mod tests {
             ("return=minimal", false),
             ("representation", false),
         ] {
-            let headers = [(axum::http::HeaderName::from_static("prefer"), value.parse().unwrap())].into_iter().collect();
+            let headers = [(axum::http::HeaderName::from_static("prefer"), value.parse().unwrap())]
+                .into_iter()
+                .collect();
             assert_eq!(prefers_representation(&headers), expected, "{value}");
         }
     }

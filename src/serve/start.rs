@@ -74,7 +74,7 @@ pub async fn start(config: Config) -> Result<Arc<Service>, StartError> {
             audiences: config.push_audiences,
             emails: config.push_service_accounts,
         },
-        keys: keys,
+        keys,
         rules: Rules {
             input_buckets: config.input_buckets,
             output_name: config.output_name,
@@ -89,10 +89,16 @@ pub async fn start(config: Config) -> Result<Arc<Service>, StartError> {
         google: Google {
             storage: Storage::new(http.clone(), &config.endpoints.storage, tokens.clone()),
             links,
-            results: Results { publisher: Publisher::new(http, &config.endpoints.pubsub, tokens), topic },
+            results: Results {
+                publisher: Publisher::new(http, &config.endpoints.pubsub, tokens),
+                topic,
+            },
         },
     };
-    Ok(Arc::new(Service { context, draining: AtomicBool::new(false) }))
+    Ok(Arc::new(Service {
+        context,
+        draining: AtomicBool::new(false),
+    }))
 }
 
 /// Starts the engine, for the worker and for `platen convert`.

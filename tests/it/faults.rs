@@ -9,11 +9,21 @@ use crate::harness::{INPUT, OUTPUT, World, job, notification, signal, until};
 const INVOICE: &str = "documents/plain/invoice.docx";
 
 fn fault(peer: Peer, method: &str, path_prefix: &str, count: u32, effect: Effect) -> Fault {
-    Fault { peer: Some(peer), method: Some(method.to_owned()), path_prefix: path_prefix.to_owned(), skip: 0, count, effect }
+    Fault {
+        peer: Some(peer),
+        method: Some(method.to_owned()),
+        path_prefix: path_prefix.to_owned(),
+        skip: 0,
+        count,
+        effect,
+    }
 }
 
 fn status(status: u16) -> Effect {
-    Effect::Status { status, retry_after: None }
+    Effect::Status {
+        status,
+        retry_after: None,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -26,8 +36,20 @@ async fn passing_faults_of_every_api_are_ridden_out() {
         fault(Peer::Storage, "GET", "/download/", 1, Effect::Reset { reset: true }),
         fault(Peer::Storage, "POST", "/upload/storage/v1/b/output/", 1, status(500)),
         fault(Peer::Iam, "POST", "/v1/projects/-/serviceAccounts/", 1, status(429)),
-        fault(Peer::Pubsub, "POST", "/v1/projects/local-project/topics/results:publish", 1, status(503)),
-        fault(Peer::Metadata, "GET", "/computeMetadata/v1/instance/service-accounts/default/token", 1, status(503)),
+        fault(
+            Peer::Pubsub,
+            "POST",
+            "/v1/projects/local-project/topics/results:publish",
+            1,
+            status(503),
+        ),
+        fault(
+            Peer::Metadata,
+            "GET",
+            "/computeMetadata/v1/instance/service-accounts/default/token",
+            1,
+            status(503),
+        ),
     ] {
         world.cloud.add_fault(fault);
     }
@@ -43,12 +65,27 @@ async fn passing_faults_of_every_api_are_ridden_out() {
 async fn a_corrupted_download_is_noticed_and_never_converted() {
     let world = World::start().await;
     let generation = world.upload_fixture(INVOICE, "invoice.docx").await;
-    world.cloud.add_fault(fault(Peer::Storage, "GET", "/download/", 1000, Effect::Corrupt { corrupt: true }));
-    assert_eq!(world.post(&notification("invoice.docx", &generation)).await.status(), 503);
-    assert!(world.pull().await.is_none(), "a retry can fix it: it must not be reported");
+    world.cloud.add_fault(fault(
+        Peer::Storage,
+        "GET",
+        "/download/",
+        1000,
+        Effect::Corrupt { corrupt: true },
+    ));
+    assert_eq!(
+        world.post(&notification("invoice.docx", &generation)).await.status(),
+        503
+    );
+    assert!(
+        world.pull().await.is_none(),
+        "a retry can fix it: it must not be reported"
+    );
     assert_eq!(world.outputs().await, 0);
     world.cloud.clear_faults();
-    assert_eq!(world.post(&notification("invoice.docx", &generation)).await.status(), 204);
+    assert_eq!(
+        world.post(&notification("invoice.docx", &generation)).await.status(),
+        204
+    );
     assert_eq!(world.result().await.data["status"], "succeeded");
 }
 
@@ -56,9 +93,20 @@ async fn a_corrupted_download_is_noticed_and_never_converted() {
 async fn a_lost_answer_after_the_write_is_our_own_success() {
     let world = World::start().await;
     let generation = world.upload_fixture(INVOICE, "invoice.docx").await;
-    let upload = fault(Peer::Storage, "POST", "/upload/storage/v1/b/output/", 1, Effect::LoseAnswer { lose_answer: true });
+    let upload = fault(
+        Peer::Storage,
+        "POST",
+        "/upload/storage/v1/b/output/",
+        1,
+        Effect::LoseAnswer { lose_answer: true },
+    );
     world.cloud.add_fault(upload);
-    assert_eq!(world.post(&notification("invoice.docx", &generation)).await.status(), 204, "{}", world.worker.log());
+    assert_eq!(
+        world.post(&notification("invoice.docx", &generation)).await.status(),
+        204,
+        "{}",
+        world.worker.log()
+    );
     let result = world.result().await.data;
     assert_eq!(result["status"], "succeeded", "{result}");
     let stored = world.object(OUTPUT, "invoice.pdf").await.unwrap();
@@ -69,20 +117,36 @@ async fn a_lost_answer_after_the_write_is_our_own_success() {
 async fn nothing_is_acknowledged_while_a_result_cannot_be_published() {
     let world = World::start().await;
     let generation = world.upload_fixture(INVOICE, "invoice.docx").await;
-    let down = fault(Peer::Pubsub, "POST", "/v1/projects/local-project/topics/results:publish", 1000, status(403));
+    let down = fault(
+        Peer::Pubsub,
+        "POST",
+        "/v1/projects/local-project/topics/results:publish",
+        1000,
+        status(403),
+    );
     world.cloud.add_fault(down);
     let answer = world.post(&notification("invoice.docx", &generation)).await;
     assert_eq!(answer.status(), 503);
     assert!(answer.headers().contains_key("retry-after"));
-    assert!(world.worker.log().contains("roles/pubsub.publisher"), "{}", world.worker.log());
+    assert!(
+        world.worker.log().contains("roles/pubsub.publisher"),
+        "{}",
+        world.worker.log()
+    );
     // A failure that is to be reported waits in the same way.
     let bad = job(&json!({"source": format!("gs://{INPUT}/none.docx")}));
     assert_eq!(world.post(&bad).await.status(), 503);
     world.cloud.clear_faults();
     let output = world.object(OUTPUT, "invoice.pdf").await.unwrap();
-    assert_eq!(world.post(&notification("invoice.docx", &generation)).await.status(), 204);
+    assert_eq!(
+        world.post(&notification("invoice.docx", &generation)).await.status(),
+        204
+    );
     let result = world.result().await.data;
-    assert_eq!(result["outputs"][0]["generation"], output["generation"], "it was converted again");
+    assert_eq!(
+        result["outputs"][0]["generation"], output["generation"],
+        "it was converted again"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,9 +163,18 @@ async fn the_engine_killed_in_the_middle_of_a_job_costs_one_delivery() {
     assert_eq!(answer.status(), 503, "{}", world.worker.log());
     assert!(answer.headers().contains_key("retry-after"));
     assert!(world.pull().await.is_none());
-    until("the job's directory is gone", || world.worker.leftovers().is_empty().then_some(())).await;
+    until("the job's directory is gone", || {
+        world.worker.leftovers().is_empty().then_some(())
+    })
+    .await;
     // The worker is the same, its engine a new one.
-    until("there is another zygote", || crate::harness::children(world.worker.pid()).iter().any(|pid| *pid != zygote).then_some(())).await;
+    until("there is another zygote", || {
+        crate::harness::children(world.worker.pid())
+            .iter()
+            .any(|pid| *pid != zygote)
+            .then_some(())
+    })
+    .await;
     let mut worker = world;
     worker.worker.ready().await;
     assert_eq!(worker.post(&event).await.status(), 204, "{}", worker.worker.log());
@@ -120,7 +193,14 @@ async fn with_every_slot_taken_the_answer_is_429() {
         let child = world.worker.stopped_child(zygote).await;
         let answer = world.post(&second).await;
         assert_eq!(answer.status(), 429);
-        assert!(answer.headers()["retry-after"].to_str().unwrap().parse::<u32>().unwrap() > 0);
+        assert!(
+            answer.headers()["retry-after"]
+                .to_str()
+                .unwrap()
+                .parse::<u32>()
+                .unwrap()
+                > 0
+        );
         assert!(signal(child, Signal::SIGCONT));
     };
     let (answer, ()) = tokio::join!(world.post(&first), meanwhile);
@@ -133,7 +213,18 @@ async fn without_keys_the_answer_is_503_and_the_worker_is_not_ready() {
     let mut world = World::unready(&[], Some(fault(Peer::Jwks, "GET", "/", 1_000_000, status(500)))).await;
     let generation = world.upload_fixture(INVOICE, "a.docx").await;
     let event = notification("a.docx", &generation);
-    let get = async |path: &str| Some(world.http.get(format!("{}{path}", world.worker.url)).send().await.ok()?.status().as_u16());
+    let get = async |path: &str| {
+        Some(
+            world
+                .http
+                .get(format!("{}{path}", world.worker.url))
+                .send()
+                .await
+                .ok()?
+                .status()
+                .as_u16(),
+        )
+    };
     let started = std::time::Instant::now();
     while get("/health/live").await != Some(200) {
         assert!(started.elapsed() < crate::harness::PATIENCE);
@@ -151,8 +242,13 @@ async fn without_keys_the_answer_is_503_and_the_worker_is_not_ready() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_document_that_never_ends_is_reported_at_the_limit() {
     let world = World::with(&[("CONVERT_TIMEOUT", "3s")]).await;
-    let generation = world.upload_fixture("documents/hostile/never-ends.xlsx", "never-ends.xlsx").await;
-    assert_eq!(world.post(&notification("never-ends.xlsx", &generation)).await.status(), 204);
+    let generation = world
+        .upload_fixture("documents/hostile/never-ends.ods", "never-ends.ods")
+        .await;
+    assert_eq!(
+        world.post(&notification("never-ends.ods", &generation)).await.status(),
+        204
+    );
     let result = world.result().await.data;
     assert_eq!(result["error"]["code"], "document.too_complex", "{result}");
     assert_eq!(world.worker.leftovers(), Vec::<std::path::PathBuf>::new());
@@ -164,8 +260,26 @@ async fn no_secret_reaches_a_log() {
     let generation = world.upload_fixture(INVOICE, "invoice.docx").await;
     let token = world.token();
     let event = notification("invoice.docx", &generation).to_string();
-    assert_eq!(world.request(event.clone()).bearer_auth(&token).send().await.unwrap().status(), 204);
-    assert_eq!(world.request(event).bearer_auth(format!("{token}x")).send().await.unwrap().status(), 401);
+    assert_eq!(
+        world
+            .request(event.clone())
+            .bearer_auth(&token)
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        204
+    );
+    assert_eq!(
+        world
+            .request(event)
+            .bearer_auth(format!("{token}x"))
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        401
+    );
     let result = world.result().await.data;
     let url = result["outputs"][0]["signedUrl"].as_str().unwrap();
     let signature = url.split("X-Goog-Signature=").nth(1).unwrap();

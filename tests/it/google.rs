@@ -311,10 +311,17 @@ async fn a_rest_that_is_not_the_rest_is_refused() {
         0 => Reply::Cut(5, 200, vec![("X-Goog-Hash", hash(&bytes))], bytes.clone()),
         _ => cutting(b"HELLO, WORLD", 12, request),
     });
-    let error = read(storage(&peer).download("in", "a", 7).await.unwrap())
-        .await
-        .unwrap_err();
+    let error = read(storage(&peer).download("in", "a", 7).await.unwrap()).await.unwrap_err();
     assert_eq!(error.kind, Kind::Corrupt, "{error}");
+    assert!(error.to_string().contains("other bytes than the beginning"), "{error}");
+
+    // Without a hash only the position tells.
+    let peer = Peer::start(|_, number| match number {
+        0 => Reply::Cut(5, 200, Vec::new(), b"hello, world".to_vec()),
+        _ => Reply::Full(206, vec![("Content-Range", "bytes 4-10/12".into())], b"o, worl".to_vec()),
+    });
+    let error = read(storage(&peer).download("in", "a", 7).await.unwrap()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Invalid, "{error}");
 }
 
 #[tokio::test]

@@ -12,49 +12,35 @@ use base64::engine::general_purpose::STANDARD;
 use platen::local_cloud::{Fault, LocalCloud, Settings, Subscription};
 use serde_json::{Value, json};
 
-pub const INPUT: &str = "input";
-pub const OUTPUT: &str = "output";
-pub const AUDIENCE: &str = "https://worker.example";
+pub(crate) const INPUT: &str = "input";
+pub(crate) const OUTPUT: &str = "output";
+pub(crate) const AUDIENCE: &str = "https://worker.example";
 const USER: &str = "user@local-project.iam.gserviceaccount.com";
 
 /// How long anything may take before a test gives up: generous, because machines are shared. Nothing asserts it.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A fixture of this project.
-pub fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
 }
 
-/// The documents that are shared beside a checkout, where they are.
-pub fn shared(name: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("PLATEN_SHARED")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
-    let path = root.join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    println!("skipped: there is no {}", path.display());
-    None
-}
-
 /// The worker as a process, with what it has said so far.
-pub struct Worker {
+pub(crate) struct Worker {
     child: Child,
-    pub url: String,
+    pub(crate) url: String,
     log: Arc<Mutex<String>>,
-    pub temporary: tempfile::TempDir,
+    pub(crate) temporary: tempfile::TempDir,
 }
 
 impl Worker {
-    /// Starts `platen serve` and waits until it is ready.
-    pub async fn start(environment: &HashMap<String, String>) -> Self {
-        let mut worker = Self::spawn(environment);
-        worker.ready().await;
-        worker
-    }
-
+    /// Starts `platen serve`.
     fn spawn(environment: &HashMap<String, String>) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let temporary = tempfile::tempdir().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_platen"))
             .arg("serve")
@@ -70,14 +56,24 @@ impl Worker {
         let log = Arc::new(Mutex::new(String::new()));
         collect(child.stdout.take().unwrap(), log.clone());
         collect(child.stderr.take().unwrap(), log.clone());
-        Self { child, url: format!("http://127.0.0.1:{port}"), log, temporary }
+        Self {
+            child,
+            url: format!("http://127.0.0.1:{port}"),
+            log,
+            temporary,
+        }
     }
 
-    pub async fn ready(&mut self) {
+    pub(crate) async fn ready(&mut self) {
         let http = client();
         let started = Instant::now();
         loop {
-            if http.get(format!("{}/health/ready", self.url)).send().await.is_ok_and(|answer| answer.status() == 200) {
+            if http
+                .get(format!("{}/health/ready", self.url))
+                .send()
+                .await
+                .is_ok_and(|answer| answer.status() == 200)
+            {
                 return;
             }
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -89,21 +85,21 @@ impl Worker {
     }
 
     /// All that it has written to both streams.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// The zygote: the worker's only child.
-    pub async fn zygote(&self) -> u32 {
+    pub(crate) async fn zygote(&self) -> u32 {
         until("the worker has a zygote", || children(self.pid()).first().copied()).await
     }
 
     /// A child that converts, stopped as soon as it is seen, so that it cannot end before the test is done with it.
-    pub async fn stopped_child(&self, zygote: u32) -> u32 {
+    pub(crate) async fn stopped_child(&self, zygote: u32) -> u32 {
         until("the zygote has forked a child", || {
             let child = children(zygote).first().copied()?;
             signal(child, nix::sys::signal::Signal::SIGSTOP).then_some(child)
@@ -112,10 +108,13 @@ impl Worker {
     }
 
     /// Files and directories that jobs left behind.
-    pub fn leftovers(&self) -> Vec<PathBuf> {
+    pub(crate) fn leftovers(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         walk(self.temporary.path(), &mut |path| {
-            if path.components().any(|part| part.as_os_str().to_string_lossy().starts_with("job")) {
+            if path
+                .components()
+                .any(|part| part.as_os_str().to_string_lossy().starts_with("job"))
+            {
                 found.push(path.to_owned());
             }
         });
@@ -131,33 +130,37 @@ impl Drop for Worker {
 }
 
 /// A local cloud with buckets, topics and subscriptions, and a worker that is told about it.
-pub struct World {
-    pub cloud: LocalCloud,
-    pub worker: Worker,
-    pub http: reqwest::Client,
-    pub push: String,
+pub(crate) struct World {
+    pub(crate) cloud: LocalCloud,
+    pub(crate) worker: Worker,
+    pub(crate) http: reqwest::Client,
+    pub(crate) push: String,
 }
 
 impl World {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(&[]).await
     }
 
     /// With variables of its own for the worker.
-    pub async fn with(variables: &[(&str, &str)]) -> Self {
+    pub(crate) async fn with(variables: &[(&str, &str)]) -> Self {
         let mut world = Self::unready(variables, None).await;
         world.worker.ready().await;
         world
     }
 
     /// With a fault that is there from the beginning; the worker runs, and may not become ready.
-    pub async fn unready(variables: &[(&str, &str)], fault: Option<Fault>) -> Self {
+    pub(crate) async fn unready(variables: &[(&str, &str)], fault: Option<Fault>) -> Self {
         let cloud = cloud().await;
         if let Some(fault) = fault {
             cloud.add_fault(fault);
         }
         let mut environment = environment(&cloud);
-        environment.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        environment.extend(
+            variables
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
         let worker = Worker::spawn(&environment);
         // Pushes begin when a worker is there; a notification then takes every upload to it.
         let push = cloud
@@ -171,41 +174,61 @@ impl World {
                 ..Subscription::default()
             })
             .unwrap();
-        Self { cloud, worker, http: client(), push }
+        Self {
+            cloud,
+            worker,
+            http: client(),
+            push,
+        }
     }
 
     /// Publishes every upload to the input bucket, as Cloud Storage does.
-    pub fn notify(&self) {
+    pub(crate) fn notify(&self) {
         self.cloud.create_notification(INPUT, "events").unwrap();
     }
 
-    pub async fn upload_fixture(&self, fixture_name: &str, object: &str) -> String {
+    pub(crate) async fn upload_fixture(&self, fixture_name: &str, object: &str) -> String {
         self.upload(object, std::fs::read(fixture(fixture_name)).unwrap()).await
     }
 
     /// Uploads to the input bucket and gives the generation.
-    pub async fn upload(&self, object: &str, bytes: Vec<u8>) -> String {
+    pub(crate) async fn upload(&self, object: &str, bytes: Vec<u8>) -> String {
         self.upload_to(INPUT, object, bytes).await
     }
 
-    pub async fn upload_to(&self, bucket: &str, object: &str, bytes: Vec<u8>) -> String {
-        let url = format!("{}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={}", self.cloud.urls().storage, encode(object));
-        let answer = self.http.post(url).bearer_auth(self.cloud.access_token(USER)).body(bytes).send().await.unwrap();
+    pub(crate) async fn upload_to(&self, bucket: &str, object: &str, bytes: Vec<u8>) -> String {
+        let url = format!(
+            "{}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={}",
+            self.cloud.urls().storage,
+            encode(object)
+        );
+        let answer = self
+            .http
+            .post(url)
+            .bearer_auth(self.cloud.access_token(USER))
+            .body(bytes)
+            .send()
+            .await
+            .unwrap();
         assert_eq!(answer.status(), 200);
         let object: Value = answer.json().await.unwrap();
         object["generation"].as_str().unwrap().to_owned()
     }
 
-    pub async fn delete(&self, bucket: &str, object: &str) {
-        let url = format!("{}/storage/v1/b/{bucket}/o/{}", self.cloud.urls().storage, encode(object));
-        let answer = self.http.delete(url).bearer_auth(self.cloud.access_token(USER)).send().await.unwrap();
-        assert!(answer.status().is_success());
-    }
-
     /// An object's resource, or none.
-    pub async fn object(&self, bucket: &str, object: &str) -> Option<Value> {
-        let url = format!("{}/storage/v1/b/{bucket}/o/{}", self.cloud.urls().storage, encode(object));
-        let answer = self.http.get(url).bearer_auth(self.cloud.access_token(USER)).send().await.unwrap();
+    pub(crate) async fn object(&self, bucket: &str, object: &str) -> Option<Value> {
+        let url = format!(
+            "{}/storage/v1/b/{bucket}/o/{}",
+            self.cloud.urls().storage,
+            encode(object)
+        );
+        let answer = self
+            .http
+            .get(url)
+            .bearer_auth(self.cloud.access_token(USER))
+            .send()
+            .await
+            .unwrap();
         if answer.status() == 404 {
             return None;
         }
@@ -213,15 +236,21 @@ impl World {
     }
 
     /// How many objects the output bucket has.
-    pub async fn outputs(&self) -> usize {
+    pub(crate) async fn outputs(&self) -> usize {
         let url = format!("{}/storage/v1/b/{OUTPUT}/o", self.cloud.urls().storage);
-        let answer = self.http.get(url).bearer_auth(self.cloud.access_token(USER)).send().await.unwrap();
+        let answer = self
+            .http
+            .get(url)
+            .bearer_auth(self.cloud.access_token(USER))
+            .send()
+            .await
+            .unwrap();
         let list: Value = answer.json().await.unwrap();
         list["items"].as_array().map_or(0, Vec::len)
     }
 
     /// The next result message, acknowledged.
-    pub async fn result(&self) -> Received {
+    pub(crate) async fn result(&self) -> Received {
         let started = Instant::now();
         loop {
             if let Some(received) = self.pull().await {
@@ -232,53 +261,80 @@ impl World {
     }
 
     /// A result message, if one is there already.
-    pub async fn pull(&self) -> Option<Received> {
-        pull(&self.http, &self.cloud.urls().pubsub, &self.cloud.settings().project, &self.cloud.access_token(USER)).await
+    pub(crate) async fn pull(&self) -> Option<Received> {
+        pull(
+            &self.http,
+            &self.cloud.urls().pubsub,
+            &self.cloud.settings().project,
+            &self.cloud.access_token(USER),
+        )
+        .await
     }
 
     /// A token as the push subscription's.
-    pub fn token(&self) -> String {
+    pub(crate) fn token(&self) -> String {
         let claims = self.cloud.claims(&self.cloud.settings().push_service_account, AUDIENCE);
         self.cloud.id_token(&claims)
     }
 
     /// Posts an envelope to the worker with a good token.
-    pub async fn post(&self, envelope: &Value) -> reqwest::Response {
-        self.request(envelope.to_string()).bearer_auth(self.token()).send().await.unwrap()
+    pub(crate) async fn post(&self, envelope: &Value) -> reqwest::Response {
+        self.request(envelope.to_string())
+            .bearer_auth(self.token())
+            .send()
+            .await
+            .unwrap()
     }
 
     /// A request to the worker without a token.
-    pub fn request(&self, body: impl Into<reqwest::Body>) -> reqwest::RequestBuilder {
-        self.http.post(&self.worker.url).header("content-type", "application/json").body(body)
+    pub(crate) fn request(&self, body: impl Into<reqwest::Body>) -> reqwest::RequestBuilder {
+        self.http
+            .post(&self.worker.url)
+            .header("content-type", "application/json")
+            .body(body)
     }
 
     /// Waits until the push subscription has nothing left: everything is acknowledged.
-    pub async fn acknowledged(&self) {
-        until("everything is acknowledged", || (self.cloud.backlog(&self.push).unwrap() == 0).then_some(())).await;
+    pub(crate) async fn acknowledged(&self) {
+        until("everything is acknowledged", || {
+            (self.cloud.backlog(&self.push).unwrap() == 0).then_some(())
+        })
+        .await;
     }
 
     /// Downloads through a signed URL, as anybody could.
-    pub async fn download(&self, url: &str) -> reqwest::Response {
+    pub(crate) async fn download(&self, url: &str) -> reqwest::Response {
         self.http.get(url).send().await.unwrap()
     }
 }
 
 /// A result message as it was pulled.
 #[derive(Debug)]
-pub struct Received {
-    pub data: Value,
-    pub attributes: HashMap<String, String>,
+pub(crate) struct Received {
+    pub(crate) data: Value,
+    pub(crate) attributes: HashMap<String, String>,
 }
 
 /// Pulls and acknowledges one message of the subscription `results`.
-pub async fn pull(http: &reqwest::Client, pubsub: &str, project: &str, token: &str) -> Option<Received> {
+pub(crate) async fn pull(http: &reqwest::Client, pubsub: &str, project: &str, token: &str) -> Option<Received> {
     let subscription = format!("{pubsub}/v1/projects/{project}/subscriptions/results");
-    let call = |verb: &str, body: Value| http.post(format!("{subscription}:{verb}")).bearer_auth(token).json(&body).send();
+    let call = |verb: &str, body: Value| {
+        http.post(format!("{subscription}:{verb}"))
+            .bearer_auth(token)
+            .json(&body)
+            .send()
+    };
     let answer = call("pull", json!({"maxMessages": 1})).await.unwrap();
     assert_eq!(answer.status(), 200);
     let answer: Value = answer.json().await.unwrap();
     let received = answer["receivedMessages"].as_array()?.first()?.clone();
-    assert_eq!(call("acknowledge", json!({"ackIds": [received["ackId"]]})).await.unwrap().status(), 200);
+    assert_eq!(
+        call("acknowledge", json!({"ackIds": [received["ackId"]]}))
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
     let data = STANDARD.decode(received["message"]["data"].as_str().unwrap()).unwrap();
     Some(Received {
         data: serde_json::from_slice(&data).unwrap(),
@@ -287,7 +343,12 @@ pub async fn pull(http: &reqwest::Client, pubsub: &str, project: &str, token: &s
 }
 
 async fn cloud() -> LocalCloud {
-    let cloud = LocalCloud::start(Settings { pubsub_second: Duration::from_millis(20), ..Settings::default() }).await.unwrap();
+    let cloud = LocalCloud::start(Settings {
+        pubsub_second: Duration::from_millis(20),
+        ..Settings::default()
+    })
+    .await
+    .unwrap();
     for bucket in [INPUT, OUTPUT] {
         cloud.create_bucket(bucket, false).unwrap();
     }
@@ -295,15 +356,19 @@ async fn cloud() -> LocalCloud {
         cloud.create_topic(topic).unwrap();
     }
     // A pulled message must not come again while a slow machine is still acknowledging it.
-    let results =
-        Subscription { name: "results", topic: "results", ack_deadline_seconds: Some(600), ..Subscription::default() };
+    let results = Subscription {
+        name: "results",
+        topic: "results",
+        ack_deadline_seconds: Some(600),
+        ..Subscription::default()
+    };
     cloud.create_subscription(&results).unwrap();
     cloud.create_service_account(USER);
     cloud
 }
 
 /// What the worker is told about a local cloud.
-pub fn environment(cloud: &LocalCloud) -> HashMap<String, String> {
+pub(crate) fn environment(cloud: &LocalCloud) -> HashMap<String, String> {
     let (settings, urls) = (cloud.settings(), cloud.urls());
     let host = |url: &str| url.trim_start_matches("http://").to_owned();
     [
@@ -326,7 +391,7 @@ pub fn environment(cloud: &LocalCloud) -> HashMap<String, String> {
 }
 
 /// A wrapped push of a storage notification.
-pub fn notification(object: &str, generation: &str) -> Value {
+pub(crate) fn notification(object: &str, generation: &str) -> Value {
     json!({
         "message": {
             "attributes": {
@@ -340,16 +405,20 @@ pub fn notification(object: &str, generation: &str) -> Value {
 }
 
 /// A wrapped push of a job.
-pub fn job(job: &Value) -> Value {
+pub(crate) fn job(job: &Value) -> Value {
     json!({"message": {"data": STANDARD.encode(job.to_string()), "messageId": "2"}, "subscription": "projects/p/subscriptions/s"})
 }
 
-pub fn client() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap()
+pub(crate) fn client() -> reqwest::Client {
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap()
 }
 
 /// Polls until there is an answer.
-pub async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(found) = look() {
@@ -361,34 +430,49 @@ pub async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// A process's children.
-pub fn children(pid: u32) -> Vec<u32> {
-    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
     tasks
         .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok())
-        .flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .flat_map(|text| {
+            text.split_whitespace()
+                .filter_map(|pid| pid.parse().ok())
+                .collect::<Vec<_>>()
+        })
         .collect()
 }
 
 /// Sends a signal and says whether the process was there.
-pub fn signal(pid: u32, signal: nix::sys::signal::Signal) -> bool {
+pub(crate) fn signal(pid: u32, signal: nix::sys::signal::Signal) -> bool {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), signal).is_ok()
 }
 
 /// The text of a PDF's pages.
-pub fn pdf_text(pdf: &Path) -> String {
+pub(crate) fn pdf_text(pdf: &Path) -> String {
     run(Command::new("pdftotext").arg("-layout").arg(pdf).arg("-"))
 }
 
 /// The number of a PDF's pages.
-pub fn pdf_pages(pdf: &Path) -> u32 {
+pub(crate) fn pdf_pages(pdf: &Path) -> u32 {
     let info = run(Command::new("pdfinfo").arg(pdf));
-    info.lines().find_map(|line| line.strip_prefix("Pages:")).unwrap().trim().parse().unwrap()
+    info.lines()
+        .find_map(|line| line.strip_prefix("Pages:"))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap()
 }
 
 /// A command's output; it must succeed.
-pub fn run(command: &mut Command) -> String {
+pub(crate) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -405,7 +489,7 @@ fn collect(mut stream: impl Read + Send + 'static, log: Arc<Mutex<String>>) {
     });
 }
 
-pub fn walk(directory: &Path, see: &mut impl FnMut(&Path)) {
+pub(crate) fn walk(directory: &Path, see: &mut impl FnMut(&Path)) {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         see(&entry.path());
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

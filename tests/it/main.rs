@@ -10,13 +10,17 @@
 mod harness;
 mod peer;
 
-mod path;
-mod faults;
-mod identity;
-mod inspect;
+mod architecture;
+mod cli;
+mod emulator;
 mod engine;
 mod engine_limits;
-mod sandbox;
+mod faults;
 mod google;
+mod identity;
+mod inspect;
 mod keys;
+mod local_cloud;
+mod path;
+mod sandbox;
 mod sign;

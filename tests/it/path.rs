@@ -21,9 +21,17 @@ async fn an_uploaded_document_becomes_a_signed_link_on_the_topic() {
     assert_eq!(data["source"]["generation"], generation.as_str());
     assert_eq!(data["error"], Value::Null);
     assert_eq!(data["attempt"], 1);
-    assert!(data["worker"]["engine"].as_str().unwrap().starts_with("LibreOffice 25.2"));
+    assert!(
+        data["worker"]["engine"]
+            .as_str()
+            .unwrap()
+            .starts_with("LibreOffice 25.2")
+    );
     let output = &data["outputs"][0];
-    assert_eq!((&output["bucket"], &output["name"]), (&json!(OUTPUT), &json!("2026/q3 ü.pdf")));
+    assert_eq!(
+        (&output["bucket"], &output["name"]),
+        (&json!(OUTPUT), &json!("2026/q3 ü.pdf"))
+    );
     assert_eq!(output["contentType"], "application/pdf");
 
     let stored = world.object(OUTPUT, "2026/q3 ü.pdf").await.unwrap();
@@ -31,12 +39,24 @@ async fn an_uploaded_document_becomes_a_signed_link_on_the_topic() {
         assert_eq!(stored[field], output[field], "{field}");
     }
     assert_eq!(stored["metadata"]["platen-job"], data["jobId"]);
-    assert_eq!(stored["metadata"]["platen-source"], format!("gs://{INPUT}/2026/q3 ü.docx#{generation}"));
+    assert_eq!(
+        stored["metadata"]["platen-source"],
+        format!("gs://{INPUT}/2026/q3 ü.docx#{generation}")
+    );
     assert_eq!(stored["metadata"]["platen-version"], env!("CARGO_PKG_VERSION"));
-    assert!(stored["contentDisposition"].as_str().unwrap().starts_with("attachment; filename=\"q3 _.pdf\""));
+    assert!(
+        stored["contentDisposition"]
+            .as_str()
+            .unwrap()
+            .starts_with("attachment; filename=\"q3 _.pdf\"")
+    );
 
     let url = output["signedUrl"].as_str().unwrap();
-    for part in ["generation=", "response-content-type=application%2Fpdf", "response-content-disposition="] {
+    for part in [
+        "generation=",
+        "response-content-type=application%2Fpdf",
+        "response-content-disposition=",
+    ] {
         assert!(url.contains(part), "{part} is not signed");
     }
     let answer = world.download(url).await;
@@ -44,10 +64,23 @@ async fn an_uploaded_document_becomes_a_signed_link_on_the_topic() {
     assert_eq!(answer.headers()["content-type"], "application/pdf");
     let pdf = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(pdf.path(), answer.bytes().await.unwrap()).unwrap();
-    assert_eq!(u64::from(harness::pdf_pages(pdf.path())), output["pages"].as_u64().unwrap());
-    assert!(harness::pdf_text(pdf.path()).contains("Invoice"), "{}", harness::pdf_text(pdf.path()));
+    assert_eq!(
+        u64::from(harness::pdf_pages(pdf.path())),
+        output["pages"].as_u64().unwrap()
+    );
+    assert!(
+        harness::pdf_text(pdf.path()).contains("Invoice"),
+        "{}",
+        harness::pdf_text(pdf.path())
+    );
     // One character more and the storage refuses: it really verifies.
-    assert_eq!(world.download(&url.replace("generation=", "generation=1")).await.status(), 403);
+    assert_eq!(
+        world
+            .download(&url.replace("generation=", "generation=1"))
+            .await
+            .status(),
+        403
+    );
 
     let attributes = &result.attributes;
     for (name, value) in [
@@ -75,7 +108,10 @@ async fn an_uploaded_document_becomes_a_signed_link_on_the_topic() {
 async fn a_redelivery_of_a_done_job_converts_nothing_and_says_the_same() {
     let world = World::start().await;
     let generation = world.upload_fixture(INVOICE, "invoice.docx").await;
-    assert_eq!(world.post(&notification("invoice.docx", &generation)).await.status(), 204);
+    assert_eq!(
+        world.post(&notification("invoice.docx", &generation)).await.status(),
+        204
+    );
     let first = world.result().await.data;
     let output = world.object(OUTPUT, "invoice.pdf").await.unwrap();
     // Without the source nothing could be converted; the look at it alone must still succeed, so it stays.
@@ -85,16 +121,25 @@ async fn a_redelivery_of_a_done_job_converts_nothing_and_says_the_same() {
         path_prefix: "/download/".to_owned(),
         skip: 0,
         count: 1000,
-        effect: Effect::Status { status: 500, retry_after: None },
+        effect: Effect::Status {
+            status: 500,
+            retry_after: None,
+        },
     });
-    assert_eq!(world.post(&notification("invoice.docx", &generation)).await.status(), 204);
+    assert_eq!(
+        world.post(&notification("invoice.docx", &generation)).await.status(),
+        204
+    );
     let second = world.result().await.data;
     assert_eq!(second["jobId"], first["jobId"]);
     for field in ["generation", "size", "crc32c", "pages", "name"] {
         assert_eq!(second["outputs"][0][field], first["outputs"][0][field], "{field}");
     }
     assert_eq!(second["timings"]["convertMs"], 0);
-    assert_eq!(world.object(OUTPUT, "invoice.pdf").await.unwrap()["generation"], output["generation"]);
+    assert_eq!(
+        world.object(OUTPUT, "invoice.pdf").await.unwrap()["generation"],
+        output["generation"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,7 +173,10 @@ async fn a_job_message_says_what_it_wants_and_a_direct_caller_gets_the_result() 
     // The topic has the same.
     let published = world.result().await;
     assert_eq!(published.data["jobId"], result["jobId"]);
-    assert_eq!(published.attributes["traceparent"], "00-c0aae0ef90d944452f56027d27af0e97-1397c3bb3cd56200-01");
+    assert_eq!(
+        published.attributes["traceparent"],
+        "00-c0aae0ef90d944452f56027d27af0e97-1397c3bb3cd56200-01"
+    );
     // Another revision is another job: the output is made anew.
     let again = job(&json!({"source": format!("gs://{INPUT}/invoice.docx"), "revision": "3"}));
     assert_eq!(world.post(&again).await.status(), 204);
@@ -147,9 +195,15 @@ async fn two_attributes_are_an_event() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_done_is_reported_once_and_acknowledged() {
     let world = World::start().await;
-    world.upload_fixture("documents/hostile/zip-cut-short.docx", "cut.docx").await;
-    world.upload_fixture("documents/hostile/html-named.docx", "html.docx").await;
-    world.upload_fixture("documents/hostile/password.odt", "locked.odt").await;
+    world
+        .upload_fixture("documents/hostile/zip-cut-short.docx", "cut.docx")
+        .await;
+    world
+        .upload_fixture("documents/hostile/html-named.docx", "html.docx")
+        .await;
+    world
+        .upload_fixture("documents/hostile/password.odt", "locked.odt")
+        .await;
     world.upload_fixture("documents/hostile/empty.docx", "empty.docx").await;
     world.upload_fixture(INVOICE, "invoice.docx").await;
     let source = |name: &str| format!("gs://{INPUT}/{name}");
@@ -160,15 +214,27 @@ async fn what_cannot_be_done_is_reported_once_and_acknowledged() {
         (job(&json!({"source": source("empty.docx")})), "source.empty"),
         (job(&json!({"source": source("none.docx")})), "source.not_found"),
         (job(&json!({"source": "gs://elsewhere/a.docx"})), "source.forbidden"),
-        (job(&json!({"source": source("invoice.docx"), "colour": 1})), "message.invalid"),
-        (job(&json!({"source": source("invoice.docx"), "outputs": [{"format": "gif"}]})), "option.invalid"),
+        (
+            job(&json!({"source": source("invoice.docx"), "colour": 1})),
+            "message.invalid",
+        ),
+        (
+            job(&json!({"source": source("invoice.docx"), "outputs": [{"format": "gif"}]})),
+            "option.invalid",
+        ),
         (
             job(&json!({"source": source("invoice.docx"), "outputs": [{"format": "pdf"}, {"format": "pdf"}]})),
             "message.invalid",
         ),
-        (job(&json!({"source": source("invoice.docx"), "signedUrl": {"ttl": "13h"}})), "message.invalid"),
+        (
+            job(&json!({"source": source("invoice.docx"), "signedUrl": {"ttl": "13h"}})),
+            "message.invalid",
+        ),
         (json!({"message": {"data": "%%%", "messageId": "9"}}), "message.invalid"),
-        (json!({"message": {"data": "bm8=", "messageId": "9"}}), "message.invalid"),
+        (
+            json!({"message": {"data": "bm8=", "messageId": "9"}}),
+            "message.invalid",
+        ),
     ] {
         assert_eq!(world.post(&message).await.status(), 204, "{code}");
         let result = world.result().await;
@@ -177,7 +243,11 @@ async fn what_cannot_be_done_is_reported_once_and_acknowledged() {
         assert_eq!(result.data["outputs"], json!([]));
         assert_eq!(result.attributes["code"], code);
         assert_eq!(result.data["jobId"].as_str().map(str::len), Some(32), "{}", result.data);
-        assert!(result.data["error"]["message"].as_str().unwrap().ends_with('.'), "{}", result.data);
+        assert!(
+            result.data["error"]["message"].as_str().unwrap().ends_with('.'),
+            "{}",
+            result.data
+        );
         assert!(world.pull().await.is_none(), "{code} was published twice");
     }
     assert_eq!(world.outputs().await, 0);
@@ -194,16 +264,18 @@ async fn what_is_no_event_is_400_and_what_is_not_for_us_is_204() {
         assert!(body["error"]["code"].is_string() && body["error"]["message"].is_string());
     }
     world.upload_fixture(INVOICE, "mine.docx").await;
-    let event = |kind: &str, object: &str, data: &str| {
-        json!({"message": {"attributes": {"eventType": kind, "bucketId": INPUT, "objectId": object}, "data": data, "messageId": "4"}})
-    };
+    let event = |kind: &str, object: &str, data: &str| json!({"message": {"attributes": {"eventType": kind, "bucketId": INPUT, "objectId": object}, "data": data, "messageId": "4"}});
     for message in [
         event("OBJECT_DELETE", "a.docx", ""),
         event("OBJECT_METADATA_UPDATE", "a.docx", ""),
         event("OBJECT_FINALIZE", "folder/", ""),
         event("OBJECT_FINALIZE", "program.exe", ""),
         // {"metadata":{"platen-job":"x"}}
-        event("OBJECT_FINALIZE", "mine.docx", "eyJtZXRhZGF0YSI6eyJwbGF0ZW4tam9iIjoieCJ9fQ=="),
+        event(
+            "OBJECT_FINALIZE",
+            "mine.docx",
+            "eyJtZXRhZGF0YSI6eyJwbGF0ZW4tam9iIjoieCJ9fQ==",
+        ),
     ] {
         assert_eq!(world.post(&message).await.status(), 204, "{message}");
     }
@@ -224,7 +296,11 @@ async fn only_the_push_accounts_token_for_this_audience_comes_in() {
     };
     let good = world.token();
     let (head, signature) = good.rsplit_once('.').unwrap();
-    let flipped = format!("{head}.{}{}", if signature.starts_with('A') { "B" } else { "A" }, &signature[1..]);
+    let flipped = format!(
+        "{head}.{}{}",
+        if signature.starts_with('A') { "B" } else { "A" },
+        &signature[1..]
+    );
     let hour_ago = chrono::Utc::now().timestamp() - 3600;
     let cases = [
         (None, 401),
@@ -233,9 +309,17 @@ async fn only_the_push_accounts_token_for_this_audience_comes_in() {
         (Some(format!("{head}.SIGNATURE_REMOVED_BY_GOOGLE")), 401),
         (Some(with(&|claims| claims["exp"] = hour_ago.into())), 401),
         (Some(with(&|claims| claims["iss"] = "https://evil.example".into())), 401),
-        (Some(with(&|claims| claims["aud"] = "https://worker.example/".into())), 403),
-        (Some(with(&|claims| claims["email"] = "other@local-project.iam.gserviceaccount.com".into())), 403),
-        (Some(with(&|claims| claims["email_verified"] = false.into())), 403),
+        (
+            Some(with(&|claims| claims["aud"] = "https://worker.example/".into())),
+            403,
+        ),
+        (
+            Some(with(&|claims| {
+                claims["email"] = "other@local-project.iam.gserviceaccount.com".into()
+            })),
+            403,
+        ),
+        (Some(with(&|claims| claims["email_verified"] = false.into())), 401),
     ];
     let mut bodies = Vec::new();
     for (token, status) in cases {
@@ -253,17 +337,31 @@ async fn only_the_push_accounts_token_for_this_audience_comes_in() {
     assert_eq!(bodies.len(), 1, "a 401 tells why: {bodies:?}");
     assert!(world.pull().await.is_none());
     assert_eq!(world.outputs().await, 0);
-    assert_eq!(world.request(event).header("authorization", format!("bEaReR {good}")).send().await.unwrap().status(), 204);
+    assert_eq!(
+        world
+            .request(event)
+            .header("authorization", format!("bEaReR {good}"))
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        204
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_generation_is_superseded_and_a_foreign_output_is_a_conflict() {
     let world = World::start().await;
     let old = world.upload_fixture(INVOICE, "invoice.docx").await;
-    let new = world.upload_fixture("documents/plain/contract.docx", "invoice.docx").await;
+    let new = world
+        .upload_fixture("documents/plain/contract.docx", "invoice.docx")
+        .await;
     assert_eq!(world.post(&notification("invoice.docx", &old)).await.status(), 204);
     let result = world.result().await.data;
-    assert_eq!((&result["status"], &result["outputs"]), (&json!("superseded"), &json!([])));
+    assert_eq!(
+        (&result["status"], &result["outputs"]),
+        (&json!("superseded"), &json!([]))
+    );
     assert_eq!(world.outputs().await, 0);
     assert_eq!(world.post(&notification("invoice.docx", &new)).await.status(), 204);
     assert_eq!(world.result().await.data["status"], "succeeded");
@@ -275,7 +373,10 @@ async fn an_old_generation_is_superseded_and_a_foreign_output_is_a_conflict() {
     assert_eq!(world.result().await.data["status"], "succeeded");
     let second = world.object(OUTPUT, "invoice.pdf").await.unwrap();
     assert_ne!(first["generation"], second["generation"]);
-    assert_eq!(second["metadata"]["platen-source"], format!("gs://{INPUT}/invoice.docx#{newer}"));
+    assert_eq!(
+        second["metadata"]["platen-source"],
+        format!("gs://{INPUT}/invoice.docx#{newer}")
+    );
 
     // Another source of the same output name may not.
     let other = world.upload_fixture("documents/plain/report.odt", "invoice.odt").await;
@@ -283,7 +384,10 @@ async fn an_old_generation_is_superseded_and_a_foreign_output_is_a_conflict() {
     let result = world.result().await.data;
     assert_eq!(result["error"]["code"], "output.conflict", "{result}");
     assert!(result["error"]["message"].as_str().unwrap().contains("OUTPUT_NAME"));
-    assert_eq!(world.object(OUTPUT, "invoice.pdf").await.unwrap()["generation"], second["generation"]);
+    assert_eq!(
+        world.object(OUTPUT, "invoice.pdf").await.unwrap()["generation"],
+        second["generation"]
+    );
 
     // Nor over an object that somebody else put there.
     world.upload_to(OUTPUT, "note.pdf", b"not ours".to_vec()).await;

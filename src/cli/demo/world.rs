@@ -23,8 +23,19 @@ const USER: &str = "you@local-project.iam.gserviceaccount.com";
 const WARM: Duration = Duration::from_secs(120);
 /// Variables that reach the worker beside its configuration: limits and taste, never credentials.
 const PASSED_ON: [&str; 13] = [
-    "PATH", "HOME", "TMPDIR", "RUST_LOG", "RUST_BACKTRACE", "SANDBOX", "DOCUMENT_LOCALE", "MAX_INPUT_SIZE",
-    "MAX_OUTPUT_SIZE", "MAX_PAGES", "CONVERT_TIMEOUT", "CONVERT_MEMORY", "CONVERT_CONCURRENCY",
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "RUST_LOG",
+    "RUST_BACKTRACE",
+    "SANDBOX",
+    "DOCUMENT_LOCALE",
+    "MAX_INPUT_SIZE",
+    "MAX_OUTPUT_SIZE",
+    "MAX_PAGES",
+    "CONVERT_TIMEOUT",
+    "CONVERT_MEMORY",
+    "CONVERT_CONCURRENCY",
 ];
 
 /// The local cloud and the worker.
@@ -39,16 +50,27 @@ impl World {
         let cloud = LocalCloud::start(Settings::default())
             .await
             .map_err(|error| format!("the local cloud does not start: {error}"))?;
-        eprintln!("started    a small Google Cloud: storage at {}, Pub/Sub at {}", cloud.urls().storage, cloud.urls().pubsub);
+        eprintln!(
+            "started    a small Google Cloud: storage at {}, Pub/Sub at {}",
+            cloud.urls().storage,
+            cloud.urls().pubsub
+        );
         // A progress time-out would be wrong for a pull that waits; the worker's death is noticed otherwise.
-        let http = reqwest::Client::builder().no_proxy().build().map_err(|error| format!("no HTTP client: {error}"))?;
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .map_err(|error| format!("no HTTP client: {error}"))?;
         for bucket in [INPUT_BUCKET, OUTPUT_BUCKET] {
             cloud.create_bucket(bucket, false).map_err(|error| error.to_string())?;
         }
         for topic in [EVENTS, RESULTS] {
             cloud.create_topic(topic).map_err(|error| error.to_string())?;
         }
-        let results = Subscription { name: RESULT_SUBSCRIPTION, topic: RESULTS, ..Subscription::default() };
+        let results = Subscription {
+            name: RESULT_SUBSCRIPTION,
+            topic: RESULTS,
+            ..Subscription::default()
+        };
         cloud.create_subscription(&results).map_err(|error| error.to_string())?;
         cloud.create_service_account(USER);
 
@@ -69,8 +91,14 @@ impl World {
             retry_seconds: Some((1, 60)),
             ..Subscription::default()
         };
-        world.cloud.create_subscription(&subscription).map_err(|error| error.to_string())?;
-        world.cloud.create_notification(INPUT_BUCKET, EVENTS).map_err(|error| error.to_string())?;
+        world
+            .cloud
+            .create_subscription(&subscription)
+            .map_err(|error| error.to_string())?;
+        world
+            .cloud
+            .create_notification(INPUT_BUCKET, EVENTS)
+            .map_err(|error| error.to_string())?;
         Ok(world)
     }
 
@@ -78,14 +106,19 @@ impl World {
         let started = Instant::now();
         loop {
             if let Ok(Some(status)) = self.worker.try_wait() {
-                return Err(format!("the worker ended before it was ready ({status}); what it said is above"));
+                return Err(format!(
+                    "the worker ended before it was ready ({status}); what it said is above"
+                ));
             }
             let answer = self.http.get(format!("{url}/health/ready")).send().await;
             if answer.is_ok_and(|answer| answer.status().is_success()) {
                 return Ok(());
             }
             if started.elapsed() > WARM {
-                return Err(format!("the worker is not ready after {} s; RUST_LOG=info shows why", WARM.as_secs()));
+                return Err(format!(
+                    "the worker is not ready after {} s; RUST_LOG=info shows why",
+                    WARM.as_secs()
+                ));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -97,7 +130,10 @@ impl World {
         let opened = tokio::fs::File::open(file).await.map_err(unreadable)?;
         let size = opened.metadata().await.map_err(unreadable)?.len();
         let encoded = percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC);
-        let url = format!("{}/upload/storage/v1/b/{INPUT_BUCKET}/o?uploadType=media&name={encoded}", self.cloud.urls().storage);
+        let url = format!(
+            "{}/upload/storage/v1/b/{INPUT_BUCKET}/o?uploadType=media&name={encoded}",
+            self.cloud.urls().storage
+        );
         let answer = self
             .http
             .post(url)
@@ -107,8 +143,13 @@ impl World {
             .send()
             .await
             .map_err(|error| format!("{} cannot be uploaded: {}", file.display(), error.without_url()))?;
-        let object = json_of(answer).await.map_err(|error| format!("{} cannot be uploaded: {error}", file.display()))?;
-        object["generation"].as_str().map(str::to_owned).ok_or_else(|| format!("the upload of {} has no generation", file.display()))
+        let object = json_of(answer)
+            .await
+            .map_err(|error| format!("{} cannot be uploaded: {error}", file.display()))?;
+        object["generation"]
+            .as_str()
+            .map(str::to_owned)
+            .ok_or_else(|| format!("the upload of {} has no generation", file.display()))
     }
 
     /// Waits for result messages and acknowledges them.
@@ -116,10 +157,15 @@ impl World {
         let started = Instant::now();
         loop {
             if let Ok(Some(status)) = self.worker.try_wait() {
-                return Err(format!("the worker ended ({status}) before every file had its result; what it said is above"));
+                return Err(format!(
+                    "the worker ended ({status}) before every file had its result; what it said is above"
+                ));
             }
             if started.elapsed() > patience {
-                return Err(format!("no result came for {} s; RUST_LOG=info shows what the worker does", patience.as_secs()));
+                return Err(format!(
+                    "no result came for {} s; RUST_LOG=info shows what the worker does",
+                    patience.as_secs()
+                ));
             }
             let pulled = self.pubsub("pull", &json!({"maxMessages": 10})).await?;
             let received = pulled["receivedMessages"].as_array().cloned().unwrap_or_default();
@@ -130,13 +176,19 @@ impl World {
             }
             let acknowledge: Vec<&Value> = received.iter().map(|message| &message["ackId"]).collect();
             self.pubsub("acknowledge", &json!({"ackIds": acknowledge})).await?;
-            return received.iter().map(|message| decode(&message["message"]["data"])).collect();
+            return received
+                .iter()
+                .map(|message| decode(&message["message"]["data"]))
+                .collect();
         }
     }
 
     async fn pubsub(&self, verb: &str, body: &Value) -> Result<Value, String> {
         let project = &self.cloud.settings().project;
-        let url = format!("{}/v1/projects/{project}/subscriptions/{RESULT_SUBSCRIPTION}:{verb}", self.cloud.urls().pubsub);
+        let url = format!(
+            "{}/v1/projects/{project}/subscriptions/{RESULT_SUBSCRIPTION}:{verb}",
+            self.cloud.urls().pubsub
+        );
         let answer = self
             .http
             .post(url)
@@ -145,7 +197,9 @@ impl World {
             .send()
             .await
             .map_err(|error| format!("the result subscription does not answer: {}", error.without_url()))?;
-        json_of(answer).await.map_err(|error| format!("the result subscription: {error}"))
+        json_of(answer)
+            .await
+            .map_err(|error| format!("the result subscription: {error}"))
     }
 
     /// Downloads what a signed URL gives to whoever holds it, and says how many bytes came.
@@ -160,12 +214,20 @@ impl World {
             return Err(format!("the signed URL is answered with {}", answer.status()));
         }
         let unwritable = |error: std::io::Error| format!("{} cannot be written: {error}", output.display());
-        let directory = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let temporary = tempfile::Builder::new().prefix(".platen-").tempfile_in(directory).map_err(unwritable)?;
+        let directory = output
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let temporary = tempfile::Builder::new()
+            .prefix(".platen-")
+            .tempfile_in(directory)
+            .map_err(unwritable)?;
         let mut file = tokio::fs::File::from_std(temporary.reopen().map_err(unwritable)?);
         let mut size = 0;
-        while let Some(chunk) =
-            answer.chunk().await.map_err(|error| format!("the signed URL breaks off: {}", error.without_url()))?
+        while let Some(chunk) = answer
+            .chunk()
+            .await
+            .map_err(|error| format!("the signed URL breaks off: {}", error.without_url()))?
         {
             file.write_all(&chunk).await.map_err(unwritable)?;
             size += chunk.len() as u64;
@@ -189,7 +251,9 @@ impl World {
 
 fn free_url() -> Result<String, String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| format!("no port is free: {error}"))?;
-    let address = listener.local_addr().map_err(|error| format!("no port is free: {error}"))?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| format!("no port is free: {error}"))?;
     Ok(format!("http://{address}"))
 }
 
@@ -198,7 +262,9 @@ fn start_worker(cloud: &LocalCloud, url: &str) -> Result<Child, String> {
     let (settings, urls) = (cloud.settings(), cloud.urls());
     let port = url.rsplit(':').next().unwrap_or_default();
     let host = |url: &str| url.trim_start_matches("http://").to_owned();
-    let passed_on = PASSED_ON.iter().filter_map(|name| Some((*name, std::env::var(name).ok()?)));
+    let passed_on = PASSED_ON
+        .iter()
+        .filter_map(|name| Some((*name, std::env::var(name).ok()?)));
     Command::new(program)
         .arg("serve")
         .env_clear()
@@ -235,12 +301,17 @@ async fn json_of(answer: reqwest::Response) -> Result<Value, String> {
     if status.is_success() {
         Ok(body)
     } else {
-        Err(format!("{status}: {}", body["error"]["message"].as_str().unwrap_or("no reason is given")))
+        Err(format!(
+            "{status}: {}",
+            body["error"]["message"].as_str().unwrap_or("no reason is given")
+        ))
     }
 }
 
 fn decode(data: &Value) -> Result<Value, String> {
-    let bytes = data.as_str().and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
+    let bytes = data
+        .as_str()
+        .and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
     bytes
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .ok_or_else(|| "a message on the result topic is no result".to_owned())

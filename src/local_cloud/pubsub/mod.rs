@@ -130,6 +130,14 @@ impl Pubsub {
                 return Err(Refusal::no_resource(topic));
             }
         }
+        if let Some(token) = settings.push_config.oidc_token.as_ref()
+            && !world.identity.knows(&token.service_account_email)
+        {
+            let email = &token.service_account_email;
+            return Err(Refusal::argument(format!(
+                "Invalid push config: there is no service account {email}."
+            )));
+        }
         let answer = settings.json();
         let name = settings.name.clone();
         let subscription = Arc::new(Subscription {
@@ -211,9 +219,8 @@ fn forward_dead(world: &World, settings: &Settings, dead: Vec<(Arc<Message>, u32
     let Some(policy) = &settings.dead_letter_policy else {
         return;
     };
-    let (project, id) = match settings.name.split('/').collect::<Vec<_>>()[..] {
-        ["projects", project, "subscriptions", id] => (project, id),
-        _ => return,
+    let ["projects", project, "subscriptions", id] = settings.name.split('/').collect::<Vec<_>>()[..] else {
+        return;
     };
     for (message, attempts) in dead {
         let mut draft = message.draft.clone();

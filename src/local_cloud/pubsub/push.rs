@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -155,13 +155,8 @@ async fn send(world: &World, settings: &Settings, delivery: &Delivery) -> bool {
         .timeout(deadline);
     match request.send().await {
         Ok(answer) => {
-            let acks = [
-                StatusCode::OK,
-                StatusCode::CREATED,
-                StatusCode::ACCEPTED,
-                StatusCode::NO_CONTENT,
-            ];
-            acks.contains(&answer.status()) || answer.status() == StatusCode::PROCESSING
+            // 102 acknowledges too, but is no final answer in HTTP/1.1: a client never gets to see it.
+            matches!(answer.status().as_u16(), 200 | 201 | 202 | 204)
         }
         Err(error) => {
             tracing::debug!(error = %error.without_url(), subscription = settings.name, "a push got no answer");

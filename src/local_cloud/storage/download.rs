@@ -22,7 +22,7 @@ pub(super) struct Overrides {
 }
 
 /// The answer to a GET or HEAD for the object's content.
-pub(super) fn answer(request: &Request, object: &Object, overrides: Overrides) -> Response {
+pub(super) fn answer(request: &Request, object: &Object, overrides: &Overrides) -> Response {
     let fields = &object.fields;
     let gzipped = fields.content_encoding.as_deref() == Some("gzip");
     let accepts_gzip = request.header("accept-encoding").is_some_and(accepts_gzip);

@@ -1,6 +1,8 @@
 //! Cloud Storage: the JSON API here and in `upload`, signed URLs (XML API) in `xml` and `signed`.
 
 mod download;
+mod list;
+mod multipart;
 mod notify;
 mod resource;
 mod signed;
@@ -8,10 +10,7 @@ mod store;
 mod upload;
 mod xml;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Mutex,
-};
+use std::{collections::BTreeMap, sync::Mutex};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -210,7 +209,7 @@ fn media(world: &World, request: &Request, path: &str) -> Result<Response, Refus
         preconditions(request)?.check(&request.method, Some(object))?;
         object.clone()
     };
-    Ok(download::answer(request, &object, download::Overrides::default()))
+    Ok(download::answer(request, &object, &download::Overrides::default()))
 }
 
 fn json_api(world: &World, request: &Request, path: &str) -> Result<Response, Refusal> {
@@ -235,7 +234,7 @@ fn json_api(world: &World, request: &Request, path: &str) -> Result<Response, Re
             ))
         }
         ("DELETE", None, None) => delete_bucket(world, &bucket),
-        ("GET", Some("o"), None) => list_objects(world, request, &bucket),
+        ("GET", Some("o"), None) => list::objects(world, request, &bucket),
         ("POST", Some("notificationConfigs"), None) => {
             let resource = world.storage.create_notification(world, &bucket, &body(request)?)?;
             Ok(json_answer(StatusCode::OK, &resource))
@@ -377,77 +376,4 @@ fn no_content() -> Response {
     let mut answer = Response::default();
     *answer.status_mut() = StatusCode::NO_CONTENT;
     answer
-}
-
-fn list_objects(world: &World, request: &Request, bucket: &str) -> Result<Response, Refusal> {
-    let prefix = request.parameter("prefix").unwrap_or_default();
-    let delimiter = request.parameter("delimiter").filter(|delimiter| !delimiter.is_empty());
-    let versions = request.parameter("versions").as_deref() == Some("true");
-    let start = request.parameter("startOffset").unwrap_or_default();
-    let end = request.parameter("endOffset").filter(|end| !end.is_empty());
-    let after = request
-        .parameter("pageToken")
-        .map(|token| page_token(&token))
-        .transpose()?;
-    let most = match number(request, "maxResults")? {
-        None => 1000,
-        Some(most) => usize::try_from(most)
-            .ok()
-            .filter(|most| *most > 0)
-            .map_or(1000, |most| most.min(1000)),
-    };
-    let store = lock(&world.storage.store);
-    let mut items = Vec::new();
-    let mut prefixes = BTreeSet::new();
-    // The page ends after this entry: an object's name, or a prefix that stands for all that begin with it.
-    let mut last = None;
-    let mut next = None;
-    for (name, generations) in &store.bucket(bucket)?.objects {
-        if !name.starts_with(&prefix) || *name < start || end.as_ref().is_some_and(|end| name >= end) {
-            continue;
-        }
-        let folded = delimiter.as_ref().and_then(|delimiter| {
-            let at = name[prefix.len()..].find(delimiter.as_str())?;
-            Some(&name[..prefix.len() + at + delimiter.len()])
-        });
-        let entry = folded.unwrap_or(name);
-        if after.as_deref().is_some_and(|after| entry <= after) || last == Some(entry) && folded.is_some() {
-            continue;
-        }
-        let shown: Vec<_> = generations
-            .iter()
-            .filter(|object| versions || object.deleted.is_none())
-            .collect();
-        if shown.is_empty() {
-            continue;
-        }
-        if items.len() + prefixes.len() >= most {
-            next = last;
-            break;
-        }
-        match folded {
-            Some(prefix) => {
-                prefixes.insert(prefix);
-            }
-            None => items.extend(shown.into_iter().map(|object| resource::object(world, bucket, object))),
-        }
-        last = Some(entry);
-    }
-    let mut list = json!({"kind": "storage#objects"});
-    if !prefixes.is_empty() {
-        list["prefixes"] = json!(prefixes);
-    }
-    if !items.is_empty() {
-        list["items"] = json!(items);
-    }
-    if let Some(next) = next {
-        list["nextPageToken"] = json!(super::to_base64(next.as_bytes()));
-    }
-    Ok(json_answer(StatusCode::OK, &list))
-}
-
-fn page_token(token: &str) -> Result<String, Refusal> {
-    super::base64_of_google(token)
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .ok_or_else(|| Refusal::invalid("Invalid pageToken"))
 }

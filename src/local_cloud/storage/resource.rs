@@ -1,8 +1,11 @@
 //! Objects and buckets as the JSON API words them: every 64-bit number as a string.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::{
     super::World,
@@ -12,55 +15,72 @@ use super::{
 /// All but RFC 3986's unreserved characters.
 pub(super) const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-pub(super) fn object(world: &World, bucket: &str, object: &Object) -> Value {
+/// An object as the JSON API shows it, its fields in Google's order: notifications carry it as text.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ObjectResource {
+    kind: &'static str,
+    id: String,
+    self_link: String,
+    name: String,
+    bucket: String,
+    generation: String,
+    metageneration: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<String>,
+    time_created: String,
+    updated: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_deleted: Option<String>,
+    storage_class: String,
+    time_storage_class_updated: String,
+    size: String,
+    md5_hash: String,
+    media_link: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_encoding: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_disposition: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_language: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_control: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<BTreeMap<String, String>>,
+    crc32c: String,
+    etag: String,
+}
+
+pub(super) fn object(world: &World, bucket: &str, object: &Object) -> ObjectResource {
     let base = &world.urls.storage;
-    let name = utf8_percent_encode(&object.name, COMPONENT).to_string();
+    let name = utf8_percent_encode(&object.name, COMPONENT);
     let generation = object.generation;
-    let mut resource = Map::new();
-    let mut set = |key: &str, value: Value| resource.insert(key.to_owned(), value);
-    set("kind", json!("storage#object"));
-    set("id", json!(format!("{bucket}/{}/{generation}", object.name)));
-    set("selfLink", json!(format!("{base}/storage/v1/b/{bucket}/o/{name}")));
-    set("name", json!(object.name));
-    set("bucket", json!(bucket));
-    set("generation", json!(generation.to_string()));
-    set("metageneration", json!(object.metageneration.to_string()));
-    let fields = &object.fields;
-    for (key, value) in [
-        ("contentType", &fields.content_type),
-        ("contentEncoding", &fields.content_encoding),
-        ("contentDisposition", &fields.content_disposition),
-        ("contentLanguage", &fields.content_language),
-        ("cacheControl", &fields.cache_control),
-    ] {
-        if let Some(value) = value {
-            set(key, json!(value));
-        }
+    let fields = object.fields.clone();
+    ObjectResource {
+        kind: "storage#object",
+        id: format!("{bucket}/{}/{generation}", object.name),
+        self_link: format!("{base}/storage/v1/b/{bucket}/o/{name}"),
+        name: object.name.clone(),
+        bucket: bucket.to_owned(),
+        generation: generation.to_string(),
+        metageneration: object.metageneration.to_string(),
+        content_type: fields.content_type,
+        time_created: time(object.created),
+        updated: time(object.updated),
+        time_deleted: object.deleted.map(time),
+        storage_class: fields.storage_class.unwrap_or_else(|| "STANDARD".to_owned()),
+        time_storage_class_updated: time(object.created),
+        size: object.content.len().to_string(),
+        md5_hash: object.md5.clone(),
+        media_link: format!("{base}/download/storage/v1/b/{bucket}/o/{name}?generation={generation}&alt=media"),
+        content_encoding: fields.content_encoding,
+        content_disposition: fields.content_disposition,
+        content_language: fields.content_language,
+        cache_control: fields.cache_control,
+        metadata: fields.metadata.filter(|metadata| !metadata.is_empty()),
+        crc32c: object.crc32c.clone(),
+        etag: object.etag(),
     }
-    if let Some(metadata) = fields.metadata.as_ref().filter(|metadata| !metadata.is_empty()) {
-        set("metadata", json!(metadata));
-    }
-    set("timeCreated", time(object.created));
-    set("updated", time(object.updated));
-    if let Some(deleted) = object.deleted {
-        set("timeDeleted", time(deleted));
-    }
-    set(
-        "storageClass",
-        json!(fields.storage_class.as_deref().unwrap_or("STANDARD")),
-    );
-    set("timeStorageClassUpdated", time(object.created));
-    set("size", json!(object.content.len().to_string()));
-    set("md5Hash", json!(object.md5));
-    set(
-        "mediaLink",
-        json!(format!(
-            "{base}/download/storage/v1/b/{bucket}/o/{name}?generation={generation}&alt=media"
-        )),
-    );
-    set("crc32c", json!(object.crc32c));
-    set("etag", json!(object.etag()));
-    Value::Object(resource)
 }
 
 pub(super) fn bucket(world: &World, bucket: &Bucket) -> Value {
@@ -85,6 +105,6 @@ pub(super) fn bucket(world: &World, bucket: &Bucket) -> Value {
     })
 }
 
-fn time(time: DateTime<Utc>) -> Value {
-    json!(time.to_rfc3339_opts(SecondsFormat::Millis, true))
+fn time(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }

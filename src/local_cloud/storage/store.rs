@@ -326,3 +326,31 @@ fn check_name(name: &str) -> Result<(), Refusal> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 300 is `ac 02` in the encoding's own documentation; `CK...EAE=` is the shape of a real object's.
+    #[test]
+    fn etag_is_a_protocol_buffer() {
+        let (mut store, clock) = (Store::default(), Clock::default());
+        store.create_bucket("bucket", false, &clock).unwrap();
+        let address = ("bucket", "object");
+        let inserted = store.insert(
+            address,
+            Fields::default(),
+            Bytes::new(),
+            &Preconditions::default(),
+            &clock,
+        );
+        let mut object = inserted.unwrap().0;
+        object.generation = 300;
+        assert_eq!(STANDARD.decode(object.etag()).unwrap(), [0x08, 0xac, 0x02, 0x10, 0x01]);
+        object.generation = 1_736_358_966_947_877;
+        assert_eq!(
+            STANDARD.decode(object.etag()).unwrap(),
+            [0x08, 0xa5, 0xe0, 0xb5, 0x9b, 0xd9, 0xe6, 0x8a, 0x03, 0x10, 0x01]
+        );
+    }
+}

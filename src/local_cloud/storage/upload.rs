@@ -11,9 +11,9 @@ use serde_json::Value;
 use super::{
     super::{
         Refusal, World, base64_of_google, identity,
-        server::{Request, decode, json as json_answer, lock, text},
+        server::{Request, decode, lock, text, with_type},
     },
-    authorized, body, download, notify, preconditions, resource,
+    authorized, body, download, multipart, notify, preconditions, resource,
     store::{Fields, Preconditions, crc32c_text, md5_text},
     unknown_method,
 };
@@ -31,7 +31,7 @@ pub(super) struct Session {
     total: Option<usize>,
     received: BytesMut,
     /// The answer, once everything is there; asking again gets it again.
-    done: Option<Value>,
+    done: Option<Bytes>,
 }
 
 /// The hashes that the client says the content has.
@@ -99,7 +99,7 @@ pub(super) fn handle(world: &World, request: &Request, path: &str) -> Result<Res
     authorized(world, request)?;
     match request.parameter("uploadType").as_deref() {
         Some("media") => media(world, request, &bucket),
-        Some("multipart") => multipart(world, request, &bucket),
+        Some("multipart") => related(world, request, &bucket),
         Some("resumable") => start(world, request, bucket),
         _ => Err(Refusal::required(
             "Upload type is required: media, multipart or resumable.",
@@ -132,8 +132,7 @@ fn finish(
     content: Bytes,
     conditions: &Preconditions,
 ) -> Result<Response, Refusal> {
-    let resource = insert(world, (bucket, name), fields, content, conditions)?;
-    Ok(json_answer(StatusCode::OK, &resource))
+    insert(world, (bucket, name), fields, content, conditions).map(stored)
 }
 
 fn insert(
@@ -142,11 +141,18 @@ fn insert(
     fields: Fields,
     content: Bytes,
     conditions: &Preconditions,
-) -> Result<Value, Refusal> {
+) -> Result<Bytes, Refusal> {
     let (object, changes) =
         lock(&world.storage.store).insert((bucket, name), fields, content, conditions, &world.clock)?;
     notify::publish(world, bucket, &changes);
-    Ok(resource::object(world, bucket, &object))
+    Ok(serde_json::to_vec_pretty(&resource::object(world, bucket, &object))
+        .unwrap_or_default()
+        .into())
+}
+
+/// The answer to an upload: the object's resource, as text.
+fn stored(resource: Bytes) -> Response {
+    with_type(StatusCode::OK, "application/json; charset=UTF-8", resource)
 }
 
 fn fields_of(metadata: &Value) -> Result<Fields, Refusal> {
@@ -154,7 +160,7 @@ fn fields_of(metadata: &Value) -> Result<Fields, Refusal> {
         .map_err(|error| Refusal::invalid(format!("Invalid object resource: {error}")))
 }
 
-fn multipart(world: &World, request: &Request, bucket: &str) -> Result<Response, Refusal> {
+fn related(world: &World, request: &Request, bucket: &str) -> Result<Response, Refusal> {
     let bad = |why: &str| {
         Refusal::new(
             StatusCode::BAD_REQUEST,
@@ -173,7 +179,7 @@ fn multipart(world: &World, request: &Request, bucket: &str) -> Result<Response,
         .next()
         .filter(|boundary| !boundary.is_empty())
         .ok_or_else(|| bad("the content type names no boundary"))?;
-    let parts = parts(&request.body, boundary).ok_or_else(|| bad("a boundary is missing"))?;
+    let parts = multipart::parts(&request.body, boundary).ok_or_else(|| bad("a boundary is missing"))?;
     let [metadata, content, rest @ ..] = &parts[..] else {
         return Err(bad("there must be two parts"));
     };
@@ -197,60 +203,6 @@ fn multipart(world: &World, request: &Request, bucket: &str) -> Result<Response,
         content.content.clone(),
         &preconditions(request)?,
     )
-}
-
-struct Part {
-    content_type: Option<String>,
-    content: Bytes,
-}
-
-/// Splits a body of RFC 2046. `None` where it does not end with the closing boundary.
-fn parts(body: &Bytes, boundary: &str) -> Option<Vec<Part>> {
-    let delimiter = format!("\r\n--{boundary}");
-    let opening = &delimiter.as_bytes()[2..];
-    let mut at = if body.starts_with(opening) {
-        opening.len()
-    } else {
-        find(body, 0, delimiter.as_bytes())?.1
-    };
-    let mut parts = Vec::new();
-    loop {
-        if body[at..].starts_with(b"--") {
-            return Some(parts);
-        }
-        let start = find(body, at, b"\r\n")?.1;
-        let (end, next) = find(body, start.saturating_sub(2), delimiter.as_bytes())?;
-        parts.push(part(&body.slice(start.min(end)..end)));
-        at = next;
-    }
-}
-
-fn find(body: &[u8], from: usize, needle: &[u8]) -> Option<(usize, usize)> {
-    let at = from
-        + body
-            .get(from..)?
-            .windows(needle.len())
-            .position(|window| window == needle)?;
-    Some((at, at + needle.len()))
-}
-
-/// Headers, an empty line, content. A part without headers begins with the empty line.
-fn part(bytes: &Bytes) -> Part {
-    let (head, content) = if bytes.starts_with(b"\r\n") {
-        (Bytes::new(), bytes.slice(2..))
-    } else {
-        match find(bytes, 0, b"\r\n\r\n") {
-            Some((end, start)) => (bytes.slice(..end), bytes.slice(start..)),
-            None => (bytes.clone(), Bytes::new()),
-        }
-    };
-    let head = String::from_utf8_lossy(&head).into_owned();
-    let content_type = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-type")
-            .then(|| value.trim().to_owned())
-    });
-    Part { content_type, content }
 }
 
 fn start(world: &World, request: &Request, bucket: String) -> Result<Response, Refusal> {
@@ -312,7 +264,7 @@ fn resume(world: &World, request: &Request, id: &str) -> Result<Response, Refusa
     }
     let session = store.sessions.get_mut(id).ok_or_else(gone)?;
     if let Some(done) = &session.done {
-        return Ok(json_answer(StatusCode::OK, done));
+        return Ok(stored(done.clone()));
     }
     let complete = take_chunk(session, request)?;
     if !complete {
@@ -330,7 +282,7 @@ fn resume(world: &World, request: &Request, id: &str) -> Result<Response, Refusa
             if let Some(session) = store.sessions.get_mut(id) {
                 session.done = Some(resource.clone());
             }
-            Ok(json_answer(StatusCode::OK, &resource))
+            Ok(stored(resource))
         }
         Err(refusal) => {
             store.sessions.remove(id);

@@ -166,7 +166,7 @@ fn get(world: &World, request: &Request, bucket: &str, name: &str, signed: bool)
     } else {
         Overrides::default()
     };
-    let mut answer = download::answer(request, &object, overrides);
+    let mut answer = download::answer(request, &object, &overrides);
     for (key, value) in object.fields.metadata.iter().flatten() {
         set(&mut answer, &format!("x-goog-meta-{key}"), value);
     }

@@ -1,0 +1,178 @@
+//! Keeps ARCHITECTURE.md true: which module may know which, where `unsafe` may stand, and that every file says what it
+//! is for. Cargo cannot enforce arrows inside one package.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::harness::walk;
+
+/// What each module may import from this crate. What is not listed may import nothing.
+const ARROWS: [(&str, &str); 16] = [
+    ("main", "engine cli"),
+    (
+        "cli",
+        "config convert deliver engine error job local_cloud sandbox serve telemetry units",
+    ),
+    ("serve", "accept config convert deliver engine error google pipeline"),
+    ("pipeline", "accept config convert deliver engine error google job"),
+    ("accept", "error google job"),
+    ("convert", "accept config engine error google job"),
+    ("deliver", "accept convert error google job"),
+    ("config", "google job sandbox units"),
+    ("job", "error units"),
+    ("error", "google"),
+    ("telemetry", "config"),
+    ("units", ""),
+    ("engine", "sandbox"),
+    ("google", ""),
+    ("sandbox", ""),
+    ("local_cloud", ""),
+];
+
+/// Where `unsafe` may stand: the sandbox and the engine's FFI.
+const UNSAFE: [&str; 2] = ["engine", "sandbox"];
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    walk(&root, &mut |path| {
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            let relative = path.strip_prefix(&root).unwrap().to_owned();
+            files.push((relative, std::fs::read_to_string(path).unwrap()));
+        }
+    });
+    assert!(files.len() > 50, "the sources were not found");
+    files
+}
+
+fn module(file: &Path) -> String {
+    let first = file.components().next().unwrap().as_os_str().to_string_lossy();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// The modules that a file names: `crate::x`, `platen::x`, and `use crate::{x, y}`.
+fn imports(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let code = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    for prefix in ["crate::", "platen::"] {
+        for (at, _) in code.match_indices(prefix) {
+            let rest = &code[at + prefix.len()..];
+            let names = rest
+                .strip_prefix('{')
+                .map_or(rest, |group| &group[..group.find('}').unwrap_or(0)]);
+            let group = rest.starts_with('{');
+            for name in names.split(',').take(if group { usize::MAX } else { 1 }) {
+                let name: String = name
+                    .trim()
+                    .chars()
+                    .take_while(|c| c.is_alphanumeric() || *c == '_')
+                    .collect();
+                found.insert(name);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn arrows_point_one_way() {
+    let known: BTreeSet<&str> = ARROWS.iter().map(|(module, _)| *module).collect();
+    let mut wrong = Vec::new();
+    for (file, text) in sources() {
+        let module = module(&file);
+        if module == "lib" {
+            continue;
+        }
+        assert!(
+            known.contains(module.as_str()),
+            "{}: a module without arrows: add it to ARROWS",
+            file.display()
+        );
+        let allowed = ARROWS
+            .iter()
+            .find(|(name, _)| *name == module)
+            .map_or("", |(_, allowed)| allowed);
+        let allowed: Vec<&str> = allowed.split(' ').collect();
+        for import in imports(&text) {
+            if known.contains(import.as_str()) && import != module && !allowed.contains(&import.as_str()) {
+                wrong.push(format!("{}: {module} imports {import}", file.display()));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "arrows that ARCHITECTURE.md forbids:\n{}",
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn the_check_of_arrows_sees_imports() {
+    let text = "use crate::google::{self, Kind};\nuse crate::{engine, job};\n// crate::sandbox\nfn f() { crate::deliver::x() }";
+    assert_eq!(
+        imports(text),
+        ["deliver", "engine", "google", "job"].map(str::to_owned).into()
+    );
+}
+
+#[test]
+fn unsafe_stands_in_the_sandbox_and_the_engine_alone() {
+    for (file, text) in sources() {
+        let has = text
+            .lines()
+            .any(|line| !line.trim_start().starts_with("//") && line.contains("unsafe {"));
+        assert!(
+            !has || UNSAFE.contains(&module(&file).as_str()),
+            "{} has unsafe code",
+            file.display()
+        );
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    for (file, text) in sources() {
+        let first = text.lines().next().unwrap_or_default();
+        assert!(
+            first.starts_with("//! ") && first.len() > 20,
+            "{}: {first:?}",
+            file.display()
+        );
+    }
+}
+
+#[test]
+fn the_top_level_is_the_owners() {
+    let allowed = [
+        "ARCHITECTURE.md",
+        "Cargo.lock",
+        "Cargo.toml",
+        "Dockerfile",
+        "Makefile",
+        "README.md",
+        "benches",
+        "build.rs",
+        "cloudbuild.yaml",
+        "deploy",
+        "docs",
+        "fixtures",
+        "fuzz",
+        "rust-toolchain.toml",
+        "src",
+        "tests",
+        // Made by building and by the README's commands, and not committed.
+        "out",
+        "target",
+    ];
+    for entry in std::fs::read_dir(env!("CARGO_MANIFEST_DIR")).unwrap() {
+        let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+        assert!(
+            name.starts_with('.') || allowed.contains(&name.as_str()),
+            "{name} is not one of the top level's"
+        );
+    }
+}

@@ -1,0 +1,190 @@
+//! The commands as a person meets them: what they print, where, and with which exit code.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::harness::{fixture, pdf_pages, pdf_text};
+
+fn platen() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_platen"));
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn code(output: &Output) -> i32 {
+    output
+        .status
+        .code()
+        .unwrap_or_else(|| panic!("ended by a signal: {}", text(&output.stderr)))
+}
+
+#[test]
+fn all_mistakes_of_a_configuration_are_told_at_once_with_64() {
+    let output = platen()
+        .arg("serve")
+        .envs([
+            ("PORT", "no"),
+            ("PUSH_AUTH", "maybe"),
+            ("LOG_FORMAT", "xml"),
+            ("MAX_PAGES", "0"),
+            ("INPUT_BUCKETS", ""),
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 64);
+    let message = text(&output.stderr);
+    for name in [
+        "PORT",
+        "PUSH_AUTH",
+        "LOG_FORMAT",
+        "MAX_PAGES",
+        "INPUT_BUCKETS",
+        "OUTPUT_BUCKET",
+        "RESULT_TOPIC",
+        "PUSH_AUDIENCE",
+        "PUSH_SERVICE_ACCOUNT",
+    ] {
+        assert_eq!(message.matches(&format!("\n  {name} ")).count(), 1, "{name}: {message}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_64_and_help_is_0_with_an_example() {
+    for arguments in [
+        &["convert"][..],
+        &["convert", "a.docx", "--to", "gif"],
+        &["fly"],
+        &[],
+        &["demo", "--speed"],
+    ] {
+        assert_eq!(code(&platen().args(arguments).output().unwrap()), 64, "{arguments:?}");
+    }
+    for command in ["serve", "demo", "convert"] {
+        let output = platen().args([command, "--help"]).output().unwrap();
+        assert_eq!(code(&output), 0);
+        assert!(text(&output.stdout).contains("Example: "), "{command} has no example");
+    }
+}
+
+#[test]
+fn convert_takes_many_files_and_one_bad_one_does_not_stop_the_others() {
+    let out = tempfile::tempdir().unwrap();
+    let plain = |name: &str| fixture("documents/plain").join(name);
+    let output = platen()
+        .arg("convert")
+        .args([plain("invoice.docx"), plain("budget.xlsx"), plain("deck.pptx")])
+        .args([
+            plain("invoice.fodt"),
+            fixture("documents/hostile/random-bytes.docx"),
+            "nowhere.docx".into(),
+        ])
+        .args(["--json", "--out"])
+        .arg(out.path().join("made/for/us"))
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 1, "{}", text(&output.stderr));
+    let lines: Vec<Value> = text(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 6);
+    let line = |end: &str| {
+        lines
+            .iter()
+            .find(|line| line["file"].as_str().unwrap().ends_with(end))
+            .unwrap()
+    };
+    for (file, made, pages) in [
+        ("invoice.docx", "invoice.pdf", 1),
+        ("budget.xlsx", "budget.pdf", 2),
+        ("deck.pptx", "deck.pdf", 3),
+        ("invoice.fodt", "invoice-2.pdf", 1),
+    ] {
+        let line = line(file);
+        assert_eq!(line["status"], "succeeded", "{line}");
+        assert_eq!((&line["pages"], &line["error"]), (&Value::from(pages), &Value::Null));
+        let pdf = Path::new(line["output"].as_str().unwrap());
+        assert_eq!(pdf.file_name().unwrap(), made);
+        assert_eq!(pdf_pages(pdf), pages);
+        assert!(line["timings"]["convertMs"].is_u64() && line["timings"]["totalMs"].is_u64());
+    }
+    assert!(pdf_text(&out.path().join("made/for/us/invoice.pdf")).contains("Invoice"));
+    for (file, code) in [
+        ("random-bytes.docx", "source.unsupported"),
+        ("nowhere.docx", "source.not_found"),
+    ] {
+        let line = line(file);
+        assert_eq!(
+            (&line["status"], &line["error"]["code"]),
+            (&Value::from("failed"), &Value::from(code)),
+            "{line}"
+        );
+        assert_eq!((&line["output"], &line["pages"]), (&Value::Null, &Value::Null));
+    }
+}
+
+#[test]
+fn a_flag_beats_its_variable() {
+    let out = tempfile::tempdir().unwrap();
+    let mut command = platen();
+    command
+        .arg("convert")
+        .arg(fixture("documents/hostile/never-ends.ods"))
+        .args(["--timeout", "1s", "--json", "--out"]);
+    let output = command.arg(out.path()).env("CONVERT_TIMEOUT", "100s").output().unwrap();
+    assert_eq!(code(&output), 1);
+    let line: Value = serde_json::from_str(text(&output.stdout).trim()).unwrap();
+    assert_eq!(line["error"]["code"], "document.too_complex");
+    assert!(line["error"]["message"].as_str().unwrap().contains("1s"), "{line}");
+}
+
+#[test]
+fn demo_prints_one_result_a_line_and_fails_when_a_file_does() {
+    let out = tempfile::tempdir().unwrap();
+    let files = [
+        fixture("documents/plain/invoice.docx"),
+        fixture("documents/plain/invoice.fodt"),
+    ];
+    let output = platen()
+        .arg("demo")
+        .args(&files)
+        .arg("--out")
+        .arg(out.path())
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let results: Vec<Value> = text(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(results.len(), 2);
+    for result in &results {
+        assert_eq!(result["status"], "succeeded");
+    }
+    for name in ["invoice.pdf", "invoice-2.pdf"] {
+        assert_eq!(pdf_pages(&out.path().join(name)), 1);
+    }
+
+    let bad = fixture("documents/hostile/zip-cut-short.docx");
+    let output = platen()
+        .arg("demo")
+        .arg(&bad)
+        .arg(&files[0])
+        .arg("--out")
+        .arg(out.path())
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 1);
+    assert_eq!(text(&output.stdout).lines().count(), 2, "a result for every file");
+    assert!(
+        text(&output.stderr).contains("document.corrupt"),
+        "{}",
+        text(&output.stderr)
+    );
+}
