@@ -79,6 +79,10 @@ base() {
   rm -rf "$root"
   cp -a "$work/$suite" "$root"
   cp -L /etc/resolv.conf "$root/etc/resolv.conf"
+  # As Debian's official images: no downloaded package stays.
+  rm -f "$root"/var/cache/apt/archives/*.deb
+  echo 'APT::Keep-Downloaded-Packages "false"; DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb || true"; };' \
+    >"$root/etc/apt/apt.conf.d/docker-clean"
   if [ -n "$rust" ]; then
     toolchain=$(readlink -f "$(rustc --print sysroot)")
     case "$("$toolchain/bin/rustc" --version)" in
