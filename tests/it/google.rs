@@ -443,10 +443,15 @@ async fn an_upload_may_take_longer_than_the_patience_for_silence() {
     let bytes = vec![7; 24 << 20];
     let (file, none) = (file_of(&bytes), BTreeMap::new());
     let reply = stored(&bytes);
-    // 24 MiB in pieces of 64 KiB, 3 ms apart: three times the 400 ms of silence that end a call.
-    let peer = Peer::paced(Duration::from_millis(3), move |_, _| reply.clone());
+    // 24 MiB in pieces of 64 KiB, 20 ms apart, take longer than the silence that ends a call; and the silence is long
+    // enough that a busy machine does not make one.
+    let peer = Peer::paced(Duration::from_millis(20), move |_, _| reply.clone());
     let upload = upload(file.path(), bytes.len() as u64, crc32c::crc32c(&bytes), &none);
-    storage(&peer)
+    let patient = Http::with(Timeouts {
+        connect: Duration::from_secs(5),
+        progress: Duration::from_secs(5),
+    });
+    Storage::new(patient.unwrap(), &peer.url, None)
         .within(&Budget::new(Duration::ZERO))
         .upload(&upload)
         .await

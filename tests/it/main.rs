@@ -12,6 +12,7 @@ mod peer;
 
 mod architecture;
 mod cli;
+mod clients;
 mod emulator;
 mod engine;
 mod engine_limits;
