@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use chrono::Utc;
 use platen::accept::verify::{Mode, VerifyRules, verify};
-use platen::deliver::disposition::{Disposition, content_disposition};
+use platen::deliver::disposition::content_disposition;
 use platen::deliver::sign::{Endpoint, Request, Signer, Style};
 use platen::error::RefusalKind;
 use platen::google::Kind;
@@ -17,6 +17,7 @@ use platen::google::keys::KeySet;
 use platen::google::pubsub::Publisher;
 use platen::google::storage::{Object, Storage, Upload};
 use platen::google::token::{Settings as Credentials, Tokens};
+use platen::job::Disposition;
 use platen::local_cloud::{Effect, Fault, LocalCloud, Peer, Settings, Subscription};
 
 const NAMES: [&str; 8] = [
