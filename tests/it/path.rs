@@ -315,7 +315,7 @@ async fn only_the_push_accounts_token_for_this_audience_comes_in() {
         ),
         (
             Some(with(&|claims| {
-                claims["email"] = "other@local-project.iam.gserviceaccount.com".into()
+                claims["email"] = "other@local-project.iam.gserviceaccount.com".into();
             })),
             403,
         ),
@@ -394,4 +394,51 @@ async fn an_old_generation_is_superseded_and_a_foreign_output_is_a_conflict() {
     let note = world.upload_fixture("documents/plain/note.rtf", "note.rtf").await;
     assert_eq!(world.post(&notification("note.rtf", &note)).await.status(), 204);
     assert_eq!(world.result().await.data["error"]["code"], "output.conflict");
+}
+
+/// The most that the worker's own memory has ever been, in bytes.
+fn peak_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+/// The invoice with a part that nothing refers to and that does not compress.
+fn invoice_with_ballast(size: usize) -> Vec<u8> {
+    use std::io::{Cursor, Write};
+    let mut ballast = vec![0; size];
+    let mut state = 1_u64;
+    for byte in &mut ballast {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        *byte = (state >> 56) as u8;
+    }
+    let mut package = Cursor::new(std::fs::read(harness::fixture(INVOICE)).unwrap());
+    let mut writer = zip::ZipWriter::new_append(&mut package).unwrap();
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    writer.start_file("word/media/ballast.bin", stored).unwrap();
+    writer.write_all(&ballast).unwrap();
+    writer.finish().unwrap();
+    package.into_inner()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_document_is_never_whole_in_the_workers_memory() {
+    const SIZE: usize = 64 << 20;
+    let world = World::start().await;
+    let small = world.upload_fixture(INVOICE, "small.docx").await;
+    assert_eq!(world.post(&notification("small.docx", &small)).await.status(), 204);
+    let before = peak_memory(world.worker.pid());
+    let large = world.upload("large.docx", invoice_with_ballast(SIZE)).await;
+    assert_eq!(world.post(&notification("large.docx", &large)).await.status(), 204);
+    for _ in 0..2 {
+        let result = world.result().await.data;
+        assert_eq!(result["status"], "succeeded", "{result}");
+    }
+    let grown = peak_memory(world.worker.pid()) - before;
+    assert!(
+        grown < SIZE as u64 / 2,
+        "the worker's memory grew by {grown} bytes for a document of {SIZE}"
+    );
 }
