@@ -422,11 +422,7 @@ impl<'a> Lexer<'a> {
         loop {
             match self.rest().first() {
                 Some(b'%') => {
-                    self.at += self
-                        .rest()
-                        .iter()
-                        .take_while(|&&byte| byte != b'\n' && byte != b'\r')
-                        .count()
+self.at += self.rest().iter().take_while(|&&byte| byte != b'\n' && byte != b'\r').count();
                 }
                 Some(0 | b'\t' | b'\n' | 0x0c | b'\r' | b' ') => self.at += 1,
                 _ => return,

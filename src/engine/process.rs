@@ -51,9 +51,9 @@ struct Jobs {
 }
 
 struct Waiting {
+    /// Not removed before the child is gone. Let go before anybody hears of the end: fields are dropped in this order.
+    directory: Arc<Owned>,
     ended: oneshot::Sender<(Ending, Usage)>,
-    /// Not removed before the child is gone.
-    _directory: Arc<Owned>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -154,7 +154,7 @@ impl Process {
                 job.number,
                 Waiting {
                     ended: ended_sender,
-                    _directory: directory,
+                    directory,
                 },
             );
         }
@@ -263,9 +263,10 @@ impl Process {
 
     fn finish(&self, job: u64, ending: Ending, usage: Usage) {
         let waiting = self.jobs().waiting.remove(&job);
-        if let Some(waiting) = waiting {
-            // Nobody may wait any more: then the job was cancelled, and its directory goes now.
-            drop(waiting.ended.send((ending, usage)));
+        if let Some(Waiting { directory, ended }) = waiting {
+            // When the job was cancelled, this is the last holder, and the directory goes now.
+            drop(directory);
+            drop(ended.send((ending, usage)));
         }
     }
 }

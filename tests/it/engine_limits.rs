@@ -1,9 +1,7 @@
 //! The engine when something goes wrong: limits, kills, crashes, and what is left behind (nothing).
 
-use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -12,28 +10,15 @@ use platen::engine::{Engine, Limit, Limits, Verdict};
 
 use crate::engine::{Bench, LIMITS, THREE_PAGES, job_directories, settings, shared_documents, text_of};
 
-/// A text of 300 tables, each in a cell of the one before: its layout takes hours.
-static NEVER_ENDS: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let mut document = String::from(
-        r#"<?xml version="1.0" encoding="UTF-8"?>
+/// A sheet with one cell at each of its two far corners: 17 billion cells are looked at for what to print.
+static NEVER_ENDS: &[u8] = br#"<?xml version="1.0" encoding="UTF-8"?>
 <office:document xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0"
   xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0" xmlns:table="urn:oasis:names:tc:opendocument:xmlns:table:1.0"
-  office:version="1.3" office:mimetype="application/vnd.oasis.opendocument.text"><office:body><office:text>"#,
-    );
-    for depth in 0..300 {
-        write!(
-            document,
-            r#"<table:table table:name="T{depth}"><table:table-column/><table:table-row><table:table-cell>"#
-        )
-        .unwrap();
-    }
-    document.push_str("<text:p>innermost</text:p>");
-    for _ in 0..300 {
-        document.push_str("</table:table-cell></table:table-row></table:table>");
-    }
-    document.push_str("</office:text></office:body></office:document>");
-    document.into_bytes()
-});
+  office:version="1.3" office:mimetype="application/vnd.oasis.opendocument.spreadsheet"><office:body><office:spreadsheet>
+<table:table table:name="S"><table:table-row><table:table-cell office:value-type="string"><text:p>near</text:p>
+</table:table-cell></table:table-row><table:table-row table:number-rows-repeated="1048574"/><table:table-row>
+<table:table-cell table:number-columns-repeated="16383"/><table:table-cell office:value-type="string"><text:p>far</text:p>
+</table:table-cell></table:table-row></table:table></office:spreadsheet></office:body></office:document>"#;
 
 /// A sheet of 40 million cells in a few hundred bytes.
 fn fills_memory() -> Vec<u8> {
@@ -112,7 +97,7 @@ async fn a_killed_zygote_takes_its_children_along_and_is_replaced() {
     let bench = Bench::start().await;
     let work = bench.work.path();
     let mut warm = bench.engine.warm();
-    let (verdict, child) = tokio::join!(bench.convert_bytes("hog.fodt", &NEVER_ENDS, |_| {}), async {
+    let (verdict, child) = tokio::join!(bench.convert_bytes("hog.fods", NEVER_ENDS, |_| {}), async {
         let child = child(work, &[]).await;
         end(zygote(work).unwrap(), Signal::SIGKILL);
         child
@@ -128,7 +113,7 @@ async fn a_killed_zygote_takes_its_children_along_and_is_replaced() {
 async fn a_document_that_never_ends_is_killed_at_the_wall_limit() {
     let bench = Bench::start().await;
     let wall = Duration::from_millis(700);
-    let hog = bench.convert_bytes("hog.fodt", &NEVER_ENDS, |conversion| conversion.limits.wall = wall);
+    let hog = bench.convert_bytes("hog.fods", NEVER_ENDS, |conversion| conversion.limits.wall = wall);
     let (hog, small) = tokio::join!(hog, bench.convert_bytes("small.fodt", THREE_PAGES, |_| {}));
     assert_eq!(hog.err(), Some(Verdict::TooComplex(Limit::Time(wall))));
     small.expect("a job beside it succeeds");
@@ -140,7 +125,7 @@ async fn a_conversion_that_nobody_waits_for_ends() {
     let bench = Bench::start().await;
     let work = bench.work.path();
     let child = tokio::select! {
-        ended = bench.convert_bytes("hog.fodt", &NEVER_ENDS, |_| {}) => panic!("it ended: {:?}", ended.err()),
+        ended = bench.convert_bytes("hog.fods", NEVER_ENDS, |_| {}) => panic!("it ended: {:?}", ended.err()),
         child = child(work, &[]) => child,
     };
     until("the end of the child", || (!processes(work).contains(&child)).then_some(())).await;
@@ -152,7 +137,7 @@ async fn a_conversion_that_nobody_waits_for_ends() {
 async fn a_crash_is_tried_again_in_a_fresh_process_and_then_reported() {
     let bench = Bench::start().await;
     let work = bench.work.path();
-    let (verdict, zygotes) = tokio::join!(bench.convert_bytes("hog.fodt", &NEVER_ENDS, |_| {}), async {
+    let (verdict, zygotes) = tokio::join!(bench.convert_bytes("hog.fods", NEVER_ENDS, |_| {}), async {
         let first = child(work, &[]).await;
         end(first, Signal::SIGSEGV);
         let second = child(work, &[first.pid]).await;
@@ -209,7 +194,7 @@ async fn a_child_holds_nothing_of_the_worker() {
     for (bench, what) in [(&bench, "before"), (&leaky, "after")] {
         let work = bench.work.path();
         let (descriptors, environment) = tokio::select! {
-            ended = bench.convert_bytes("hog.fodt", &NEVER_ENDS, |_| {}) => panic!("it ended: {:?}", ended.err()),
+            ended = bench.convert_bytes("hog.fods", NEVER_ENDS, |_| {}) => panic!("it ended: {:?}", ended.err()),
             seen = async {
                 let child = child(work, &[]).await;
                 let directory = format!("/proc/{}", child.pid);
@@ -259,8 +244,8 @@ async fn worker_that_is_killed() {
     let Some(work) = std::env::var_os(WORKER) else { return };
     let engine = Engine::start(settings(Path::new(&work))).await.unwrap();
     let directory = engine.job_directory().unwrap();
-    std::fs::write(directory.path().join("hog.fodt"), &*NEVER_ENDS).unwrap();
-    let mut conversion = crate::engine::conversion(&directory, "hog.fodt");
+    std::fs::write(directory.path().join("hog.fods"), NEVER_ENDS).unwrap();
+    let mut conversion = crate::engine::conversion(&directory, "hog.fods");
     conversion.limits = LIMITS;
     let _ = engine.convert(conversion).await;
 }
