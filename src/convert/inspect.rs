@@ -189,7 +189,7 @@ impl Subject<'_> {
     fn encrypted(&self) -> Stop {
         self.fail(
             FailureCode::DocumentEncrypted,
-            "is protected with a password: name its secret in the job, or upload it without",
+            "is protected with a password: upload it without one",
         )
     }
 
