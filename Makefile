@@ -17,9 +17,8 @@ demo: packages ## Build, and take one document through the whole path: make demo
 test: packages-test ## Run every check that this machine can, and name those it cannot
 	@CARGO="$(CARGO)" sh deploy/checks.sh
 
-bench: packages ## Time conversions of the plain fixtures with an optimised build: make bench ROUNDS=5
-	$(CARGO) build --locked --release
-	@sh deploy/bench.sh target/release/platen
+bench: packages ## Time one document in our engine and in a cold soffice, side by side: make bench DOCUMENT=my.docx
+	$(CARGO) bench --locked --bench engine -- "$(abspath $(DOCUMENT))"
 
 image-proof: ## Run the Dockerfile's steps in a bare Debian root, for machines without a container engine (root)
 	sh deploy/prove-image.sh
