@@ -48,11 +48,21 @@ async fn main() {
         cold.push(in_soffice(work.path(), &document));
     }
     let (warm, cold) = (median(warm), median(cold));
-    println!("engine, full sandbox     {:7.1} ms (median of {})", milliseconds(warm), ROUNDS * WARM_A_ROUND);
+    println!(
+        "engine, full sandbox     {:7.1} ms (median of {})",
+        milliseconds(warm),
+        ROUNDS * WARM_A_ROUND
+    );
     println!("  from fork to reaped    {:7.1} ms", milliseconds(median(child)));
     println!("  processor time         {:7.1} ms", milliseconds(median(processor)));
-    println!("soffice, made settings   {:7.1} ms (median of {ROUNDS})", milliseconds(cold));
-    println!("ratio                    {:7.1}", cold.as_secs_f64() / warm.as_secs_f64());
+    println!(
+        "soffice, made settings   {:7.1} ms (median of {ROUNDS})",
+        milliseconds(cold)
+    );
+    println!(
+        "ratio                    {:7.1}",
+        cold.as_secs_f64() / warm.as_secs_f64()
+    );
     engine.stop().await;
 }
 
@@ -64,10 +74,22 @@ async fn in_the_engine(engine: &Engine, document: &Path) -> (Duration, Usage) {
     let conversion = Conversion {
         directory: &directory,
         document: "document.docx".to_owned(),
-        import: Import { filter: "MS Word 2007 XML".into(), options: None },
+        import: Import {
+            filter: "MS Word 2007 XML".into(),
+            options: None,
+        },
         password: None,
-        exports: vec![Export { file: "out.pdf".to_owned(), format: Format::Pdf, options: Vec::new() }],
-        limits: Limits { wall: Duration::from_secs(60), memory: 1 << 30, output_size: 500 << 20, pages: 5000 },
+        exports: vec![Export {
+            file: "out.pdf".to_owned(),
+            format: Format::Pdf,
+            options: Vec::new(),
+        }],
+        limits: Limits {
+            wall: Duration::from_secs(60),
+            memory: 1 << 30,
+            output_size: 500 << 20,
+            pages: 5000,
+        },
     };
     let converted = engine.convert(conversion).await.expect("the document converts");
     drop(directory);

@@ -422,7 +422,11 @@ impl<'a> Lexer<'a> {
         loop {
             match self.rest().first() {
                 Some(b'%') => {
-self.at += self.rest().iter().take_while(|&&byte| byte != b'\n' && byte != b'\r').count();
+                    self.at += self
+                        .rest()
+                        .iter()
+                        .take_while(|&&byte| byte != b'\n' && byte != b'\r')
+                        .count();
                 }
                 Some(0 | b'\t' | b'\n' | 0x0c | b'\r' | b' ') => self.at += 1,
                 _ => return,
@@ -598,4 +602,152 @@ fn read_some(file: &File, offset: u64, length: u64) -> Result<Vec<u8>> {
         }
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use super::*;
+
+    /// A PDF of `pages` empty pages with a cross-reference table.
+    fn made(pages: usize) -> String {
+        let kids: String = (0..pages).map(|page| format!("{} 0 R ", page + 3)).collect();
+        let mut objects = vec![
+            "<</Type/Catalog/Lang(en\\) /Pages 9 0 R)/Names<</Pages 9 0 R>>/Pages 2 0 R>>".to_owned(),
+            format!("<</Type/Pages/Kids[{kids}]/Count {pages}>>"),
+        ];
+        objects.extend((0..pages).map(|_| "<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]>>".to_owned()));
+        let mut pdf = String::from("%PDF-1.7\n");
+        let mut table = format!("xref\n0 {}\n0000000000 65535 f \n", objects.len() + 1);
+        for (number, object) in objects.iter().enumerate() {
+            writeln!(table, "{:010} 00000 n ", pdf.len()).unwrap();
+            write!(pdf, "{} 0 obj\n{object}\nendobj\n", number + 1).unwrap();
+        }
+        let start = pdf.len();
+        write!(
+            pdf,
+            "{table}trailer\n<</Size {}/Root 1 0 R>>\nstartxref\n{start}\n%%EOF\n",
+            objects.len() + 1
+        )
+        .unwrap();
+        pdf
+    }
+
+    fn pages_of(content: &[u8]) -> std::result::Result<u64, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        pages(file.path()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn pages_are_counted_from_a_table() {
+        assert_eq!(pages_of(made(3).as_bytes()), Ok(3));
+        assert_eq!(
+            pages_of(format!("{}\r\n\n ", made(3)).as_bytes()),
+            Ok(3),
+            "white space may follow"
+        );
+    }
+
+    /// qpdf writes the other forms: object streams, and cross-reference streams with PNG predictors.
+    #[test]
+    fn pages_are_counted_from_object_streams() {
+        let directory = tempfile::tempdir().unwrap();
+        let (plain, packed) = (directory.path().join("plain.pdf"), directory.path().join("packed.pdf"));
+        std::fs::write(&plain, made(40)).unwrap();
+        for options in [
+            &["--object-streams=generate"][..],
+            &["--object-streams=generate", "--linearize"],
+        ] {
+            match std::process::Command::new("qpdf")
+                .args(options)
+                .arg(&plain)
+                .arg(&packed)
+                .status()
+            {
+                Err(_) => println!("skipped: qpdf is not installed"),
+                Ok(status) => {
+                    assert!(status.success());
+                    assert!(
+                        std::fs::read(&packed)
+                            .unwrap()
+                            .windows(6)
+                            .any(|bytes| bytes == b"ObjStm")
+                    );
+                    assert_eq!(pages(&packed).map_err(|error| error.to_string()), Ok(40), "{options:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_appended_section_wins_and_the_one_before_still_serves() {
+        let mut pdf = made(3);
+        let before = pdf.rfind("startxref\n").unwrap() + "startxref\n".len();
+        let before: usize = pdf[before..].lines().next().unwrap().parse().unwrap();
+        let tree = pdf.len();
+        pdf.push_str("2 0 obj\n<</Type/Pages/Kids[3 0 R 4 0 R]/Count 2>>\nendobj\n");
+        let start = pdf.len();
+        write!(
+            pdf,
+            "xref\n2 1\n{tree:010} 00000 n \ntrailer\n<</Size 6/Root 1 0 R/Prev {before}>>\nstartxref\n{start}\n%%EOF"
+        )
+        .unwrap();
+        assert_eq!(pages_of(pdf.as_bytes()), Ok(2));
+    }
+
+    #[test]
+    fn what_is_no_whole_pdf_is_refused() {
+        let good = made(3);
+        let refused = [
+            (String::new(), "start with %PDF-"),
+            (good[1..].to_owned(), "start with %PDF-"),
+            (good[..good.len() - 9].to_owned(), "end with %%EOF"),
+            (made(0), "no page"),
+            (
+                good.replace("startxref", "startxxxx"),
+                "names no cross-reference section",
+            ),
+            (good.replace("/Root 1", "/Root 77"), "not in it"),
+            (
+                good.replace("0 6\n0000000000", "0 99999999\n0000000000")
+                    .replace("/Root 1", "/Root 0"),
+                "longer than",
+            ),
+            (good.replace("/Count 3", "/Count -3"), "number"),
+            (good.replace("/Count 3", "/Count 99999999999999999999999"), "number"),
+        ];
+        for (content, why) in refused {
+            let error = pages_of(content.as_bytes()).unwrap_err();
+            assert!(error.contains(why), "{error} instead of {why}");
+        }
+    }
+
+    /// A compromised child may write anything: no byte of damage may end in a panic or a wait.
+    #[test]
+    fn no_damage_panics() {
+        let good = made(3).into_bytes();
+        for at in 0..good.len() {
+            for byte in [0, b'9', b'<', b'(', 0xff] {
+                let mut damaged = good.clone();
+                damaged[at] = byte;
+                let _ = pages_of(&damaged);
+            }
+        }
+    }
+
+    #[test]
+    fn links_and_pipes_are_not_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("file.pdf"), directory.path().join("link.pdf"));
+        std::fs::write(&file, made(1)).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(pages(&link).is_err(), "a symbolic link");
+        std::fs::hard_link(&file, directory.path().join("second.pdf")).unwrap();
+        assert!(pages(&file).is_err(), "a second name");
+        let pipe = directory.path().join("pipe.pdf");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(pages(&pipe).is_err(), "a pipe");
+    }
 }

@@ -26,13 +26,23 @@ const SAMPLES: [Sample; 3] = [
         name: "writer",
         content: include_bytes!("warm/writer.fodt"),
         pages: 2,
-        filters: &["OpenDocument Text Flat XML", "MS Word 2007 XML", "writer8", "MS Word 97"],
+        filters: &[
+            "OpenDocument Text Flat XML",
+            "MS Word 2007 XML",
+            "writer8",
+            "MS Word 97",
+        ],
     },
     Sample {
         name: "calc",
         content: include_bytes!("warm/calc.fods"),
         pages: 2,
-        filters: &["OpenDocument Spreadsheet Flat XML", "Calc MS Excel 2007 XML", "calc8", "MS Excel 97"],
+        filters: &[
+            "OpenDocument Spreadsheet Flat XML",
+            "Calc MS Excel 2007 XML",
+            "calc8",
+            "MS Excel 97",
+        ],
     },
     Sample {
         name: "impress",
@@ -61,8 +71,12 @@ pub(super) fn warm(office: &Office, directory: &Path) -> Result<(), String> {
                     .map_err(|error| format!("the engine cannot write {}: {error}", own.display()))?;
             }
             for (number, filter) in sample.filters.iter().enumerate() {
-                let wrong =
-                    |what: String| format!("the engine's self-test failed: {} by way of {filter} {what}", sample.name);
+                let wrong = |what: String| {
+                    format!(
+                        "the engine's self-test failed: {} by way of {filter} {what}",
+                        sample.name
+                    )
+                };
                 let complained =
                     |complaint: Complaint| wrong(format!("({} {:#x})", complaint.exception, complaint.error_code));
                 let document = directory.join(format!("{}-{number}", sample.name));
@@ -74,7 +88,9 @@ pub(super) fn warm(office: &Office, directory: &Path) -> Result<(), String> {
                 let output = directory.join("warm.pdf");
                 let loaded = office.load(&document, &reading(filter)).map_err(complained)?;
                 let kind = export::kind_of(&loaded).ok_or_else(|| wrong("loads as no known kind".to_owned()))?;
-                loaded.store(&output, &writing(Format::Pdf.filter(kind)), &[]).map_err(complained)?;
+                loaded
+                    .store(&output, &writing(Format::Pdf.filter(kind)), &[])
+                    .map_err(complained)?;
                 loaded.close().map_err(complained)?;
                 let pages = pdf::pages(&output).map_err(|error| wrong(format!("becomes no good PDF: {error}")))?;
                 if pages != sample.pages {
@@ -96,5 +112,8 @@ fn reading(filter: &str) -> [(&'static str, Value); 3] {
 }
 
 fn writing(filter: &str) -> [(&'static str, Value); 2] {
-    [("FilterName", Value::Text(filter.to_owned())), ("Overwrite", Value::Boolean(true))]
+    [
+        ("FilterName", Value::Text(filter.to_owned())),
+        ("Overwrite", Value::Boolean(true)),
+    ]
 }
