@@ -22,8 +22,9 @@ fn seen_from_outside_the_child_has_no_privilege() {
         for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
             assert_eq!(line(set), "0000000000000000", "{set} as {user:?}");
         }
-        let core = seen["Max core file size"].split_whitespace().next();
-        assert_eq!(core, Some("0"));
+        // The soft and the hard limit.
+        let core: Vec<_> = seen["Max core file size"].split_whitespace().take(2).collect();
+        assert_eq!(core, ["0", "0"]);
         if user == As::Root {
             let (uid, gid) = (process::SLOT.uid.to_string(), process::SLOT.gid.to_string());
             assert_eq!(line("Uid").split_whitespace().collect::<Vec<_>>(), [&uid; 4]);
