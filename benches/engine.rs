@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use platen::engine::{Conversion, Engine, Export, Format, Import, Limits, Settings};
+use platen::engine::{Conversion, Engine, Export, Format, Import, Limits, Settings, Usage};
 
 const ROUNDS: usize = 15;
 /// Conversions in the engine for each one of soffice.
@@ -37,36 +37,63 @@ async fn main() {
     .expect("the engine starts");
     std::fs::write(work.path().join("platen.xcu"), include_str!("../src/engine/platen.xcu")).unwrap();
 
-    let (mut warm, mut cold) = (Vec::new(), Vec::new());
+    let (mut warm, mut child, mut processor, mut cold) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         for _ in 0..WARM_A_ROUND {
-            warm.push(in_the_engine(&engine, &document).await);
+            let (took, usage) = in_the_engine(&engine, &document).await;
+            warm.push(took);
+            child.push(Duration::from_millis(usage.wall_ms));
+            processor.push(Duration::from_millis(usage.cpu_ms));
         }
         cold.push(in_soffice(work.path(), &document));
     }
     let (warm, cold) = (median(warm), median(cold));
-    println!("engine, full sandbox     {:7.1} ms (median of {})", milliseconds(warm), ROUNDS * WARM_A_ROUND);
-    println!("soffice, made settings   {:7.1} ms (median of {ROUNDS})", milliseconds(cold));
-    println!("ratio                    {:7.1}", cold.as_secs_f64() / warm.as_secs_f64());
+    println!(
+        "engine, full sandbox     {:7.1} ms (median of {})",
+        milliseconds(warm),
+        ROUNDS * WARM_A_ROUND
+    );
+    println!("  from fork to reaped    {:7.1} ms", milliseconds(median(child)));
+    println!("  processor time         {:7.1} ms", milliseconds(median(processor)));
+    println!(
+        "soffice, made settings   {:7.1} ms (median of {ROUNDS})",
+        milliseconds(cold)
+    );
+    println!(
+        "ratio                    {:7.1}",
+        cold.as_secs_f64() / warm.as_secs_f64()
+    );
     engine.stop().await;
 }
 
 /// From the job's directory to its checked output and back to nothing.
-async fn in_the_engine(engine: &Engine, document: &Path) -> Duration {
+async fn in_the_engine(engine: &Engine, document: &Path) -> (Duration, Usage) {
     let began = Instant::now();
     let directory = engine.job_directory().unwrap();
     std::fs::copy(document, directory.path().join("document.docx")).unwrap();
     let conversion = Conversion {
         directory: &directory,
         document: "document.docx".to_owned(),
-        import: Import { filter: "MS Word 2007 XML".into(), options: None },
+        import: Import {
+            filter: "MS Word 2007 XML".into(),
+            options: None,
+        },
         password: None,
-        exports: vec![Export { file: "out.pdf".to_owned(), format: Format::Pdf, options: Vec::new() }],
-        limits: Limits { wall: Duration::from_secs(60), memory: 1 << 30, output_size: 500 << 20, pages: 5000 },
+        exports: vec![Export {
+            file: "out.pdf".to_owned(),
+            format: Format::Pdf,
+            options: Vec::new(),
+        }],
+        limits: Limits {
+            wall: Duration::from_secs(60),
+            memory: 1 << 30,
+            output_size: 500 << 20,
+            pages: 5000,
+        },
     };
-    engine.convert(conversion).await.expect("the document converts");
+    let converted = engine.convert(conversion).await.expect("the document converts");
     drop(directory);
-    began.elapsed()
+    (began.elapsed(), converted.usage)
 }
 
 fn in_soffice(home: &Path, document: &Path) -> Duration {

@@ -264,3 +264,63 @@ fn is_harmless(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '/' | '\\' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_keeps_its_name_as_far_as_it_is_harmless() {
+        for (object, extension, name) in [
+            ("reports/Quarter 3.docx", "docx", "Quarter 3.docx"),
+            ("a/Überblick – 年報.docx", "docx", "Überblick – 年報.docx"),
+            ("archive.tar.odt", "odt", "archive.tar.odt"),
+            ("really-a-text.doc", "rtf", "really-a-text.rtf"),
+            ("../../etc/passwd", "txt", "passwd.txt"),
+            ("..", "docx", "document.docx"),
+            ("-rf.docx", "docx", "rf.docx"),
+            (".hidden.docx", "docx", "hidden.docx"),
+            (".docx", "docx", "document.docx"),
+            ("folder/", "docx", "folder.docx"),
+            ("line\nfeed\u{202e}fdp.docx", "docx", "line_feed_fdp.docx"),
+            ("back\\slash.docx", "docx", "back_slash.docx"),
+        ] {
+            assert_eq!(sanitised_file_name(object, extension), name, "{object:?}");
+        }
+        let long = sanitised_file_name(&"ü".repeat(400), "docx");
+        assert!(
+            long.len() <= 200 && long.len() > 190 && long.ends_with("ü.docx"),
+            "{long}"
+        );
+    }
+
+    #[test]
+    fn the_next_process_sweeps_the_dead_and_spares_the_living() {
+        let parent = tempfile::tempdir().unwrap();
+        let living = Arc::new(WorkDirectory::create(parent.path(), false).unwrap());
+        let job = living.job().unwrap();
+        let dead = parent.path().join("platen-dead");
+        fs::create_dir_all(dead.join("job-1/tmp")).unwrap();
+        File::create(dead.join(LOCK)).unwrap();
+        fs::create_dir(parent.path().join("somebody-elses")).unwrap();
+        let next = WorkDirectory::create(parent.path(), false).unwrap();
+        assert!(job.path().exists() && next.path.exists() && parent.path().join("somebody-elses").exists());
+        assert!(!dead.exists());
+    }
+
+    #[test]
+    fn a_job_directory_goes_with_its_last_holder_and_frees_its_number() {
+        let parent = tempfile::tempdir().unwrap();
+        let work = Arc::new(WorkDirectory::create(parent.path(), false).unwrap());
+        let (first, second) = (work.job().unwrap(), work.job().unwrap());
+        assert_eq!(fs::metadata(first.path()).unwrap().permissions().mode() & 0o777, 0o700);
+        let path = first.path().to_owned();
+        let held = first.hold();
+        drop(first);
+        assert!(path.exists(), "a child may still write");
+        drop(held);
+        assert!(!path.exists());
+        assert_eq!(*work.slots.lock().unwrap(), BTreeSet::from([1]));
+        drop(second);
+    }
+}

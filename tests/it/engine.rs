@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use platen::engine::{Conversion, Converted, Engine, Export, Format, Import, JobDirectory, Limits, Settings, Value, Verdict};
+use platen::engine::{
+    Conversion, Converted, Engine, Export, Format, Import, JobDirectory, Limits, Settings, Value, Verdict,
+};
 use platen::sandbox::Mode;
 use tempfile::TempDir;
 
@@ -30,7 +32,8 @@ impl Bench {
 
     pub(crate) async fn convert(&self, document: &Path) -> Result<(JobDirectory, Converted), Verdict> {
         let name = document.file_name().unwrap().to_str().unwrap();
-        self.convert_bytes(name, &std::fs::read(document).unwrap(), |_| {}).await
+        self.convert_bytes(name, &std::fs::read(document).unwrap(), |_| {})
+            .await
     }
 
     /// Converts a document of this name and content, after `change` had a look at what is asked.
@@ -59,10 +62,17 @@ impl Bench {
 /// The job directories of every process that works in `work`.
 pub(crate) fn job_directories(work: &Path) -> Vec<String> {
     let names = |directory: &Path| -> Vec<PathBuf> {
-        std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+        std::fs::read_dir(directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .collect()
     };
     let jobs = names(work).into_iter().flat_map(|process| names(&process));
-    jobs.map(|path| path.display().to_string()).filter(|path| path.contains("/job-")).collect()
+    jobs.map(|path| path.display().to_string())
+        .filter(|path| path.contains("/job-"))
+        .collect()
 }
 
 pub(crate) fn settings(work: &Path) -> Settings {
@@ -152,12 +162,26 @@ async fn a_document_becomes_a_pdf() {
     let (kept, converted) = bench.convert_bytes(name, THREE_PAGES, |_| {}).await.unwrap();
     assert_eq!(converted.outputs.len(), 1);
     let output = &converted.outputs[0];
-    assert_eq!((output.pages, output.size), (3, std::fs::metadata(&output.path).unwrap().len()));
+    assert_eq!(
+        (output.pages, output.size),
+        (3, std::fs::metadata(&output.path).unwrap().len())
+    );
     let text = text_of(&output.path);
     assert!(text.contains("first page") && text.contains("third page"), "{text}");
-    assert!(text.contains(name), "the field with the file's name prints its real name: {text}");
-    assert!(converted.usage.cpu_ms > 0 && converted.usage.peak_memory > 1 << 20, "{:?}", converted.usage);
-    assert!(bench.engine.version().starts_with("LibreOffice 25.2."), "{}", bench.engine.version());
+    assert!(
+        text.contains(name),
+        "the field with the file's name prints its real name: {text}"
+    );
+    assert!(
+        converted.usage.cpu_ms > 0 && converted.usage.peak_memory > 1 << 20,
+        "{:?}",
+        converted.usage
+    );
+    assert!(
+        bench.engine.version().starts_with("LibreOffice 25.2."),
+        "{}",
+        bench.engine.version()
+    );
     drop(kept);
     assert_eq!(bench.job_directories(), Vec::<String>::new());
 }
@@ -167,7 +191,9 @@ async fn an_export_option_reaches_the_filter() {
     let bench = Bench::start().await;
     let (_kept, converted) = bench
         .convert_bytes("pages.fodt", THREE_PAGES, |conversion| {
-            conversion.exports[0].options.push(("PageRange".into(), Value::Text("2-3".to_owned())));
+            conversion.exports[0]
+                .options
+                .push(("PageRange".into(), Value::Text("2-3".to_owned())));
         })
         .await
         .unwrap();
@@ -188,13 +214,19 @@ async fn one_document_becomes_several_outputs() {
         })
         .await
         .unwrap();
-    assert_eq!(converted.outputs.iter().map(|output| output.pages).collect::<Vec<_>>(), [3, 1]);
+    assert_eq!(
+        converted.outputs.iter().map(|output| output.pages).collect::<Vec<_>>(),
+        [3, 1]
+    );
 }
 
 #[tokio::test]
 async fn a_csv_is_split_at_its_commas() {
     let bench = Bench::start().await;
-    let (_kept, converted) = bench.convert_bytes("table.csv", b"name,amount\n\"a, b\",1.5\n", |_| {}).await.unwrap();
+    let (_kept, converted) = bench
+        .convert_bytes("table.csv", b"name,amount\n\"a, b\",1.5\n", |_| {})
+        .await
+        .unwrap();
     let text = text_of(&converted.outputs[0].path);
     assert!(text.contains("a, b") && !text.contains("name,amount"), "{text}");
 }
@@ -202,7 +234,9 @@ async fn a_csv_is_split_at_its_commas() {
 #[tokio::test]
 async fn what_does_not_load_is_corrupt() {
     let bench = Bench::start().await;
-    let cut = bench.convert_bytes("cut.docx", b"PK\x03\x04 and then nothing", |_| {}).await;
+    let cut = bench
+        .convert_bytes("cut.docx", b"PK\x03\x04 and then nothing", |_| {})
+        .await;
     assert_eq!(cut.err(), Some(Verdict::Corrupt));
 }
 
@@ -216,7 +250,9 @@ async fn an_encrypted_document_wants_its_password() {
     let content = std::fs::read(documents.join("lok__password.docx")).unwrap();
     let with = async |password: Option<&str>| {
         let password = password.map(str::to_owned);
-        let converted = bench.convert_bytes("locked.docx", &content, |conversion| conversion.password = password).await;
+        let converted = bench
+            .convert_bytes("locked.docx", &content, |conversion| conversion.password = password)
+            .await;
         converted.map(|(_, converted)| converted.outputs.len())
     };
     assert_eq!(with(None).await, Err(Verdict::Encrypted));
@@ -226,9 +262,17 @@ async fn an_encrypted_document_wants_its_password() {
 #[tokio::test]
 async fn an_engine_without_libreoffice_says_how_to_install_it() {
     let work = tempfile::tempdir().unwrap();
-    let nowhere = Settings { program: work.path().join("no/program"), ..settings(work.path()) };
-    let Err(error) = Engine::start(nowhere).await else { panic!("an engine without LibreOffice starts") };
-    assert!(error.to_string().contains("'deploy/packages.sh engine' installs it"), "{error}");
+    let nowhere = Settings {
+        program: work.path().join("no/program"),
+        ..settings(work.path())
+    };
+    let Err(error) = Engine::start(nowhere).await else {
+        panic!("an engine without LibreOffice starts")
+    };
+    assert!(
+        error.to_string().contains("'deploy/packages.sh engine' installs it"),
+        "{error}"
+    );
 }
 
 /// Every plain document that stock LibreOffice converts must come out the same: pages and text. Stock runs under the
@@ -243,7 +287,10 @@ async fn documents_come_out_as_stock_libreoffice_makes_them() {
     let stock = Stock::new();
     let (mut same, mut refused) = (0, 0);
     let mut different = Vec::new();
-    let mut names: Vec<PathBuf> = std::fs::read_dir(documents).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut names: Vec<PathBuf> = std::fs::read_dir(documents)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     names.sort();
     for document in names {
         let expected = stock.convert(&document);
@@ -252,7 +299,12 @@ async fn documents_come_out_as_stock_libreoffice_makes_them() {
         match (expected, converted) {
             (Some(expected), Ok((_kept, converted))) => {
                 let output = &converted.outputs[0];
-                if expected == (PagesAndText { pages: output.pages, text: text_of(&output.path) }) {
+                if expected
+                    == (PagesAndText {
+                        pages: output.pages,
+                        text: text_of(&output.path),
+                    })
+                {
                     same += 1;
                 } else {
                     different.push(format!("{name}: stock {} pages, here {}", expected.pages, output.pages));
@@ -282,7 +334,11 @@ struct PagesAndText {
 impl Stock {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("platen.xcu"), include_str!("../../src/engine/platen.xcu")).unwrap();
+        std::fs::write(
+            directory.path().join("platen.xcu"),
+            include_str!("../../src/engine/platen.xcu"),
+        )
+        .unwrap();
         Self { directory }
     }
 
@@ -313,7 +369,10 @@ impl Stock {
             .expect("soffice is installed (deploy/packages.sh engine)");
         assert!(status.success(), "soffice ends with {status}");
         let output = home.join(document.with_extension("pdf").file_name().unwrap());
-        let made = output.exists().then(|| PagesAndText { pages: pages_of(&output), text: text_of(&output) });
+        let made = output.exists().then(|| PagesAndText {
+            pages: pages_of(&output),
+            text: text_of(&output),
+        });
         drop(std::fs::remove_file(&output));
         made
     }
@@ -321,7 +380,10 @@ impl Stock {
 
 fn pages_of(pdf: &Path) -> u64 {
     let information = run("pdfinfo", &[], pdf);
-    let pages = information.lines().find_map(|line| line.strip_prefix("Pages:")).expect("pdfinfo names the pages");
+    let pages = information
+        .lines()
+        .find_map(|line| line.strip_prefix("Pages:"))
+        .expect("pdfinfo names the pages");
     pages.trim().parse().unwrap()
 }
 
@@ -330,7 +392,16 @@ pub(crate) fn text_of(pdf: &Path) -> String {
 }
 
 fn run(program: &str, after: &[&str], file: &Path) -> String {
-    let output = std::process::Command::new(program).arg(file).args(after).output().expect("poppler-utils are installed");
-    assert!(output.status.success(), "{program} {} ends with {}", file.display(), output.status);
+    let output = std::process::Command::new(program)
+        .arg(file)
+        .args(after)
+        .output()
+        .expect("poppler-utils are installed");
+    assert!(
+        output.status.success(),
+        "{program} {} ends with {}",
+        file.display(),
+        output.status
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

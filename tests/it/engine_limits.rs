@@ -43,15 +43,26 @@ struct Process {
 fn processes(work: &Path) -> Vec<Process> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let Ok(line) = std::fs::read(entry.path().join("cmdline")) else {
+            continue;
+        };
         let arguments: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
-        let ours = arguments.get(2).is_some_and(|home| Path::new(std::str::from_utf8(home).unwrap()).starts_with(work));
-        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        let ours = arguments
+            .get(2)
+            .is_some_and(|home| Path::new(std::str::from_utf8(home).unwrap()).starts_with(work));
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else {
+            continue;
+        };
         // pid (name) state parent ...
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         if ours && fields[0] != "Z" {
-            found.push(Process { pid, parent: fields[1].parse().unwrap() });
+            found.push(Process {
+                pid,
+                parent: fields[1].parse().unwrap(),
+            });
         }
     }
     found
@@ -76,7 +87,8 @@ async fn child(work: &Path, before: &[i32]) -> Process {
         let all = processes(work);
         let is_child = |one: &&Process| all.iter().any(|other| other.pid == one.parent) && !before.contains(&one.pid);
         all.iter().find(is_child).copied().filter(|child| {
-            std::fs::read_to_string(format!("/proc/{}/status", child.pid)).is_ok_and(|status| status.contains("Seccomp:\t2"))
+            std::fs::read_to_string(format!("/proc/{}/status", child.pid))
+                .is_ok_and(|status| status.contains("Seccomp:\t2"))
         })
     })
     .await
@@ -85,7 +97,9 @@ async fn child(work: &Path, before: &[i32]) -> Process {
 /// The zygote of `work`.
 fn zygote(work: &Path) -> Option<Process> {
     let all = processes(work);
-    all.iter().find(|one| all.iter().all(|other| other.pid != one.parent)).copied()
+    all.iter()
+        .find(|one| all.iter().all(|other| other.pid != one.parent))
+        .copied()
 }
 
 fn end(process: Process, signal: Signal) {
@@ -102,11 +116,18 @@ async fn a_killed_zygote_takes_its_children_along_and_is_replaced() {
         end(zygote(work).unwrap(), Signal::SIGKILL);
         child
     });
-    assert!(matches!(verdict, Err(Verdict::EngineUnavailable(_))), "{:?}", verdict.err());
+    assert!(
+        matches!(verdict, Err(Verdict::EngineUnavailable(_))),
+        "{:?}",
+        verdict.err()
+    );
     assert!(!processes(work).contains(&child), "the child outlives its zygote");
     assert_eq!(bench.job_directories(), Vec::<String>::new());
     warm.wait_for(|warm| *warm).await.unwrap();
-    bench.convert_bytes("next.fodt", THREE_PAGES, |_| {}).await.expect("the next job succeeds");
+    bench
+        .convert_bytes("next.fodt", THREE_PAGES, |_| {})
+        .await
+        .expect("the next job succeeds");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -128,9 +149,18 @@ async fn a_conversion_that_nobody_waits_for_ends() {
         ended = bench.convert_bytes("hog.fods", NEVER_ENDS, |_| {}) => panic!("it ended: {:?}", ended.err()),
         child = child(work, &[]) => child,
     };
-    until("the end of the child", || (!processes(work).contains(&child)).then_some(())).await;
-    until("the end of its directory", || bench.job_directories().is_empty().then_some(())).await;
-    bench.convert_bytes("next.fodt", THREE_PAGES, |_| {}).await.expect("the same zygote goes on");
+    until("the end of the child", || {
+        (!processes(work).contains(&child)).then_some(())
+    })
+    .await;
+    until("the end of its directory", || {
+        bench.job_directories().is_empty().then_some(())
+    })
+    .await;
+    bench
+        .convert_bytes("next.fodt", THREE_PAGES, |_| {})
+        .await
+        .expect("the same zygote goes on");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -144,25 +174,51 @@ async fn a_crash_is_tried_again_in_a_fresh_process_and_then_reported() {
         end(second, Signal::SIGSEGV);
         (first.parent, second.parent)
     });
-    assert_eq!(verdict.err(), Some(Verdict::Crashed { signal: Some(Signal::SIGSEGV as i32) }));
+    assert_eq!(
+        verdict.err(),
+        Some(Verdict::Crashed {
+            signal: Some(Signal::SIGSEGV as i32)
+        })
+    );
     assert_ne!(zygotes.0, zygotes.1, "the second attempt runs in a fresh zygote");
     assert_eq!(bench.job_directories(), Vec::<String>::new());
-    bench.convert_bytes("next.fodt", THREE_PAGES, |_| {}).await.expect("the next job succeeds");
+    bench
+        .convert_bytes("next.fodt", THREE_PAGES, |_| {})
+        .await
+        .expect("the next job succeeds");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_document_over_a_limit_is_too_complex() {
     let bench = Bench::start().await;
     let within = async |name: &str, content: &[u8], limits: Limits| {
-        let converted = bench.convert_bytes(name, content, |conversion| conversion.limits = limits).await;
+        let converted = bench
+            .convert_bytes(name, content, |conversion| conversion.limits = limits)
+            .await;
         converted.map(|(_, converted)| converted.outputs[0].pages)
     };
     let two_pages = within("pages.fodt", THREE_PAGES, Limits { pages: 2, ..LIMITS }).await;
     assert_eq!(two_pages, Err(Verdict::TooComplex(Limit::Pages { found: 3, limit: 2 })));
-    let small = within("size.fodt", THREE_PAGES, Limits { output_size: 4096, ..LIMITS }).await;
+    let small = within(
+        "size.fodt",
+        THREE_PAGES,
+        Limits {
+            output_size: 4096,
+            ..LIMITS
+        },
+    )
+    .await;
     assert_eq!(small, Err(Verdict::TooComplex(Limit::OutputSize(4096))));
     let little = 200 << 20;
-    let memory = within("cells.fods", &fills_memory(), Limits { memory: little, ..LIMITS }).await;
+    let memory = within(
+        "cells.fods",
+        &fills_memory(),
+        Limits {
+            memory: little,
+            ..LIMITS
+        },
+    )
+    .await;
     assert_eq!(memory, Err(Verdict::TooComplex(Limit::Memory(little))));
     assert_eq!(bench.job_directories(), Vec::<String>::new());
     assert_eq!(within("fits.fodt", THREE_PAGES, LIMITS).await, Ok(3));
@@ -174,13 +230,21 @@ async fn jobs_side_by_side_do_not_meet() {
     let texts = (0..8).map(|number| {
         let bench = &bench;
         async move {
-            let content = String::from_utf8(THREE_PAGES.to_vec()).unwrap().replace("second", &format!("number {number}"));
-            let (_kept, converted) = bench.convert_bytes("same name.fodt", content.as_bytes(), |_| {}).await.unwrap();
+            let content = String::from_utf8(THREE_PAGES.to_vec())
+                .unwrap()
+                .replace("second", &format!("number {number}"));
+            let (_kept, converted) = bench
+                .convert_bytes("same name.fodt", content.as_bytes(), |_| {})
+                .await
+                .unwrap();
             (number, text_of(&converted.outputs[0].path))
         }
     });
     for (number, text) in futures_util::future::join_all(texts).await {
-        assert!(text.contains(&format!("number {number} page")), "job {number} has the text of another: {text}");
+        assert!(
+            text.contains(&format!("number {number} page")),
+            "job {number} has the text of another: {text}"
+        );
     }
 }
 
@@ -209,14 +273,21 @@ async fn a_child_holds_nothing_of_the_worker() {
             return;
         };
         for descriptor in &descriptors {
-            let own = descriptor == "/dev/null"
+            let own = matches!(descriptor.as_str(), "/dev/null" | "/dev/urandom")
                 || descriptor == "anon_inode:[eventfd]"
                 || descriptor.starts_with("pipe:")
                 || descriptor.starts_with("/usr/")
                 || Path::new(descriptor).starts_with(work);
-            assert!(own, "started {what}: the child holds {descriptor} (all: {descriptors:?})");
+            assert!(
+                own,
+                "started {what}: the child holds {descriptor} (all: {descriptors:?})"
+            );
         }
-        assert_eq!(descriptors.iter().filter(|one| one.starts_with("pipe:")).count(), 2, "{descriptors:?}");
+        assert_eq!(
+            descriptors.iter().filter(|one| one.starts_with("pipe:")).count(),
+            2,
+            "{descriptors:?}"
+        );
         let environment = String::from_utf8_lossy(&environment);
         for variable in environment.split('\0').filter(|variable| !variable.is_empty()) {
             let name = variable.split('=').next().unwrap();
@@ -262,10 +333,17 @@ async fn a_killed_worker_leaves_nothing() {
     child(work.path(), &[]).await;
     worker.kill().unwrap();
     worker.wait().unwrap();
-    until("the end of zygote and child", || processes(work.path()).is_empty().then_some(())).await;
+    until("the end of zygote and child", || {
+        processes(work.path()).is_empty().then_some(())
+    })
+    .await;
     assert_eq!(job_directories(work.path()).len(), 1, "a killed worker cannot clean up");
     let next = Engine::start(settings(work.path())).await.unwrap();
-    assert_eq!(job_directories(work.path()), Vec::<String>::new(), "the next worker does");
+    assert_eq!(
+        job_directories(work.path()),
+        Vec::<String>::new(),
+        "the next worker does"
+    );
     next.stop().await;
     assert!(processes(work.path()).is_empty(), "a stopped engine has no process");
     drop(next);
@@ -279,18 +357,29 @@ async fn hostile_documents_end_and_the_engine_goes_on() {
         return;
     };
     let bench = Bench::start().await;
-    for entry in std::fs::read_dir(documents).unwrap().flatten().filter(|entry| entry.path().extension().is_some()) {
+    for entry in std::fs::read_dir(documents)
+        .unwrap()
+        .flatten()
+        .filter(|entry| entry.path().extension().is_some())
+    {
         if entry.path().extension().unwrap() == "svg" {
             continue;
         }
         match bench.convert(&entry.path()).await {
             Ok((_kept, converted)) => {
                 let text = text_of(&converted.outputs[0].path);
-                assert!(!text.contains("root:x:0"), "{} reads /etc/passwd", entry.path().display());
+                assert!(
+                    !text.contains("root:x:0"),
+                    "{} reads /etc/passwd",
+                    entry.path().display()
+                );
             }
             Err(Verdict::Corrupt | Verdict::Encrypted) => {}
             Err(verdict) => panic!("{}: {verdict}", entry.path().display()),
         }
     }
-    bench.convert_bytes("next.fodt", THREE_PAGES, |_| {}).await.expect("the next job succeeds");
+    bench
+        .convert_bytes("next.fodt", THREE_PAGES, |_| {})
+        .await
+        .expect("the next job succeeds");
 }

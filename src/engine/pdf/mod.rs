@@ -5,12 +5,17 @@
 //! section, that names the catalog, that names the page tree's root, that has the `/Count`.
 //! (The crate `lopdf` reads a file whole into memory and brings a hundred packages.)
 
+mod lexer;
+mod predictor;
+
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use flate2::read::ZlibDecoder;
+use lexer::Lexer;
+use predictor::Unpredicted;
 
 /// The most that is read of one object: a catalog or a page tree's root is a few hundred bytes.
 const LARGEST_OBJECT: u64 = 1 << 20;
@@ -329,257 +334,6 @@ impl Document<'_> {
     }
 }
 
-/// Undoes the PNG predictors (one byte a sample).
-struct Unpredicted<R> {
-    rows: R,
-    above: Vec<u8>,
-    row: Vec<u8>,
-    at: usize,
-}
-
-impl<R: BufRead> Unpredicted<R> {
-    fn new(rows: R, columns: u64) -> Self {
-        let columns = usize::try_from(columns).unwrap_or(1);
-        Self {
-            rows,
-            above: vec![0; columns],
-            row: vec![0; columns],
-            at: columns,
-        }
-    }
-
-    fn next_row(&mut self) -> io::Result<()> {
-        let mut kind = [0];
-        self.rows.read_exact(&mut kind)?;
-        std::mem::swap(&mut self.above, &mut self.row);
-        self.rows.read_exact(&mut self.row)?;
-        for i in 0..self.row.len() {
-            let up = self.above[i];
-            let (left, upper_left) = if i == 0 {
-                (0, 0)
-            } else {
-                (self.row[i - 1], self.above[i - 1])
-            };
-            let predicted = match kind[0] {
-                0 => 0,
-                1 => left,
-                2 => up,
-                3 => left.midpoint(up),
-                4 => paeth(left, up, upper_left),
-                _ => return Err(io::ErrorKind::InvalidData.into()),
-            };
-            self.row[i] = self.row[i].wrapping_add(predicted);
-        }
-        self.at = 0;
-        Ok(())
-    }
-}
-
-impl<R: BufRead> Read for Unpredicted<R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if self.at == self.row.len() {
-            match self.next_row() {
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
-                other => other?,
-            }
-        }
-        let length = into.len().min(self.row.len() - self.at);
-        into[..length].copy_from_slice(&self.row[self.at..self.at + length]);
-        self.at += length;
-        Ok(length)
-    }
-}
-
-/// The PNG filter of that name (ISO/IEC 15948, 9.4).
-fn paeth(left: u8, up: u8, upper_left: u8) -> u8 {
-    let distance = |to: u8| (i16::from(left) + i16::from(up) - i16::from(upper_left) - i16::from(to)).abs();
-    if distance(left) <= distance(up) && distance(left) <= distance(upper_left) {
-        left
-    } else if distance(up) <= distance(upper_left) {
-        up
-    } else {
-        upper_left
-    }
-}
-
-/// Just enough of the syntax of ISO 32000-2, 7.2 and 7.3.
-#[derive(Clone, Copy)]
-struct Lexer<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Lexer<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
-    }
-
-    fn rest(&self) -> &'a [u8] {
-        &self.bytes[self.at.min(self.bytes.len())..]
-    }
-
-    fn skip_space(&mut self) {
-        loop {
-            match self.rest().first() {
-                Some(b'%') => {
-self.at += self.rest().iter().take_while(|&&byte| byte != b'\n' && byte != b'\r').count();
-                }
-                Some(0 | b'\t' | b'\n' | 0x0c | b'\r' | b' ') => self.at += 1,
-                _ => return,
-            }
-        }
-    }
-
-    fn word(&mut self, word: &[u8]) -> Result<()> {
-        self.skip_space();
-        if !self.rest().starts_with(word) {
-            return Err(PdfError::Malformed("a keyword is not where it should be"));
-        }
-        self.at += word.len();
-        Ok(())
-    }
-
-    fn number(&mut self) -> Result<u64> {
-        self.skip_space();
-        let digits = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let text = std::str::from_utf8(&self.rest()[..digits]).unwrap_or_default();
-        let number = text
-            .parse()
-            .map_err(|_| PdfError::Malformed("a number is not where it should be"))?;
-        self.at += digits;
-        Ok(number)
-    }
-
-    /// `12 0 R`, of which only the object number matters.
-    fn reference(&mut self) -> Result<u64> {
-        let number = self.number()?;
-        self.number()?;
-        self.word(b"R")?;
-        Ok(number)
-    }
-
-    /// `[1 2 3]`, at most 4,096 of them.
-    fn numbers(&mut self) -> Result<Vec<u64>> {
-        self.word(b"[")?;
-        let mut numbers = Vec::new();
-        while self.word(b"]").is_err() {
-            if numbers.len() == 4096 {
-                return Err(PdfError::Malformed("an array is too long"));
-            }
-            numbers.push(self.number()?);
-        }
-        Ok(numbers)
-    }
-
-    fn name(&mut self) -> Option<&'a [u8]> {
-        self.skip_space();
-        let rest = self.rest().strip_prefix(b"/")?;
-        let length = rest.iter().take_while(|&&byte| is_regular(byte)).count();
-        self.at += 1 + length;
-        Some(&rest[..length])
-    }
-
-    /// Goes to the value of a key of the dictionary that begins here.
-    fn entry(mut self, key: &[u8]) -> Result<Self> {
-        const ABSENT: PdfError = PdfError::Malformed("a dictionary lacks a key");
-        self.word(b"<<")?;
-        while let Some(name) = self.name() {
-            if name == key {
-                return Ok(self);
-            }
-            self.skip_value()?;
-        }
-        Err(ABSENT)
-    }
-
-    /// Where the bytes of the stream begin whose dictionary begins here.
-    fn stream_data(&mut self) -> Result<u64> {
-        self.skip_value()?;
-        self.word(b"stream")?;
-        if self.rest().starts_with(b"\r\n") {
-            self.at += 2;
-        } else {
-            self.at += 1;
-        }
-        Ok(self.at as u64)
-    }
-
-    /// Skips one value. Brackets are counted, not recursed into, so that depth costs no stack.
-    fn skip_value(&mut self) -> Result<()> {
-        const CUT: PdfError = PdfError::Malformed("an object does not end");
-        let mut depth = 0_usize;
-        loop {
-            self.skip_space();
-            let rest = self.rest();
-            match rest {
-                [] => return Err(CUT),
-                [b'<', b'<', ..] | [b'>', b'>', ..] => {
-                    self.at += 2;
-                    depth = if rest[0] == b'<' {
-                        depth + 1
-                    } else {
-                        depth.checked_sub(1).ok_or(CUT)?
-                    };
-                }
-                [b'[', ..] => {
-                    self.at += 1;
-                    depth += 1;
-                }
-                [b']', ..] => {
-                    self.at += 1;
-                    depth = depth.checked_sub(1).ok_or(CUT)?;
-                }
-                [b'<', ..] => self.at += rest.iter().position(|&byte| byte == b'>').ok_or(CUT)? + 1,
-                [b'(', ..] => self.skip_string()?,
-                [b'/', ..] => {
-                    self.name();
-                }
-                _ => {
-                    // A number, a keyword, or a reference, which is three words and one value.
-                    if Lexer::reference(&mut self.clone()).is_ok() {
-                        self.reference()?;
-                    } else {
-                        let length = rest.iter().take_while(|&&byte| is_regular(byte)).count();
-                        self.at += length.max(1);
-                    }
-                }
-            }
-            if depth == 0 {
-                return Ok(());
-            }
-        }
-    }
-
-    fn skip_string(&mut self) -> Result<()> {
-        let mut depth = 0_usize;
-        let mut escaped = false;
-        for (i, &byte) in self.rest().iter().enumerate() {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'(' => depth += 1,
-                b')' => {
-                    depth -= 1;
-                    if depth == 0 {
-                        self.at += i + 1;
-                        return Ok(());
-                    }
-                }
-                _ => {}
-            }
-        }
-        Err(PdfError::Malformed("a string does not end"))
-    }
-}
-
-/// Whether a byte may be part of a name or keyword.
-fn is_regular(byte: u8) -> bool {
-    !matches!(
-        byte,
-        0 | b'\t' | b'\n' | 0x0c | b'\r' | b' ' | b'(' | b')' | b'<' | b'>' | b'[' | b']' | b'{' | b'}' | b'/' | b'%'
-    )
-}
-
 fn find_last(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes.windows(wanted.len()).rposition(|window| window == wanted)
 }
@@ -598,4 +352,152 @@ fn read_some(file: &File, offset: u64, length: u64) -> Result<Vec<u8>> {
         }
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use super::*;
+
+    /// A PDF of `pages` empty pages with a cross-reference table.
+    fn made(pages: usize) -> String {
+        let kids: String = (0..pages).map(|page| format!("{} 0 R ", page + 3)).collect();
+        let mut objects = vec![
+            "<</Type/Catalog/Lang(en\\) /Pages 9 0 R)/Names<</Pages 9 0 R>>/Pages 2 0 R>>".to_owned(),
+            format!("<</Type/Pages/Kids[{kids}]/Count {pages}>>"),
+        ];
+        objects.extend((0..pages).map(|_| "<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]>>".to_owned()));
+        let mut pdf = String::from("%PDF-1.7\n");
+        let mut table = format!("xref\n0 {}\n0000000000 65535 f \n", objects.len() + 1);
+        for (number, object) in objects.iter().enumerate() {
+            writeln!(table, "{:010} 00000 n ", pdf.len()).unwrap();
+            write!(pdf, "{} 0 obj\n{object}\nendobj\n", number + 1).unwrap();
+        }
+        let start = pdf.len();
+        write!(
+            pdf,
+            "{table}trailer\n<</Size {}/Root 1 0 R>>\nstartxref\n{start}\n%%EOF\n",
+            objects.len() + 1
+        )
+        .unwrap();
+        pdf
+    }
+
+    fn pages_of(content: &[u8]) -> std::result::Result<u64, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        pages(file.path()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn pages_are_counted_from_a_table() {
+        assert_eq!(pages_of(made(3).as_bytes()), Ok(3));
+        assert_eq!(
+            pages_of(format!("{}\r\n\n ", made(3)).as_bytes()),
+            Ok(3),
+            "white space may follow"
+        );
+    }
+
+    /// qpdf writes the other forms: object streams, and cross-reference streams with PNG predictors.
+    #[test]
+    fn pages_are_counted_from_object_streams() {
+        let directory = tempfile::tempdir().unwrap();
+        let (plain, packed) = (directory.path().join("plain.pdf"), directory.path().join("packed.pdf"));
+        std::fs::write(&plain, made(40)).unwrap();
+        for options in [
+            &["--object-streams=generate"][..],
+            &["--object-streams=generate", "--linearize"],
+        ] {
+            match std::process::Command::new("qpdf")
+                .args(options)
+                .arg(&plain)
+                .arg(&packed)
+                .status()
+            {
+                Err(_) => println!("skipped: qpdf is not installed"),
+                Ok(status) => {
+                    assert!(status.success());
+                    assert!(
+                        std::fs::read(&packed)
+                            .unwrap()
+                            .windows(6)
+                            .any(|bytes| bytes == b"ObjStm")
+                    );
+                    assert_eq!(pages(&packed).map_err(|error| error.to_string()), Ok(40), "{options:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_appended_section_wins_and_the_one_before_still_serves() {
+        let mut pdf = made(3);
+        let before = pdf.rfind("startxref\n").unwrap() + "startxref\n".len();
+        let before: usize = pdf[before..].lines().next().unwrap().parse().unwrap();
+        let tree = pdf.len();
+        pdf.push_str("2 0 obj\n<</Type/Pages/Kids[3 0 R 4 0 R]/Count 2>>\nendobj\n");
+        let start = pdf.len();
+        write!(
+            pdf,
+            "xref\n2 1\n{tree:010} 00000 n \ntrailer\n<</Size 6/Root 1 0 R/Prev {before}>>\nstartxref\n{start}\n%%EOF"
+        )
+        .unwrap();
+        assert_eq!(pages_of(pdf.as_bytes()), Ok(2));
+    }
+
+    #[test]
+    fn what_is_no_whole_pdf_is_refused() {
+        let good = made(3);
+        let refused = [
+            (String::new(), "start with %PDF-"),
+            (good[1..].to_owned(), "start with %PDF-"),
+            (good[..good.len() - 9].to_owned(), "end with %%EOF"),
+            (made(0), "no page"),
+            (
+                good.replace("startxref", "startxxxx"),
+                "names no cross-reference section",
+            ),
+            (good.replace("/Root 1", "/Root 77"), "not in it"),
+            (
+                good.replace("0 6\n0000000000", "0 99999999\n0000000000")
+                    .replace("/Root 1", "/Root 0"),
+                "longer than",
+            ),
+            (good.replace("/Count 3", "/Count -3"), "number"),
+            (good.replace("/Count 3", "/Count 99999999999999999999999"), "number"),
+        ];
+        for (content, why) in refused {
+            let error = pages_of(content.as_bytes()).unwrap_err();
+            assert!(error.contains(why), "{error} instead of {why}");
+        }
+    }
+
+    /// A compromised child may write anything: no byte of damage may end in a panic or a wait.
+    #[test]
+    fn no_damage_panics() {
+        let good = made(3).into_bytes();
+        for at in 0..good.len() {
+            for byte in [0, b'9', b'<', b'(', 0xff] {
+                let mut damaged = good.clone();
+                damaged[at] = byte;
+                let _ = pages_of(&damaged);
+            }
+        }
+    }
+
+    #[test]
+    fn links_and_pipes_are_not_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("file.pdf"), directory.path().join("link.pdf"));
+        std::fs::write(&file, made(1)).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(pages(&link).is_err(), "a symbolic link");
+        std::fs::hard_link(&file, directory.path().join("second.pdf")).unwrap();
+        assert!(pages(&file).is_err(), "a second name");
+        let pipe = directory.path().join("pipe.pdf");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(pages(&pipe).is_err(), "a pipe");
+    }
 }
