@@ -1,5 +1,6 @@
 //! Connections: bounded headers, bounded patience, and an end within Cloud Run's ten seconds.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,8 +14,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Service, router};
 
-/// Headers over this are answered with 431.
-const HEADER_LIMIT: usize = 16 << 10;
+/// What hyper reads of a request's head before it gives up. Over the contract's 16 KiB, so that those are refused by
+/// [`super::router`], with a body that says so.
+const HEAD_BUFFER: usize = 64 << 10;
+/// Likewise: how many headers there may be is bounded by their size.
+const HEADER_COUNT: usize = 4096;
 /// How long a request's headers may take to arrive.
 const HEADER_TIME: Duration = Duration::from_secs(10);
 /// How long work that was under way may go on after SIGTERM; Cloud Run kills after 10 s.
@@ -63,16 +67,29 @@ fn spawn(stream: TcpStream, router: Router, graceful: &GracefulShutdown) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!("a connection could not be set to no-delay: {error}");
     }
+    let spare = stream.as_fd().try_clone_to_owned().map(std::net::TcpStream::from);
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
-        .max_buf_size(HEADER_LIMIT);
+        .max_buf_size(HEAD_BUFFER)
+        .max_headers(HEADER_COUNT);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let connection = graceful.watch(connection);
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!("a connection ended badly: {error}");
+        match connection.await {
+            Err(error) if error.is_timeout() => too_late(spare),
+            Err(error) => tracing::debug!("a connection ended badly: {error}"),
+            Ok(()) => {}
         }
     });
+}
+
+/// Answers a head that never came to its end; hyper only closes then.
+fn too_late(spare: std::io::Result<std::net::TcpStream>) {
+    const ANSWER: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n\
+        content-length: 85\r\n\r\n\
+        {\"error\":{\"code\":\"request.timeout\",\"message\":\"The headers took too long to arrive.\"}}";
+    // Whoever has gone does not read it.
+    let _gone = spare.and_then(|mut stream| std::io::Write::write_all(&mut stream, ANSWER));
 }

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
 use chrono::Utc;
@@ -27,6 +28,8 @@ pub use start::{StartError, start, start_engine};
 
 /// The largest body: Pub/Sub's 10 MB message as base64 is about 13.4 MiB.
 const BODY_LIMIT: usize = 16 << 20;
+/// The largest headers, all together.
+const HEADER_LIMIT: usize = 16 << 10;
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
@@ -45,7 +48,22 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/health/live", get(live))
         .route("/health/ready", get(ready))
         .fallback(nowhere)
+        .layer(middleware::from_fn(bounded_headers))
         .with_state(service)
+}
+
+/// Refuses headers over 16 KiB, counted as they were sent: name, colon, blank, value, line end.
+async fn bounded_headers(request: Request, next: Next) -> Response {
+    let size: usize = request
+        .headers()
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
+    if size > HEADER_LIMIT {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return answer::error(status, "request.headers_too_large", "The headers are over 16 KiB.");
+    }
+    next.run(request).await
 }
 
 async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Response {
@@ -79,13 +97,20 @@ async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Respo
 
 async fn read(body: Body) -> Result<bytes::Bytes, Box<Response>> {
     let refused = |status, code, message| Box::new(answer::error(status, code, message));
-    match tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_LIMIT).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(refused(
+    // A length that is announced is believed at once: nobody has to send what will not be taken.
+    let too_large = || {
+        refused(
             StatusCode::PAYLOAD_TOO_LARGE,
             "request.too_large",
             "The body is over 16 MiB.",
-        )),
+        )
+    };
+    if body.size_hint().lower() > BODY_LIMIT as u64 {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_LIMIT).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(refused(
             StatusCode::BAD_REQUEST,
             "request.cut_short",
