@@ -34,11 +34,12 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure without details.
+    /// A failure without details. What a message quotes may be anything somebody sent, so both it and the facts are cut:
+    /// results must fit on the topic, and logs on a disk.
     pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
         Self {
             code,
-            message: message.into(),
+            message: shortened(message.into()),
             detail: serde_json::Map::new(),
         }
     }
@@ -46,9 +47,28 @@ impl Failure {
     /// Adds one fact for a program.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<serde_json::Value>) -> Self {
-        self.detail.insert(key.to_owned(), value.into());
+        let value = match value.into() {
+            serde_json::Value::String(text) => shortened(text).into(),
+            other => other,
+        };
+        self.detail.insert(key.to_owned(), value);
         self
     }
+}
+
+/// The longest sentence, in bytes: an object's name of 1,024 bytes fits, even quoted.
+const LONGEST: usize = 2048;
+
+fn shortened(mut text: String) -> String {
+    if text.len() > LONGEST {
+        let mut end = LONGEST;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push_str("… (cut).");
+    }
+    text
 }
 
 impl From<Failure> for Stop {
@@ -92,8 +112,6 @@ pub enum FailureCode {
     DocumentEngineCrashed,
     /// The output name belongs to another source.
     OutputConflict,
-    /// The last delivery attempt could not be completed either.
-    AttemptsExhausted,
 }
 
 impl FailureCode {
@@ -113,7 +131,6 @@ impl FailureCode {
             Self::DocumentTooComplex => "document.too_complex",
             Self::DocumentEngineCrashed => "document.engine_crashed",
             Self::OutputConflict => "output.conflict",
-            Self::AttemptsExhausted => "attempts.exhausted",
         }
     }
 }
@@ -145,11 +162,13 @@ impl Refusal {
         }
     }
 
-    /// What a Google API's refusal means for a job: always "later". A 403 is a mistake of the deployment, not of the
-    /// job, so it is logged as an error, with the role that is missing.
-    pub fn unavailable(error: &google::Error, role: &str) -> Self {
+    /// What a Google API's refusal means for a job: always "later", because it is the deployment's mistake or nobody's.
+    /// What no repetition can mend is logged as an error, and a 403 with the command that grants the right.
+    pub fn unavailable(error: &google::Error, grant: &str) -> Self {
         if error.kind == google::Kind::Forbidden {
-            tracing::error!("{error}. The worker's account lacks a right: it needs {role}");
+            tracing::error!("{error}. The worker's account lacks a right; this grants it: {grant}");
+        } else if !error.is_transient() {
+            tracing::error!("{error}. Repeating it will not help: see that what it names exists and is set up");
         }
         Self {
             kind: RefusalKind::Unavailable,
@@ -157,6 +176,11 @@ impl Refusal {
             retry_after: error.retry_after,
         }
     }
+}
+
+/// The command that lets the worker's account do something with a bucket.
+pub fn grant_on_bucket(bucket: &str, role: &str) -> String {
+    format!("gcloud storage buckets add-iam-policy-binding gs://{bucket} --member=serviceAccount:WORKER --role={role}")
 }
 
 impl From<Refusal> for Stop {

@@ -5,6 +5,7 @@
 
 mod name;
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -17,9 +18,13 @@ use crate::error::{Failure, FailureCode};
 
 /// The most that `userData` may take, in bytes of JSON.
 const USER_DATA_LIMIT: usize = 8 * 1024;
+/// The most outputs that one job may have.
+const OUTPUTS_LIMIT: usize = 32;
+/// The longest `revision`, in bytes.
+const REVISION_LIMIT: usize = 1024;
 
 /// A job as a message writes it: section 2 of the contract.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
     /// `gs://bucket/name`.
@@ -243,17 +248,37 @@ impl JobId {
     }
 }
 
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Request {
     /// Reads a job from a message's data.
     ///
     /// # Errors
     /// `message.invalid`, naming the field and what is wrong with it.
     pub fn from_json(data: &[u8]) -> Result<Self, Failure> {
-        serde_json::from_slice(data).map_err(|error| {
+        let mut deserializer = serde_json::Deserializer::from_slice(data);
+        let request = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+            let path = error.path().to_string();
+            let at = if path == "." {
+                String::new()
+            } else {
+                format!(" at {path:?}")
+            };
             invalid(format!(
-                "The message is not a job: {error}. 'platen schema job' describes one."
+                "The message is not a job: {}{at}.",
+                without_values(error.inner())
             ))
-        })
+        })?;
+        deserializer
+            .end()
+            .map_err(|error| invalid(format!("The message is not a job: {error}.")))?;
+        Ok(request)
     }
 
     /// The source alone, for a report of what else is wrong.
@@ -265,10 +290,10 @@ impl Request {
             .source
             .strip_prefix("gs://")
             .and_then(|rest| rest.split_once('/'))
-            .filter(|(bucket, name)| !bucket.is_empty() && is_object_name(name))
+            .filter(|(bucket, name)| is_bucket_name(bucket) && is_object_name(name))
             .ok_or_else(|| {
                 invalid(format!(
-                    "The source {:?} is not an object's URL: write gs://BUCKET/OBJECT, with a name of 1 to 1,024 bytes.",
+                    "The source {:?} is not an object's URL: write gs://BUCKET/OBJECT, with a name that Cloud Storage takes.",
                     self.source
                 ))
             })?;
@@ -277,6 +302,30 @@ impl Request {
             name: name.to_owned(),
             generation: self.generation,
         })
+    }
+
+    /// What a result echoes, also a result that says what else is wrong: nothing when it is over its limit.
+    pub fn echoed_user_data(&self) -> Option<&Value> {
+        self.user_data
+            .as_ref()
+            .filter(|data| data.to_string().len() <= USER_DATA_LIMIT)
+    }
+
+    /// An identity for a job that cannot be checked to its end: two that differ must not look like one.
+    pub fn provisional_id(&self) -> JobId {
+        let outputs: Vec<Value> = self
+            .outputs
+            .iter()
+            .flatten()
+            .map(|output| serde_json::json!([output.format, output.name, output.options]))
+            .collect();
+        JobId::hash(&serde_json::json!([
+            "request",
+            self.source,
+            self.generation,
+            outputs,
+            self.revision
+        ]))
     }
 
     /// Checks everything that can be checked without looking at the object.
@@ -292,6 +341,9 @@ impl Request {
             )
             .with("option", "password"));
         }
+        if self.echoed_user_data().is_none() && self.user_data.is_some() {
+            return Err(invalid(format!("userData takes over {USER_DATA_LIMIT} bytes of JSON.")));
+        }
         let requested = match self.outputs {
             None => vec![RequestedOutput {
                 format: "pdf".to_owned(),
@@ -303,21 +355,24 @@ impl Request {
                     "The job's list of outputs is empty: name one, or leave the field out for a PDF.",
                 ));
             }
+            Some(outputs) if outputs.len() > OUTPUTS_LIMIT => {
+                return Err(invalid(format!(
+                    "The job has {} outputs: {OUTPUTS_LIMIT} are allowed.",
+                    outputs.len()
+                )));
+            }
             Some(outputs) => outputs,
         };
+        if self
+            .revision
+            .as_ref()
+            .is_some_and(|revision| revision.len() > REVISION_LIMIT)
+        {
+            return Err(invalid(format!("The job's revision is over {REVISION_LIMIT} bytes.")));
+        }
         let mut outputs = Vec::with_capacity(requested.len());
         for output in requested {
             outputs.push(output.check(output_name)?);
-        }
-        if let Some(size) = self
-            .user_data
-            .as_ref()
-            .map(|data| data.to_string().len())
-            .filter(|size| *size > USER_DATA_LIMIT)
-        {
-            return Err(invalid(format!(
-                "userData takes {size} bytes of JSON: {USER_DATA_LIMIT} are allowed."
-            )));
         }
         let signed_url_ttl = match self.signed_url.ttl.as_deref() {
             None => None,
@@ -355,9 +410,39 @@ impl RequestedOutput {
     }
 }
 
-/// Whether Cloud Storage takes this as an object's name: 1 to 1,024 bytes of UTF-8 without line breaks.
+/// Whether Cloud Storage takes this as an object's name: 1 to 1,024 bytes of UTF-8 without line breaks, and none of the
+/// names that it keeps to itself.
+/// Source: cloud.google.com/storage/docs/objects#naming.
 pub fn is_object_name(name: &str) -> bool {
-    (1..=1024).contains(&name.len()) && !name.contains(['\r', '\n']) && name != "." && name != ".."
+    (1..=1024).contains(&name.len())
+        && !name.contains(['\r', '\n'])
+        && name != "."
+        && name != ".."
+        && !name.starts_with(".well-known/acme-challenge/")
+}
+
+/// Whether this can be a bucket's name, by Google's rules for characters and length; emulators take names that are
+/// shorter than Google's three.
+/// Source: cloud.google.com/storage/docs/buckets#naming.
+pub fn is_bucket_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    (1..=222).contains(&name.len())
+        && name.chars().all(|c| plain(c) || "-_.".contains(c))
+        && name.starts_with(plain)
+        && name.ends_with(plain)
+}
+
+/// What serde says, less the values it quotes: somebody may have put a password where it does not belong.
+fn without_values(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let kinds = ["invalid type", "invalid value", "unknown variant"];
+    match (
+        kinds.iter().find(|kind| text.starts_with(**kind)),
+        text.split_once(", expected "),
+    ) {
+        (Some(kind), Some((_, expected))) => format!("{kind}, expected {expected}"),
+        _ => text,
+    }
 }
 
 fn invalid(message: impl Into<String>) -> Failure {
@@ -410,6 +495,12 @@ mod tests {
             (r#"{"source":"gs://in/a","generation":"-1"}"#, "generation"),
             (r#"{"source":"gs://in/a","outputs":[]}"#, "outputs"),
             (
+                r#"{"source":"gs://in/a","outputs":[{"format":"pdf","nmae":"x"}]}"#,
+                "outputs[0]",
+            ),
+            (r#"{"source":"gs://in/a"} {}"#, "trailing"),
+            (r#"{"source":"gs://IN/a"}"#, "gs://IN/a"),
+            (
                 r#"{"source":"gs://in/a","outputs":[{"format":"pdf","name":"{year}.pdf"}]}"#,
                 "{year}",
             ),
@@ -429,6 +520,23 @@ mod tests {
         }
         let big = format!(r#"{{"source":"gs://in/a","userData":"{}"}}"#, "x".repeat(9000));
         assert!(read(&big).unwrap_err().message.contains("userData"));
+    }
+
+    #[test]
+    fn a_value_in_the_wrong_place_is_not_repeated() {
+        for json in [
+            r#"{"source":"gs://in/a","outputs":"hunter2"}"#,
+            r#"{"source":"gs://in/a","signedUrl":{"disposition":"hunter2"}}"#,
+        ] {
+            let failure = read(json).unwrap_err();
+            assert!(!failure.message.contains("hunter2"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn what_is_quoted_is_cut() {
+        let failure = read(&format!(r#"{{"source":"gs://in/{}"}}"#, "\\u0001".repeat(100_000))).unwrap_err();
+        assert!(failure.message.len() < 3000);
     }
 
     #[test]

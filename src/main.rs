@@ -10,5 +10,6 @@ fn main() -> ExitCode {
     {
         return platen::engine::zygote();
     }
-    platen::cli::run()
+    // What a panic says is on stderr already; 70 tells it from work that failed.
+    std::panic::catch_unwind(platen::cli::run).unwrap_or(ExitCode::from(70))
 }

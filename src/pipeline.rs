@@ -17,11 +17,11 @@ use crate::config::Limits;
 use crate::convert::{self, Look, SourceObject};
 use crate::deliver::{self, End, Found, Links, OutputResult, Place, Report, ResultMessage, Results, Stored, Target};
 use crate::engine::Engine;
-use crate::error::{Refusal, RefusalKind, Step, Stop};
+use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
 use crate::google::keys::KeySet;
 use crate::google::retry::Budget;
 use crate::google::storage::Storage;
-use crate::job::{Job, NameValues};
+use crate::job::{Job, NameValues, is_object_name};
 
 /// Everything the pipeline works with.
 pub struct Context {
@@ -68,8 +68,7 @@ impl Google {
     }
 }
 
-/// A request, before anything in it is believed.
-#[derive(Debug, Clone)]
+/// A request, before anything in it is believed. It has no `Debug`: its headers hold the caller's token.
 pub struct Request {
     /// Its headers.
     pub headers: HeaderMap,
@@ -155,40 +154,44 @@ enum Work {
 
 async fn convert_and_deliver(context: &Context, google: &Google, message: &Message, report: &mut Report) -> Step<Work> {
     let event = accept::decode(&message.payload)?;
-    if let Some(source) = event.source() {
-        report.source(&source);
-    }
+    report.event(&event);
     let job = match accept::plan(&context.rules, event)? {
         Plan::Convert(job) => job,
         Plan::Ignore(reason) => return Ok(Work::Ignored(reason)),
     };
-    report.user_data.clone_from(&job.user_data);
-    report.formats = job.outputs.iter().map(|output| output.format).collect();
-    report.identity(job.id(None));
+    report.job(&job);
     let ttl = google.links.ttl(job.signed_url_ttl)?;
-    let source = match convert::look(&google.storage, &job.source, &context.limits).await? {
+    // Names that clash, or that Cloud Storage does not take, are the job's fault whether the source is there or not.
+    targets(context, &job, job.source.generation.unwrap_or(1))?;
+    let source = match convert::look(&google.storage, &job.source).await? {
         Look::There(source) => source,
         Look::Ignore(reason) => return Ok(Work::Ignored(reason)),
     };
-    report.looked(&source);
-    report.identity(job.id(Some(source.generation)));
+    report.looked(&source, job.id(Some(source.generation)));
+    source.check_size(&context.limits)?;
 
-    let targets = targets(context, &job, &source)?;
-    let mut stored = Vec::with_capacity(targets.len());
+    let targets = targets(context, &job, source.generation)?;
+    let mut stored: Vec<Option<Stored>> = Vec::with_capacity(targets.len());
     let mut missing = Vec::new();
     for target in targets {
         match deliver::find(&google.storage, &target, &source).await? {
-            Found::Done(output) => stored.push(output),
-            Found::Room(place) => missing.push((target, place)),
+            Found::Done(output) => stored.push(Some(output)),
+            Found::Room(place) => {
+                stored.push(None);
+                missing.push((target, place));
+            }
         }
     }
     if !missing.is_empty() {
-        stored.extend(convert_and_store(context, google, &source, missing, report).await?);
+        let made = convert_and_store(context, google, &source, missing, report).await?;
+        for (gap, output) in stored.iter_mut().filter(|output| output.is_none()).zip(made) {
+            *gap = Some(output);
+        }
     }
 
     let started = Instant::now();
     let mut outputs = Vec::with_capacity(stored.len());
-    for output in &stored {
+    for output in stored.iter().flatten() {
         let link = google.links.link(output, job.disposition, ttl).await?;
         outputs.push(OutputResult::new(output, &link));
     }
@@ -237,23 +240,31 @@ async fn convert_and_store(
 }
 
 /// Where each output goes.
-fn targets(context: &Context, job: &Job, source: &SourceObject) -> Step<Vec<Target>> {
-    let job_id = job.id(Some(source.generation));
+///
+/// # Errors
+/// `message.invalid` for a name that Cloud Storage does not take, and for two outputs of one name.
+fn targets(context: &Context, job: &Job, generation: i64) -> Result<Vec<Target>, Failure> {
+    let invalid = |message| Failure::new(FailureCode::MessageInvalid, message);
+    let job_id = job.id(Some(generation));
     let mut targets: Vec<Target> = Vec::with_capacity(job.outputs.len());
     for output in &job.outputs {
         let name = output.name.fill(&NameValues {
-            bucket: &source.source.bucket,
-            object: &source.source.name,
-            generation: source.generation,
+            bucket: &job.source.bucket,
+            object: &job.source.name,
+            generation,
             extension: output.format.as_str(),
             job_id: job_id.as_str(),
         });
+        if !is_object_name(&name) {
+            return Err(invalid(format!(
+                "The output name {:?} makes {name:?} of this source, which Cloud Storage does not take.",
+                output.name.as_str()
+            )));
+        }
         if targets.iter().any(|target| target.name == name) {
-            return Err(crate::error::Failure::new(
-                crate::error::FailureCode::MessageInvalid,
-                format!("Two outputs of the job have the name {name:?}: give each its own."),
-            )
-            .into());
+            return Err(invalid(format!(
+                "Two outputs of the job have the name {name:?}: give each its own."
+            )));
         }
         targets.push(Target {
             bucket: context.output_bucket.clone(),

@@ -45,6 +45,31 @@ impl LogFormat {
     }
 }
 
+/// `RUST_LOG`, checked.
+///
+/// # Errors
+/// The variable, when it is no filter.
+pub fn check_filter(strings: &dyn Strings) -> Result<(), Problems> {
+    let Some(filter) = strings.get("RUST_LOG").filter(|filter| !filter.trim().is_empty()) else {
+        return Ok(());
+    };
+    EnvFilter::try_new(&filter).map(|_| ()).map_err(|error| {
+        Problems(vec![Problem {
+            variable: "RUST_LOG",
+            message: format!("is '{filter}', not a filter such as info or platen=debug: {error}"),
+        }])
+    })
+}
+
+/// Has a panic logged like everything else: where it was, and what it said.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let said = panic.payload_as_str().unwrap_or("nothing");
+        tracing::error!("a bug: panic at {place}: {said}");
+    }));
+}
+
 /// Starts the worker's logging, on stderr. `RUST_LOG` filters; without it `info`.
 pub fn start(format: LogFormat, strings: &dyn Strings) {
     start_from(format, strings, "info");

@@ -96,7 +96,7 @@ fn finalized(resource: &Value) -> Result<Event, Failure> {
 }
 
 fn source(bucket: &str, name: &str, generation: Option<&Value>) -> Result<Source, Failure> {
-    if bucket.is_empty() || !job::is_object_name(name) {
+    if !job::is_bucket_name(bucket) || !job::is_object_name(name) {
         return Err(invalid(format!(
             "The event names no object: bucket {bucket:?}, a name of {} bytes.",
             name.len()

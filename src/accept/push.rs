@@ -4,6 +4,7 @@
 //! Google's envelopes gain fields now and then, so unknown ones are passed over here; our own job is strict.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use axum::http::HeaderMap;
 use base64::Engine as _;
@@ -27,8 +28,8 @@ pub struct Message {
     pub payload: Payload,
 }
 
-/// What a message says, not yet understood.
-#[derive(Debug, Clone, PartialEq)]
+/// What a message says, not yet understood. `Debug` shows how much, not what: anything may be in it.
+#[derive(Clone, PartialEq)]
 pub enum Payload {
     /// A Pub/Sub message's data and attributes. Data that is not base64 is kept as the sentence that says so: it
     /// fails the job, not the request.
@@ -45,6 +46,21 @@ pub enum Payload {
         /// The object resource.
         resource: Value,
     },
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Data {
+                data: Ok(data),
+                attributes,
+            } => {
+                write!(f, "{} bytes of data, {} attributes", data.len(), attributes.len())
+            }
+            Self::Data { data: Err(reason), .. } => f.write_str(reason),
+            Self::StorageEvent { kind, .. } => write!(f, "a storage event {kind:?}"),
+        }
+    }
 }
 
 /// Google writes standard base64; its emulator also takes the URL-safe alphabet, and padding is not always there.
@@ -89,7 +105,7 @@ pub fn push(headers: &HeaderMap, body: &[u8]) -> Result<Message, Refusal> {
             },
         }),
         _ => Err(not_an_event(
-            "the body is JSON, but no Pub/Sub message, CloudEvent, object resource or job: send one of the forms of 'platen schema job'",
+            "the body is JSON, but no Pub/Sub message, CloudEvent, object resource or job",
         )),
     }
 }

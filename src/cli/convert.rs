@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Failure;
-use super::output::{Paths, place};
+use super::output::{Paths, place, say};
 use crate::config::{EngineConfig, Environment, Limits};
 use crate::convert::convert_file;
 use crate::deliver::milliseconds;
@@ -65,7 +65,7 @@ struct Made {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut config = EngineConfig::load(&Environment)?;
-    let format = Format::parse(&arguments.to).map_err(|failure| Failure::Usage(failure.message))?;
+    let format = Format::parse(&arguments.to).map_err(|failure| Failure::Usage(Some(failure.message)))?;
     if let Some(jobs) = arguments.jobs {
         config.concurrency = usize::from(jobs);
     }
@@ -83,7 +83,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// Converts all files side by side and says how many failed.
 async fn convert_all(arguments: &Arguments, config: &EngineConfig, format: Format) -> Result<usize, Failure> {
     let engine = crate::serve::start_engine(config).await.map_err(|error| match error {
-        StartError::Configuration(message) => Failure::Usage(message),
+        StartError::Configuration(message) => Failure::Usage(Some(message)),
         StartError::Unavailable(message) => Failure::Work(Some(message)),
     })?;
     let progress = progress(arguments.files.len());
@@ -145,7 +145,7 @@ fn put(from: &Path, to: &Path) -> Result<(), (String, String)> {
 
 fn print(ended: &Ended, as_json: bool) {
     if as_json {
-        println!("{}", line(ended));
+        say(&line(ended).to_string());
         return;
     }
     let file = ended.file.display();
@@ -154,7 +154,11 @@ fn print(ended: &Ended, as_json: bool) {
             let pages = made.pages.map_or_else(String::new, |pages| {
                 format!("{pages} page{}, ", if pages == 1 { "" } else { "s" })
             });
-            println!("{file} -> {} ({pages}{} ms)", made.output.display(), ended.total_ms);
+            say(&format!(
+                "{file} -> {} ({pages}{} ms)",
+                made.output.display(),
+                ended.total_ms
+            ));
         }
         Err((code, message)) => eprintln!("{file}: {code}: {message}"),
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Failure;
-use super::output::Paths;
+use super::output::{Paths, say};
 use crate::config::EngineConfig;
 use crate::config::Environment;
 use world::World;
@@ -84,7 +84,7 @@ async fn all(arguments: &Arguments, config: &EngineConfig) -> Result<(), Failure
             let Some(file) = key(&result).and_then(|key| waiting.remove(&key)) else {
                 continue;
             };
-            println!("{result}");
+            say(&result.to_string());
             match finish(&world, &result, &file).await {
                 Ok(()) => {}
                 Err(message) => {

@@ -33,15 +33,15 @@ enum Command {
 enum Failure {
     /// Exit code 1, with a sentence unless everything has been said already.
     Work(Option<String>),
-    /// Exit code 64.
-    Usage(String),
+    /// Exit code 64, likewise.
+    Usage(Option<String>),
     /// Exit code 70.
     Bug(String),
 }
 
 impl From<Problems> for Failure {
     fn from(problems: Problems) -> Self {
-        Self::Usage(problems.to_string())
+        Self::Usage(Some(problems.to_string()))
     }
 }
 
@@ -71,7 +71,7 @@ pub fn run() -> ExitCode {
         Err(failure) => {
             let (code, message) = match failure {
                 Failure::Work(message) => (1, message),
-                Failure::Usage(message) => (64, Some(message)),
+                Failure::Usage(message) => (64, message),
                 Failure::Bug(message) => (70, Some(format!("this is a bug: {message}"))),
             };
             if let Some(message) = message {

@@ -2,7 +2,13 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+
+/// Prints a line on stdout. Nobody may be reading any more (`platen convert … | head`): then the work goes on quietly.
+pub(super) fn say(line: &str) {
+    let _nobody_reads = writeln!(std::io::stdout(), "{line}");
+}
 
 /// Gives every input its own output path.
 #[derive(Debug)]

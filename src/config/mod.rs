@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use globset::GlobSet;
 
+use crate::google;
 use crate::job::NameTemplate;
 use crate::sandbox;
 use crate::units::{duration, size};
@@ -25,8 +26,9 @@ pub trait Strings {
 pub struct Environment;
 
 impl Strings for Environment {
+    /// What is not UTF-8 comes with replacement characters, which no variable takes: it must not count as unset.
     fn get(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok()
+        std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
     }
 }
 
@@ -133,7 +135,7 @@ pub struct Config {
     /// Where Google's APIs are.
     pub endpoints: Endpoints,
     /// How credentials are found.
-    pub credentials: crate::google::token::Settings,
+    pub credentials: google::token::Settings,
     /// `GOOGLE_CLOUD_PROJECT`.
     pub project: Option<String>,
 }
@@ -170,13 +172,14 @@ impl std::error::Error for Problems {}
 
 /// Variables of the contract that this version does not act on yet. Set, they refuse to start: a setting that is
 /// taken and ignored would be worse than none.
-const NOT_SERVED: [&str; 6] = [
+const NOT_SERVED: [&str; 7] = [
     "CONFIG_OBJECT",
     "CONFIG_KMS_KEY",
     "CONFIG_RELOAD",
     "FONTS",
     "METRICS_PORT",
     "KMS_ENDPOINT",
+    "STS_ENDPOINT",
 ];
 
 impl EngineConfig {
@@ -227,14 +230,6 @@ impl Config {
     pub fn load(strings: &dyn Strings) -> Result<Self, Problems> {
         let mut reader = Reader::new(strings);
         let config = Self::read(&mut reader);
-        if let Some(config) = &config
-            && config.engine.limits.time >= config.ack_deadline
-        {
-            reader.problem(
-                    "CONVERT_TIMEOUT",
-                    "is not shorter than ACK_DEADLINE: a conversion that ends after the deadline is delivered again and never acknowledged; lower it, or raise the subscription's deadline (600s at most) and ACK_DEADLINE with it",
-                );
-        }
         reader.finish(config)
     }
 
@@ -264,13 +259,24 @@ impl Config {
         let input_exclude = reader.or("INPUT_EXCLUDE", GlobSet::empty(), parse::globs);
         let ack_deadline = reader.or("ACK_DEADLINE", Duration::from_secs(600), parse::ack_deadline);
         let engine = EngineConfig::read(reader);
-        let endpoints = Self::read_endpoints(reader);
-        let credentials = crate::google::token::Settings {
+        if let (Some(engine), Some(ack_deadline)) = (&engine, ack_deadline) {
+            check_time(reader, engine.limits.time, ack_deadline);
+        }
+        if let (Some(Some(_)), Some(ttl)) = (&signer_service_account, signed_url_ttl)
+            && ttl > google::iam::KEYS_HOLD
+        {
+            reader.problem("SIGNED_URL_TTL", "is over 12h, and SIGNER_SERVICE_ACCOUNT signs through signBlob, whose keys Google may rotate after that: lower it, or sign with a key file");
+        }
+        let iam_credentials = reader.optional("IAM_CREDENTIALS_ENDPOINT", parse::base_url);
+        let oauth_token_endpoint = reader.optional("OAUTH_TOKEN_ENDPOINT", parse::base_url);
+        let metadata_host = reader.optional("GCE_METADATA_HOST", parse::host);
+        let endpoints = Self::read_endpoints(reader, iam_credentials.clone()?);
+        let credentials = google::token::Settings {
             credentials_file: reader.get("GOOGLE_APPLICATION_CREDENTIALS").map(PathBuf::from),
             well_known_file: well_known_file(reader),
-            metadata_host: reader.get("GCE_METADATA_HOST"),
-            oauth_token_endpoint: reader.optional("OAUTH_TOKEN_ENDPOINT", parse::base_url)?,
-            iam_credentials_endpoint: reader.optional("IAM_CREDENTIALS_ENDPOINT", parse::base_url)?,
+            metadata_host: metadata_host?,
+            oauth_token_endpoint: oauth_token_endpoint?,
+            iam_credentials_endpoint: iam_credentials?,
         };
         Some(Self {
             port: port?,
@@ -293,28 +299,34 @@ impl Config {
         })
     }
 
-    fn read_endpoints(reader: &mut Reader<'_>) -> Option<Endpoints> {
+    fn read_endpoints(reader: &mut Reader<'_>, iam_credentials: Option<String>) -> Option<Endpoints> {
         let storage = reader.optional("STORAGE_EMULATOR_HOST", parse::emulator_host);
         let pubsub = reader.optional("PUBSUB_EMULATOR_HOST", parse::emulator_host);
-        let iam = reader.or(
-            "IAM_CREDENTIALS_ENDPOINT",
-            "https://iamcredentials.googleapis.com".to_owned(),
-            parse::base_url,
-        );
-        let jwks = reader.or(
-            "OIDC_JWKS_URL",
-            "https://www.googleapis.com/oauth2/v3/certs".to_owned(),
-            parse::base_url,
-        );
+        let jwks = reader.or("OIDC_JWKS_URL", google::keys::URL.to_owned(), parse::base_url);
         let (storage, pubsub) = (storage?, pubsub?);
         Some(Endpoints {
             storage_is_emulator: storage.is_some(),
-            storage: storage.unwrap_or_else(|| "https://storage.googleapis.com".to_owned()),
+            storage: storage.unwrap_or_else(|| google::storage::BASE_URL.to_owned()),
             pubsub_is_emulator: pubsub.is_some(),
-            pubsub: pubsub.unwrap_or_else(|| "https://pubsub.googleapis.com".to_owned()),
-            iam_credentials: iam?,
+            pubsub: pubsub.unwrap_or_else(|| google::pubsub::BASE_URL.to_owned()),
+            iam_credentials: iam_credentials.unwrap_or_else(|| google::iam::BASE_URL.to_owned()),
             jwks: jwks?,
         })
+    }
+}
+
+/// What fetching, storing, signing and publishing may take of the ack deadline beside the conversion: their retries end
+/// after 20 s. Of a short deadline, a quarter.
+fn check_time(reader: &mut Reader<'_>, time: Duration, ack_deadline: Duration) {
+    let rest = Duration::from_secs(45).min(ack_deadline / 4);
+    if time + rest > ack_deadline {
+        reader.problem(
+            "CONVERT_TIMEOUT",
+            format!(
+                "leaves less than {} s of ACK_DEADLINE for fetching, storing and publishing: a job that ends after the deadline is delivered again and again; lower it, or raise the subscription's deadline (600s at most) and ACK_DEADLINE with it",
+                rest.as_secs_f32()
+            ),
+        );
     }
 }
 
@@ -367,6 +379,10 @@ impl<'a> Reader<'a> {
     ) -> Option<Option<T>> {
         match self.get(variable) {
             None => Some(None),
+            Some(text) if text.contains(char::REPLACEMENT_CHARACTER) => {
+                self.problem(variable, "is not UTF-8");
+                None
+            }
             Some(text) => match parse(&text) {
                 Ok(value) => Some(Some(value)),
                 Err(message) => {
@@ -479,6 +495,34 @@ mod tests {
                 message: "is required and not set".to_owned()
             }]
         );
+    }
+
+    #[test]
+    fn what_contradicts_is_named_beside_what_is_wrong() {
+        let mut strings = good();
+        for (name, value) in [
+            ("PORT", "no"),
+            ("ACK_DEADLINE", "130s"),
+            ("SIGNED_URL_TTL", "13h"),
+            ("SIGNER_SERVICE_ACCOUNT", "s@p.iam.gserviceaccount.com"),
+            ("IAM_CREDENTIALS_ENDPOINT", "nope"),
+            ("INPUT_EXCLUDE", "\u{fffd}"),
+            ("GCE_METADATA_HOST", "not a host"),
+        ] {
+            strings.insert(name.to_owned(), value.to_owned());
+        }
+        let Problems(problems) = Config::load(&strings).unwrap_err();
+        let mut names: Vec<_> = problems.iter().map(|problem| problem.variable).collect();
+        names.sort_unstable();
+        let expected = [
+            "CONVERT_TIMEOUT",
+            "GCE_METADATA_HOST",
+            "IAM_CREDENTIALS_ENDPOINT",
+            "INPUT_EXCLUDE",
+            "PORT",
+            "SIGNED_URL_TTL",
+        ];
+        assert_eq!(names, expected);
     }
 
     #[test]

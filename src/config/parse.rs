@@ -7,6 +7,7 @@ use std::time::Duration;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::Topic;
+use crate::job::is_bucket_name;
 use crate::units::{Parsed, duration};
 
 pub(super) fn number<T: FromStr + PartialOrd + std::fmt::Display>(text: &str, range: &RangeInclusive<T>) -> Parsed<T> {
@@ -34,15 +35,9 @@ pub(super) fn list(text: &str) -> Parsed<Vec<String>> {
     }
 }
 
-/// A bucket's name, by Google's rules for characters and length.
+/// A bucket's name.
 pub(super) fn bucket(text: &str) -> Parsed<String> {
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
-    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    if (2..=222).contains(&text.len())
-        && text.chars().all(allowed)
-        && ends(text.chars().next())
-        && ends(text.chars().last())
-    {
+    if is_bucket_name(text) {
         Ok(text.to_owned())
     } else {
         Err(format!(
@@ -105,7 +100,8 @@ pub(super) fn ack_deadline(text: &str) -> Parsed<Duration> {
     }
 }
 
-/// A POSIX locale's name, such as `de_DE.UTF-8`. Only its form is checked: whether it is there, LibreOffice says.
+/// A POSIX locale's name, such as `de_DE.UTF-8`. Only its form is checked: LibreOffice brings its own locales, and takes
+/// English for one that it does not know.
 pub(super) fn locale(text: &str) -> Parsed<String> {
     if text.chars().all(|c| c.is_ascii_alphanumeric() || "_-.@".contains(c)) {
         Ok(text.to_owned())
@@ -119,7 +115,7 @@ pub(super) fn locale(text: &str) -> Parsed<String> {
 /// Comma-separated globs. `*` also matches `/`: `*.docx` means every docx, in whatever folder.
 pub(super) fn globs(text: &str) -> Parsed<GlobSet> {
     let mut set = GlobSetBuilder::new();
-    for pattern in list(text)? {
+    for pattern in patterns(text) {
         let glob = GlobBuilder::new(&pattern)
             .literal_separator(false)
             .build()
@@ -130,6 +126,28 @@ pub(super) fn globs(text: &str) -> Parsed<GlobSet> {
         .map_err(|error| format!("is not a list of globs: {}", error.kind()))
 }
 
+/// Cuts at commas, but not at those between braces: `*.{docx,xlsx}` is one pattern.
+fn patterns(text: &str) -> Vec<String> {
+    let (mut patterns, mut depth) = (vec![String::new()], 0_u32);
+    for character in text.chars() {
+        match character {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        match (character, patterns.last_mut()) {
+            (',', _) if depth == 0 => patterns.push(String::new()),
+            (_, Some(last)) => last.push(character),
+            (_, None) => {}
+        }
+    }
+    patterns
+        .iter()
+        .map(|pattern| pattern.trim().to_owned())
+        .filter(|pattern| !pattern.is_empty())
+        .collect()
+}
+
 /// `host:port`, with or without `http://` before it, as Google's own clients read it.
 pub(super) fn emulator_host(text: &str) -> Parsed<String> {
     if text.contains("://") {
@@ -137,6 +155,15 @@ pub(super) fn emulator_host(text: &str) -> Parsed<String> {
     } else {
         base_url(&format!("http://{text}"))
     }
+}
+
+/// `host` or `host:port`.
+pub(super) fn host(text: &str) -> Parsed<String> {
+    base_url(&format!("http://{text}"))
+        .ok()
+        .filter(|_| !text.contains(['/', '?', '@']))
+        .map(|_| text.to_owned())
+        .ok_or_else(|| format!("is '{text}', not a host: write HOST or HOST:PORT"))
 }
 
 /// An http or https URL without a slash at its end.
@@ -173,6 +200,8 @@ mod tests {
         assert!(set.is_match("reports/q3/x.odt"));
         assert!(!set.is_match("a.odt"));
         assert!(globs("[").is_err());
+        let set = globs("*.{docx,xlsx},*.odt").unwrap();
+        assert!(set.is_match("a.docx") && set.is_match("a.xlsx") && set.is_match("a.odt") && !set.is_match("a.xls"));
     }
 
     #[test]

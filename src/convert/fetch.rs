@@ -8,9 +8,12 @@ use tokio::io::AsyncWriteExt;
 use crate::accept::Ignored;
 use crate::config::Limits;
 use crate::engine::JobDirectory;
-use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
+use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop, grant_on_bucket};
 use crate::google::{self, Kind, storage::Storage};
 use crate::job::Source;
+
+/// What the worker needs on the input bucket.
+const READER: &str = "roles/storage.objectViewer";
 
 /// The source as Cloud Storage has it.
 #[derive(Debug, Clone)]
@@ -21,6 +24,8 @@ pub struct SourceObject {
     pub generation: i64,
     /// Bytes.
     pub size: u64,
+    /// CRC32C of the stored bytes, where Cloud Storage has one.
+    pub crc32c: Option<u32>,
     /// What its uploader says it is.
     pub content_type: Option<String>,
     /// `gzip` when it is stored compressed.
@@ -39,8 +44,8 @@ pub enum Look {
 /// Asks for the source's metadata: its generation, size and whose it is.
 ///
 /// # Errors
-/// `source.not_found`, `source.empty`, `source.too_large`; superseded when the generation that was named is gone.
-pub async fn look(storage: &Storage, source: &Source, limits: &Limits) -> Step<Look> {
+/// `source.not_found`; superseded when the generation that was named is gone.
+pub async fn look(storage: &Storage, source: &Source) -> Step<Look> {
     let object = match storage.metadata(&source.bucket, &source.name, source.generation).await {
         Ok(object) => object,
         Err(error) if error.kind == Kind::NotFound && source.generation.is_some() => {
@@ -59,11 +64,7 @@ pub async fn look(storage: &Storage, source: &Source, limits: &Limits) -> Step<L
             .into());
         }
         Err(error) => {
-            return Err(Refusal::unavailable(
-                &error,
-                "roles/storage.objectViewer on the input bucket for the worker's account",
-            )
-            .into());
+            return Err(Refusal::unavailable(&error, &grant_on_bucket(&source.bucket, READER)).into());
         }
     };
     if object.metadata.contains_key(crate::accept::JOB_METADATA) {
@@ -73,19 +74,31 @@ pub async fn look(storage: &Storage, source: &Source, limits: &Limits) -> Step<L
         generation: Some(object.generation),
         ..source.clone()
     };
-    if object.size == 0 {
-        return Err(Failure::new(FailureCode::SourceEmpty, format!("{} has no bytes.", source.display())).into());
-    }
-    if object.size > limits.input_size {
-        return Err(too_large(&source, object.size, limits.input_size).into());
-    }
     Ok(Look::There(SourceObject {
         generation: object.generation,
         size: object.size,
+        crc32c: object.crc32c,
         content_type: object.content_type,
         content_encoding: object.content_encoding,
         source,
     }))
+}
+
+impl SourceObject {
+    /// Whether the object's size is one that is converted.
+    ///
+    /// # Errors
+    /// `source.empty` and `source.too_large`.
+    pub fn check_size(&self, limits: &Limits) -> Result<(), Failure> {
+        match self.size {
+            0 => Err(Failure::new(
+                FailureCode::SourceEmpty,
+                format!("{} has no bytes.", self.source.display()),
+            )),
+            size if size > limits.input_size => Err(too_large(&self.source, size, limits.input_size)),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A fetched document: a file, alone in its job's directory.
@@ -137,11 +150,7 @@ pub async fn fetch(
             "{} is gone: the object was replaced or deleted while it was being read.",
             object.source.display()
         )),
-        _ => Refusal::unavailable(
-            &error,
-            "roles/storage.objectViewer on the input bucket for the worker's account",
-        )
-        .into(),
+        _ => Refusal::unavailable(&error, &grant_on_bucket(&object.source.bucket, READER)).into(),
     };
     let mut download = storage
         .download(&object.source.bucket, &object.source.name, object.generation)
@@ -150,13 +159,23 @@ pub async fn fetch(
     let mut file = tokio::fs::File::create_new(document.path())
         .await
         .map_err(|error| disk(&error))?;
-    let mut received = 0;
+    let (mut received, mut checksum) = (0, 0);
     while let Some(chunk) = download.chunk().await.map_err(failed)? {
         received += chunk.len() as u64;
         if received > limits.input_size {
             return Err(too_large(&object.source, received, limits.input_size).into());
         }
+        checksum = crc32c::crc32c_append(checksum, &chunk);
         file.write_all(&chunk).await.map_err(|error| disk(&error))?;
+    }
+    // The client has compared what the download itself promised; this is what the look promised, which also holds for
+    // a storage that sends no checksum with its downloads.
+    if object.crc32c.is_some_and(|expected| expected != checksum) || received != object.size {
+        let message = format!(
+            "{} arrived with other bytes than Cloud Storage holds",
+            object.source.display()
+        );
+        return Err(Refusal::new(RefusalKind::Unavailable, message).into());
     }
     file.flush().await.map_err(|error| disk(&error))?;
     drop(file);
@@ -191,7 +210,7 @@ async fn decompress(document: Document, object: &SourceObject, limits: &Limits) 
             )
             .into()),
             Ok(_) => Ok(document),
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(disk(&error).into()),
+            Err(error) if !is_of_the_decoder(&error) => Err(disk(&error).into()),
             Err(_) => Err(Failure::new(
                 FailureCode::DocumentCorrupt,
                 format!(
@@ -204,6 +223,12 @@ async fn decompress(document: Document, object: &SourceObject, limits: &Limits) 
     })
     .await
     .map_err(|error| Refusal::new(RefusalKind::Bug, format!("decompressing a document panicked: {error}")))?
+}
+
+/// What is wrong with the compressed bytes, as against the disk they come from or go to.
+fn is_of_the_decoder(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof)
 }
 
 fn too_large(source: &Source, size: u64, limit: u64) -> Failure {

@@ -96,8 +96,11 @@ impl Links {
         };
         self.signer.sign(&request).await.map_err(|error| match error {
             SignError::Google(error) => {
-                let role = "iam.serviceAccounts.signBlob on the signing account for the worker's account";
-                Refusal::unavailable(&error, role).into()
+                let grant = format!(
+                    "gcloud iam service-accounts add-iam-policy-binding {} --member=serviceAccount:WORKER --role=roles/iam.serviceAccountTokenCreator",
+                    self.signer.email()
+                );
+                Refusal::unavailable(&error, &grant).into()
             }
             // The lifetime was checked before anything was converted, so this is ours.
             SignError::Refused(message) => {

@@ -34,17 +34,23 @@ pub async fn publish(results: &Results, report: &Report, message: &ResultMessage
         .await
         .map(|_| ())
         .map_err(|error| {
-            Refusal::unavailable(
-                &error,
-                "roles/pubsub.publisher on the result topic for the worker's account",
-            )
+            let topic = &results.topic;
+            let grant = format!(
+                "gcloud pubsub topics add-iam-policy-binding {topic} --member=serviceAccount:WORKER --role=roles/pubsub.publisher"
+            );
+            Refusal::unavailable(&error, &grant)
         })
 }
 
 /// What subscriptions filter on. What is not known is left out.
 fn attributes(report: &Report, message: &ResultMessage) -> BTreeMap<String, String> {
     let status = message.status.as_str();
-    let formats: Vec<&str> = report.formats.iter().map(|format| format.as_str()).collect();
+    let mut formats: Vec<&str> = Vec::new();
+    for format in report.formats() {
+        if !formats.contains(&format.as_str()) {
+            formats.push(format.as_str());
+        }
+    }
     let source = message.source.as_ref();
     let known = [
         ("status", Some(status.to_owned())),

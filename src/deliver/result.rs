@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use super::sign::SignedUrl;
 use super::store::Stored;
-use crate::accept::{Message, Trace};
+use crate::accept::{Event, Message, Trace};
 use crate::convert::SourceObject;
 use crate::error::Failure;
-use crate::job::{Format, JobId, Source};
+use crate::job::{Format, Job, JobId};
 
 /// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -192,10 +192,8 @@ pub struct Report {
     trace: Option<Trace>,
     source: Option<SourceResult>,
     job_id: Option<JobId>,
-    /// The formats asked for.
-    pub formats: Vec<Format>,
-    /// The job's own data.
-    pub user_data: Option<Value>,
+    formats: Vec<Format>,
+    user_data: Option<Value>,
     /// How long the parts took.
     pub timings: Timings,
 }
@@ -218,20 +216,35 @@ impl Report {
         }
     }
 
-    /// The source is known, from the event alone.
-    pub fn source(&mut self, source: &Source) {
-        self.job_id = Some(JobId::of_source(source));
-        self.source = Some(SourceResult {
-            bucket: source.bucket.clone(),
-            name: source.name.clone(),
-            generation: source.generation.map(|generation| generation.to_string()),
-            size: None,
-            content_type: None,
-        });
+    /// What the event alone says, before it is judged.
+    pub fn event(&mut self, event: &Event) {
+        if let Some(source) = event.source() {
+            self.job_id = Some(JobId::of_source(&source));
+            self.source = Some(SourceResult {
+                generation: source.generation.map(|generation| generation.to_string()),
+                bucket: source.bucket,
+                name: source.name,
+                size: None,
+                content_type: None,
+            });
+        }
+        if let Event::Job(request) = event {
+            self.job_id = Some(request.provisional_id());
+            self.user_data = request.echoed_user_data().cloned();
+            let asked = request.outputs.iter().flatten();
+            self.formats = asked.filter_map(|output| Format::parse(&output.format).ok()).collect();
+        }
     }
 
-    /// The source has been looked at.
-    pub fn looked(&mut self, object: &SourceObject) {
+    /// What the job is, before its source has been looked at.
+    pub fn job(&mut self, job: &Job) {
+        self.formats = job.outputs.iter().map(|output| output.format).collect();
+        self.job_id = Some(job.id(None));
+    }
+
+    /// The source has been looked at, and with its generation the job's identity is settled.
+    pub fn looked(&mut self, object: &SourceObject, job_id: JobId) {
+        self.job_id = Some(job_id);
         self.source = Some(SourceResult {
             bucket: object.source.bucket.clone(),
             name: object.source.name.clone(),
@@ -239,11 +252,6 @@ impl Report {
             size: Some(object.size.to_string()),
             content_type: object.content_type.clone(),
         });
-    }
-
-    /// The job's identity is settled.
-    pub fn identity(&mut self, job_id: JobId) {
-        self.job_id = Some(job_id);
     }
 
     /// The identity, for logs.
@@ -265,6 +273,11 @@ impl Report {
     /// The message id, for logs.
     pub fn message_id(&self) -> Option<&str> {
         self.message_id.as_deref()
+    }
+
+    /// The formats asked for, as far as they are formats.
+    pub fn formats(&self) -> &[Format] {
+        &self.formats
     }
 
     /// The trace that the result carries on.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use chrono::{DateTime, Datelike as _, SubsecRound as _, TimeDelta, Utc};
 use sha2::{Digest as _, Sha256};
 
-use crate::google::iam::Iam;
+use crate::google::iam::{self, Iam};
 use crate::google::retry::Budget;
 use crate::google::secret::Secret;
 use crate::google::signing::SigningKey;
@@ -20,8 +20,6 @@ use crate::google::{self, encode};
 pub const UNIVERSE_DOMAIN: &str = "googleapis.com";
 /// The longest time with a key of one's own: seven days.
 pub const LONGEST_WITH_KEY: Duration = Duration::from_secs(604_800);
-/// The longest time through signBlob: Google may rotate those keys, and a URL dies with its key.
-pub const LONGEST_WITH_BLOB: Duration = Duration::from_secs(43_200);
 
 const ALGORITHM: &str = "GOOG4-RSA-SHA256";
 const SIGNATURE: &str = "X-Goog-Signature";
@@ -161,7 +159,7 @@ impl Signer {
     pub fn longest(&self) -> Duration {
         match self {
             Self::Key(_) => LONGEST_WITH_KEY,
-            Self::Blob { .. } => LONGEST_WITH_BLOB,
+            Self::Blob { .. } => iam::KEYS_HOLD,
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::accept::JOB_METADATA;
 use crate::convert::{ConvertedFile, SourceObject};
-use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
+use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop, grant_on_bucket};
 use crate::google::Kind;
 use crate::google::storage::{Object, Storage, Upload};
 use crate::job::{Disposition, Format, JobId};
@@ -19,8 +19,6 @@ const PAGES_METADATA: &str = "platen-pages";
 
 /// How often a write that meets somebody else's write looks again before it leaves the rest to a redelivery.
 const ROUNDS: u32 = 3;
-
-const ROLE: &str = "storage.objects.create, get and delete on the output bucket for the worker's account";
 
 /// Where one output goes and what it is.
 #[derive(Debug, Clone)]
@@ -93,9 +91,17 @@ impl Place {
 pub async fn find(storage: &Storage, target: &Target, source: &SourceObject) -> Step<Found> {
     match storage.metadata(&target.bucket, &target.name, None).await {
         Ok(object) => judge(&object, target, source),
-        Err(error) if error.kind == Kind::NotFound => Ok(Found::Room(Place::Absent)),
-        Err(error) => Err(Refusal::unavailable(&error, ROLE).into()),
+        // The bucket's absence is a 404 as well, and nothing should be converted for it.
+        Err(error) if error.kind == Kind::NotFound && !error.message.contains("bucket does not exist") => {
+            Ok(Found::Room(Place::Absent))
+        }
+        Err(error) => Err(Refusal::unavailable(&error, &grant(target)).into()),
     }
+}
+
+/// Replacing an object takes the right to delete it.
+fn grant(target: &Target) -> String {
+    grant_on_bucket(&target.bucket, "roles/storage.objectUser")
 }
 
 fn judge(object: &Object, target: &Target, source: &SourceObject) -> Step<Found> {
@@ -195,7 +201,7 @@ pub async fn store(
                 Found::Done(stored) => return Ok(stored),
                 Found::Room(other) => place = other,
             },
-            Err(error) => return Err(Refusal::unavailable(&error, ROLE).into()),
+            Err(error) => return Err(Refusal::unavailable(&error, &grant(target)).into()),
         }
     }
     Err(Refusal::new(
@@ -223,6 +229,7 @@ mod tests {
             source,
             generation,
             size: 1,
+            crc32c: None,
             content_type: None,
             content_encoding: None,
         }

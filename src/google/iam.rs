@@ -1,5 +1,7 @@
 //! IAM Credentials: signatures by a service account whose key Google keeps.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::Method;
@@ -14,6 +16,10 @@ use super::{Error, Kind, encode};
 
 /// Google's own base URL.
 pub const BASE_URL: &str = "https://iamcredentials.googleapis.com";
+
+/// For how long a signature of signBlob holds at least: Google may rotate the keys behind it after that.
+/// Source: cloud.google.com/storage/docs/authentication/creating-signatures.
+pub const KEYS_HOLD: Duration = Duration::from_secs(43_200);
 
 const SIGN_BLOB: &str = "iam.serviceAccounts.signBlob";
 

@@ -123,7 +123,8 @@ impl KeySet {
                 Some(key) if !ask && state.usable(now) => return Ok(key.clone()),
                 _ => {}
             }
-            if ask && state.is_fresh(now) {
+            // Also while the set is stale: in an outage of the key set, made-up ids must not become a flood of requests.
+            if ask && state.usable(now) && !state.keys.contains_key(kid) {
                 state.asked_for_unknown = Some(now);
             }
             ask
@@ -149,6 +150,7 @@ impl KeySet {
     /// few seconds while there are none.
     pub async fn keep_fresh(&self) {
         loop {
+            let began = Instant::now();
             let outcome = self.fetch().await;
             let pause = {
                 let now = Instant::now();
@@ -161,10 +163,14 @@ impl KeySet {
                     (Err(_), false) => EAGER,
                 }
             };
-            if let Err(error) = outcome {
+            if let Err(error) = &outcome {
                 tracing::warn!(%error, retry_in = ?pause, "the token keys could not be fetched");
             }
-            sleep(pause).await;
+            // Counted from when the question was put: one that is never answered must not stretch the interval.
+            match outcome {
+                Ok(()) => sleep(pause).await,
+                Err(_) => tokio::time::sleep_until(began + pause).await,
+            }
         }
     }
 

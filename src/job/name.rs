@@ -50,6 +50,10 @@ impl NameTemplate {
                 Piece::Placeholder(_) | Piece::Text(_) => {}
             }
         }
+        let constant = pieces(text).all(|piece| matches!(piece, Piece::Text(_)));
+        if constant && !super::is_object_name(text) {
+            return Err("Cloud Storage takes no object of that name".to_owned());
+        }
         Ok(Self(text.to_owned()))
     }
 
@@ -177,7 +181,7 @@ mod tests {
 
     #[test]
     fn wrong_templates_are_refused() {
-        for text in ["", "{year}.pdf", "{stem", "a\nb"] {
+        for text in ["", "{year}.pdf", "{stem", "a\nb", ".", ".."] {
             assert!(NameTemplate::parse(text).is_err(), "{text}");
         }
     }

@@ -1,16 +1,19 @@
 //! Connections: bounded headers, bounded patience, and an end within Cloud Run's ten seconds.
 
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
 use super::{Service, router};
 
@@ -19,8 +22,13 @@ use super::{Service, router};
 const HEAD_BUFFER: usize = 64 << 10;
 /// Likewise: how many headers there may be is bounded by their size.
 const HEADER_COUNT: usize = 4096;
-/// How long a request's headers may take to arrive.
+/// How long the first request's headers may take to arrive.
 const HEADER_TIME: Duration = Duration::from_secs(10);
+/// How long a connection may rest between two requests, the second one's headers included. Longer than what callers
+/// with connection pools rest, so that it is they who close, and no request meets a closing connection.
+const IDLE_TIME: Duration = Duration::from_secs(600);
+/// After the engine has been ended: how long the answers to what was lost with it may take.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How long work that was under way may go on after SIGTERM; Cloud Run kills after 10 s.
 const DRAIN: Duration = Duration::from_secs(8);
 
@@ -53,13 +61,21 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>) -> std::io::Res
         "shutting down: no new work, {} s for what is under way",
         DRAIN.as_secs()
     );
-    tokio::select! {
-        () = graceful.shutdown() => tracing::info!("all requests ended"),
-        () = tokio::time::sleep(DRAIN) => tracing::warn!("requests are still open: Pub/Sub delivers them again"),
-        _ = terminate.recv() => {},
-        _ = interrupt.recv() => {},
-    }
+    let mut ended = pin!(graceful.shutdown());
+    let all = tokio::select! {
+        () = &mut ended => true,
+        () = tokio::time::sleep(DRAIN) => false,
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+    };
     service.context.engine.stop().await;
+    if all {
+        tracing::info!("all requests ended");
+    } else {
+        tracing::warn!("requests were still open: Pub/Sub delivers them again");
+        // What ran in the engine is answered with 503 now.
+        let _some_may_not_end = tokio::time::timeout(LAST_WORDS, ended).await;
+    }
     Ok(())
 }
 
@@ -68,19 +84,33 @@ fn spawn(stream: TcpStream, router: Router, graceful: &GracefulShutdown) {
         tracing::debug!("a connection could not be set to no-delay: {error}");
     }
     let spare = stream.as_fd().try_clone_to_owned().map(std::net::TcpStream::from);
+    let arrived = Arc::new(Notify::new());
+    let service = {
+        let (arrived, inner) = (arrived.clone(), TowerToHyperService::new(router));
+        service_fn(move |request| {
+            arrived.notify_one();
+            inner.call(request)
+        })
+    };
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME)
+        .header_read_timeout(IDLE_TIME)
         .max_buf_size(HEAD_BUFFER)
         .max_headers(HEADER_COUNT);
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let connection = graceful.watch(connection);
+    let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
     tokio::spawn(async move {
-        match connection.await {
-            Err(error) if error.is_timeout() => too_late(spare),
-            Err(error) => tracing::debug!("a connection ended badly: {error}"),
-            Ok(()) => {}
+        let mut connection = pin!(connection);
+        let first_head = tokio::time::timeout(HEADER_TIME, arrived.notified());
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            head = first_head => match head {
+                Ok(()) => connection.await,
+                Err(_) => return too_late(spare),
+            },
+        };
+        if let Err(error) = ended {
+            tracing::debug!("a connection ended badly: {error}");
         }
     });
 }

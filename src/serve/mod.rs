@@ -4,6 +4,7 @@ mod answer;
 mod connection;
 mod start;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
 use chrono::Utc;
+use futures_util::FutureExt;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
 
@@ -75,8 +77,9 @@ async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Respo
     // The token first: nobody makes us read 16 MiB without one.
     let verified =
         accept::verify::verify(&parts.headers, &service.context.verify, &service.context.keys, arrived).await;
-    if let Err(refusal) = verified {
-        return answer::refuse(&refusal);
+    match verified {
+        Ok(caller) => tracing::debug!(caller = caller.email, "verified"),
+        Err(refusal) => return answer::refuse(&refusal),
     }
     let body = match read(body).await {
         Ok(body) => body,
@@ -89,9 +92,17 @@ async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Respo
         arrived,
         started,
     };
-    match pipeline::run(&service.context, &request).await {
-        Ok(outcome) => answer::done(&outcome, wants_result),
-        Err(refusal) => answer::refuse(&refusal),
+    // Nothing of a request that panicked is used again, so nothing half-done can be seen.
+    match AssertUnwindSafe(pipeline::run(&service.context, &request))
+        .catch_unwind()
+        .await
+    {
+        Ok(Ok(outcome)) => answer::done(&outcome, wants_result),
+        Ok(Err(refusal)) => answer::refuse(&refusal),
+        Err(_) => answer::refuse(&Refusal::new(
+            RefusalKind::Bug,
+            "a request panicked; the line before says where",
+        )),
     }
 }
 
@@ -124,17 +135,19 @@ async fn read(body: Body) -> Result<bytes::Bytes, Box<Response>> {
     }
 }
 
-/// RFC 7240: a caller that is not Pub/Sub may ask for the result itself.
+/// RFC 7240: a caller that is not Pub/Sub may ask for the result itself. Of a preference that is stated twice the first
+/// counts, and what follows a semicolon is a parameter.
 fn prefers_representation(headers: &HeaderMap) -> bool {
-    headers
-        .get_all("prefer")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split([',', ';']))
-        .any(|preference| {
-            let preference: String = preference.chars().filter(|c| !c.is_whitespace() && *c != '"').collect();
-            preference.eq_ignore_ascii_case("return=representation")
-        })
+    let lines = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let mut preferences = lines.flat_map(|line| line.split(',')).filter_map(|preference| {
+        let (name, value) = preference.split(';').next()?.split_once('=')?;
+        name.trim()
+            .eq_ignore_ascii_case("return")
+            .then(|| value.trim().trim_matches('"').to_owned())
+    });
+    preferences
+        .next()
+        .is_some_and(|value| value.eq_ignore_ascii_case("representation"))
 }
 
 async fn live() -> Response {
@@ -187,6 +200,8 @@ mod tests {
             ("respond-async, Return=Representation", true),
             ("return = \"representation\"; foo=bar", true),
             ("return=minimal", false),
+            ("return=minimal, return=representation", false),
+            ("handling=lenient; return=representation", false),
             ("representation", false),
         ] {
             let headers = [(axum::http::HeaderName::from_static("prefer"), value.parse().unwrap())]

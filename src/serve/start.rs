@@ -19,6 +19,7 @@ use crate::google::keys::KeySet;
 use crate::google::pubsub::Publisher;
 use crate::google::storage::Storage;
 use crate::google::token::Tokens;
+use crate::google::{self, Kind};
 use crate::pipeline::{Context, Google};
 
 /// Where Debian's packages put LibreOffice.
@@ -49,13 +50,29 @@ pub async fn start(config: Config) -> Result<Arc<Service>, StartError> {
     let http = Http::new().map_err(|error| StartError::unavailable("no HTTP client can be made", error))?;
     let tokens = Tokens::discover(http.clone(), &config.credentials)
         .await
-        .map_err(|error| StartError::unavailable("the credentials cannot be used", error))?;
+        .map_err(|error| match (error.kind, &config.credentials.credentials_file) {
+            // A file that is not there, or not credentials.
+            (Kind::Invalid | Kind::NotFound, Some(file)) => StartError::Configuration(format!(
+                "GOOGLE_APPLICATION_CREDENTIALS names {}: {error}",
+                file.display()
+            )),
+            _ => StartError::unavailable("the credentials cannot be used", error),
+        })?;
     let emulators = config.endpoints.storage_is_emulator && config.endpoints.pubsub_is_emulator;
     if tokens.is_none() && !emulators {
         return Err(StartError::Configuration(
             "there are no credentials: run on Google Cloud with a service account, set GOOGLE_APPLICATION_CREDENTIALS, or run 'gcloud auth application-default login'"
                 .to_owned(),
         ));
+    }
+    if tokens.is_none() && config.endpoints.iam_credentials == google::iam::BASE_URL {
+        return Err(StartError::Configuration(
+            "nobody can sign URLs: without credentials, IAM_CREDENTIALS_ENDPOINT must name a signBlob that takes calls without them"
+                .to_owned(),
+        ));
+    }
+    if let Some(tokens) = &tokens {
+        tracing::info!("credentials: {}", tokens.source());
     }
     let topic = topic(&config, tokens.as_ref()).await?;
     let signer = signer(&config, &http, tokens.as_ref()).await?;
@@ -106,10 +123,17 @@ pub async fn start(config: Config) -> Result<Arc<Service>, StartError> {
 /// # Errors
 /// When LibreOffice or a layer of the sandbox is missing.
 pub async fn start_engine(config: &EngineConfig) -> Result<Engine, StartError> {
+    let temporary = std::env::temp_dir();
+    if !temporary.is_dir() {
+        return Err(StartError::Configuration(format!(
+            "{} is no directory: TMPDIR must name one for the jobs' files",
+            temporary.display()
+        )));
+    }
     Engine::start(engine::Settings {
         program: PathBuf::from(LIBREOFFICE),
         locale: config.locale.clone(),
-        work_directory: std::env::temp_dir(),
+        work_directory: temporary,
         sandbox: config.sandbox,
         fonts: None,
         executable: None,

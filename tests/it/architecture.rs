@@ -61,17 +61,22 @@ fn imports(text: &str) -> BTreeSet<String> {
     for prefix in ["crate::", "platen::"] {
         for (at, _) in code.match_indices(prefix) {
             let rest = &code[at + prefix.len()..];
-            let names = rest
-                .strip_prefix('{')
-                .map_or(rest, |group| &group[..group.find('}').unwrap_or(0)]);
-            let group = rest.starts_with('{');
-            for name in names.split(',').take(if group { usize::MAX } else { 1 }) {
-                let name: String = name
-                    .trim()
-                    .chars()
-                    .take_while(|c| c.is_alphanumeric() || *c == '_')
-                    .collect();
-                found.insert(name);
+            // A group's members stand at depth one; what they import in turn is theirs.
+            let (mut depth, mut name) = (0, String::new());
+            for character in rest.chars() {
+                let of_a_name = character.is_alphanumeric() || character == '_';
+                match character {
+                    _ if of_a_name && depth < 2 => name.push(character),
+                    '{' => depth += 1,
+                    '}' => depth -= 1,
+                    _ => {}
+                }
+                if !of_a_name && !name.is_empty() {
+                    found.insert(std::mem::take(&mut name));
+                }
+                if depth <= 0 && !of_a_name {
+                    break;
+                }
             }
         }
     }
@@ -112,7 +117,7 @@ fn arrows_point_one_way() {
 
 #[test]
 fn the_check_of_arrows_sees_imports() {
-    let text = "use crate::google::{self, Kind};\nuse crate::{engine, job};\n// crate::sandbox\nfn f() { crate::deliver::x() }";
+    let text = "use crate::google::{self, Kind};\nuse crate::{engine::{a, b}, job};\n// crate::sandbox\nfn f() { crate::deliver::x() }";
     assert_eq!(
         imports(text),
         ["deliver", "engine", "google", "job"].map(str::to_owned).into()

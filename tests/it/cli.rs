@@ -55,6 +55,32 @@ fn all_mistakes_of_a_configuration_are_told_at_once_with_64() {
 }
 
 #[test]
+fn in_json_logs_the_sentence_that_ends_the_worker_is_an_object_too() {
+    let output = platen().arg("serve").env("LOG_FORMAT", "json").output().unwrap();
+    assert_eq!(code(&output), 64);
+    let lines = text(&output.stderr);
+    let line: Value = serde_json::from_str(lines.trim()).unwrap_or_else(|_| panic!("{lines}"));
+    assert_eq!(line["severity"], "ERROR");
+    assert!(line["message"].as_str().unwrap().contains("OUTPUT_BUCKET"));
+}
+
+#[test]
+fn nobody_has_to_read_what_convert_prints() {
+    let out = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = platen()
+        .arg("convert")
+        .arg(fixture("documents/plain/invoice.docx"))
+        .arg("--out")
+        .arg(out.path())
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+}
+
+#[test]
 fn wrong_usage_is_64_and_help_is_0_with_an_example() {
     for arguments in [
         &["convert"][..],

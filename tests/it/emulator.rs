@@ -79,7 +79,7 @@ impl Emulator {
 }
 
 fn jar() -> Option<PathBuf> {
-    if let Some(jar) = std::env::var_os("PUBSUB_EMULATOR_JAR") {
+    if let Some(jar) = std::env::var_os("PUBSUB_EMULATOR_JAR").filter(|jar| !jar.is_empty()) {
         return Some(jar.into());
     }
     [

@@ -335,3 +335,18 @@ async fn sigterm_lets_work_end_takes_no_more_and_leaves_nothing() {
         "something is left in TMPDIR"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployments_mistake_is_an_error_in_the_log_with_its_mend_and_costs_no_conversion() {
+    let world = World::with(&[("OUTPUT_BUCKET", "nowhere")]).await;
+    let generation = world.upload_fixture(INVOICE, "invoice.docx").await;
+    let event = notification("invoice.docx", &generation);
+    assert_eq!(world.post(&event).await.status(), 503);
+    assert!(world.worker.log().contains("ERROR"), "{}", world.worker.log());
+    assert!(crate::harness::children(world.worker.zygote().await).is_empty());
+    let forbidden = fault(Peer::Storage, "GET", "/storage/v1/b/input/", 1, status(403));
+    world.cloud.add_fault(forbidden);
+    assert_eq!(world.post(&event).await.status(), 503);
+    let command = "gcloud storage buckets add-iam-policy-binding gs://input";
+    assert!(world.worker.log().contains(command), "{}", world.worker.log());
+}

@@ -93,7 +93,6 @@ async fn metadata_is_read_and_every_name_reaches_the_peer_as_it_is() {
             bucket: "in".into(),
             name: "a".into(),
             generation: 1_736_358_966_947_877,
-            metageneration: 2,
             size: 5,
             content_type: Some("text/plain".into()),
             content_encoding: None,

@@ -221,6 +221,16 @@ impl World {
         object["generation"].as_str().unwrap().to_owned()
     }
 
+    pub(crate) async fn delete(&self, bucket: &str, object: &str) {
+        let url = format!(
+            "{}/storage/v1/b/{bucket}/o/{}",
+            self.cloud.urls().storage,
+            encode(object)
+        );
+        let request = self.http.delete(url).bearer_auth(self.cloud.access_token(USER));
+        assert!(request.send().await.unwrap().status().is_success());
+    }
+
     /// An object's resource, or none.
     pub(crate) async fn object(&self, bucket: &str, object: &str) -> Option<Value> {
         let url = format!(

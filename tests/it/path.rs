@@ -442,3 +442,111 @@ async fn a_large_document_is_never_whole_in_the_workers_memory() {
         "the worker's memory grew by {grown} bytes for a document of {SIZE}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_retry_can_mend_in_a_job_is_reported_and_never_delivered_for_ever() {
+    let world = World::start().await;
+    world.upload_fixture(INVOICE, "invoice.docx").await;
+    let source = format!("gs://{INPUT}/invoice.docx");
+    let named = |name: &str| json!({"source": source, "outputs": [{"format": "pdf", "name": name}]});
+    let many: Vec<Value> = (0..40)
+        .map(|n| json!({"format": "pdf", "name": format!("{n}.pdf")}))
+        .collect();
+    for wanted in [
+        named("."),
+        named(".."),
+        named("{dir}"),
+        named(".well-known/acme-challenge/x"),
+        json!({"source": source, "outputs": many}),
+        json!({"source": format!("gs://{}/a.docx", "b".repeat(2000))}),
+        json!({"source": "\u{1}".repeat(200_000)}),
+        json!({"source": source, "x".repeat(3_000_000): 1}),
+        // Of a source that is not there, still what is wrong with the job itself.
+        json!({"source": format!("gs://{INPUT}/none.docx"), "outputs": [{"format": "pdf"}, {"format": "pdf"}]}),
+    ] {
+        let shown = format!("{:.120}", wanted.to_string());
+        assert_eq!(
+            world.post(&job(&wanted)).await.status(),
+            204,
+            "{shown}\n{:.2000}",
+            world.worker.log()
+        );
+        let result = world.result().await.data;
+        assert_eq!(
+            result["error"]["code"],
+            "message.invalid",
+            "{shown}: {:.500}",
+            result.to_string()
+        );
+        assert!(
+            result.to_string().len() < 20_000,
+            "{shown}: a result of {} bytes",
+            result.to_string().len()
+        );
+    }
+    assert!(world.worker.log().len() < 200_000, "what was sent went to the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_job_says_all_that_is_known_of_it_and_is_not_taken_for_another() {
+    let world = World::start().await;
+    let generation = world.upload("empty.docx", Vec::new()).await;
+    let source = format!("gs://{INPUT}/empty.docx");
+    let post = async |wanted: Value| {
+        assert_eq!(world.post(&job(&wanted)).await.status(), 204);
+        world.result().await
+    };
+    let empty = post(json!({"source": source, "userData": 7})).await;
+    assert_eq!(empty.data["error"]["code"], "source.empty");
+    assert_eq!(empty.data["source"]["generation"], generation.as_str());
+    assert_eq!(empty.data["source"]["size"], "0");
+    assert_eq!(
+        (&empty.data["userData"], &empty.attributes["sourceGeneration"]),
+        (&json!(7), &generation)
+    );
+    world.upload("empty.docx", Vec::new()).await;
+    let replaced = post(json!({"source": source, "userData": 7})).await;
+    assert_ne!(
+        replaced.data["jobId"], empty.data["jobId"],
+        "two generations, one identity"
+    );
+
+    let wrong = |format: &str, revision: &str| json!({"source": source, "outputs": [{"format": "pdf"}, {"format": format}], "revision": revision, "userData": 8});
+    let first = post(wrong("xyz", "1")).await;
+    assert_eq!(first.data["error"]["code"], "option.invalid");
+    assert_eq!(
+        (&first.data["userData"], first.attributes["format"].as_str()),
+        (&json!(8), "pdf")
+    );
+    assert_ne!(first.data["jobId"], post(wrong("abc", "1")).await.data["jobId"]);
+    assert_ne!(first.data["jobId"], post(wrong("xyz", "2")).await.data["jobId"]);
+    assert_eq!(first.data["jobId"], post(wrong("xyz", "1")).await.data["jobId"]);
+    let forbidden = post(json!({"source": "gs://elsewhere/a.docx", "userData": 9})).await;
+    assert_eq!(
+        (&forbidden.data["error"]["code"], &forbidden.data["userData"]),
+        (&json!("source.forbidden"), &json!(9))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_stay_in_the_order_they_were_asked_for() {
+    let world = World::start().await;
+    world.upload_fixture(INVOICE, "invoice.docx").await;
+    let wanted = job(&json!({
+        "source": format!("gs://{INPUT}/invoice.docx"),
+        "outputs": [{"format": "pdf", "name": "a.pdf"}, {"format": "pdf", "name": "b.pdf"}],
+    }));
+    let names = async || {
+        assert_eq!(world.post(&wanted).await.status(), 204, "{}", world.worker.log());
+        let result = world.result().await;
+        assert_eq!(result.attributes["format"], "pdf");
+        let outputs = result.data["outputs"].as_array().unwrap().clone();
+        outputs
+            .iter()
+            .map(|output| output["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names().await, ["a.pdf", "b.pdf"]);
+    world.delete(OUTPUT, "a.pdf").await;
+    assert_eq!(names().await, ["a.pdf", "b.pdf"]);
+}

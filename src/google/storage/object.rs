@@ -17,9 +17,6 @@ pub struct Object {
     /// Which content this is: every write of the name has its own.
     #[serde(deserialize_with = "integer")]
     pub generation: i64,
-    /// Which metadata of that content.
-    #[serde(deserialize_with = "integer")]
-    pub metageneration: i64,
     /// Stored bytes (with `content_encoding` gzip: compressed ones).
     #[serde(deserialize_with = "integer")]
     pub size: u64,

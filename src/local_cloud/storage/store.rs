@@ -321,7 +321,12 @@ fn check_name(name: &str) -> Result<(), Refusal> {
     if name.is_empty() {
         return Err(Refusal::required("Required parameter: name"));
     }
-    if name.len() > 1024 || name.contains(['\r', '\n']) || name == "." || name == ".." {
+    if name.len() > 1024
+        || name.contains(['\r', '\n'])
+        || name == "."
+        || name == ".."
+        || name.starts_with(".well-known/acme-challenge/")
+    {
         return Err(Refusal::invalid("Invalid object name.".to_owned()));
     }
     Ok(())
