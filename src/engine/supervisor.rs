@@ -150,13 +150,15 @@ impl Engine {
     /// The [`Verdict`].
     pub async fn convert(&self, conversion: Conversion<'_>) -> Result<Converted, Verdict> {
         let expected = Expected::of(&conversion);
+        // Both attempts share the limit: what a caller allows is not doubled by a crash.
+        let began = tokio::time::Instant::now();
         let mut oldest = 0;
         let mut last_signal = None;
         for attempt in 1..=ATTEMPTS {
             blocking(expected.clone(), Expected::prepare)
                 .await?
                 .map_err(|error| Verdict::EngineUnavailable(format!("the job directory cannot be used: {error}")))?;
-            let (process, ended) = self.attempt(&conversion, oldest).await?;
+            let (process, ended) = self.attempt(&conversion, began, oldest).await?;
             let Some((ending, usage)) = ended else {
                 return Err(Verdict::EngineUnavailable(
                     "the engine ended in the middle of the conversion".to_owned(),
@@ -189,6 +191,7 @@ impl Engine {
     async fn attempt(
         &self,
         conversion: &Conversion<'_>,
+        began: tokio::time::Instant,
         mut oldest: u64,
     ) -> Result<(Arc<Process>, Option<(Ending, Usage)>), Verdict> {
         let unavailable = |why: &str| Verdict::EngineUnavailable(why.to_owned());
@@ -204,10 +207,11 @@ impl Engine {
                 },
             };
             let process = process.ok_or_else(|| unavailable("LibreOffice is not warm"))?;
-            let given = process.give(job(conversion), conversion.directory.hold()).await;
+            let wall = conversion.limits.wall.saturating_sub(began.elapsed());
+            let given = process.give(job(conversion, wall), conversion.directory.hold()).await;
             match given.map_err(|error| Verdict::EngineUnavailable(error.to_string()))? {
                 Some(mut running) => {
-                    let limit = conversion.limits.wall + ANSWER_GRACE;
+                    let limit = wall + ANSWER_GRACE;
                     return match tokio::time::timeout(limit, running.ended()).await {
                         Ok(ended) => Ok((process, ended)),
                         Err(_) => {
@@ -311,7 +315,7 @@ async fn supervise(shared: Arc<Shared>) {
     shared.stopped.send_replace(true);
 }
 
-fn job(conversion: &Conversion<'_>) -> Job {
+fn job(conversion: &Conversion<'_>, wall: Duration) -> Job {
     Job {
         // Given by the zygote's owner.
         number: 0,
@@ -321,7 +325,7 @@ fn job(conversion: &Conversion<'_>) -> Job {
         import: conversion.import.clone(),
         password: conversion.password.clone(),
         exports: conversion.exports.clone(),
-        wall_ms: u64::try_from(conversion.limits.wall.as_millis()).unwrap_or(u64::MAX),
+        wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
         memory: conversion.limits.memory,
         file_size: conversion.limits.output_size,
     }
