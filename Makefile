@@ -11,8 +11,7 @@ help: ## What there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 demo: packages ## Build, and take one document through the whole path: make demo DOCUMENT=my.docx OUT=out
-	$(CARGO) build --locked
-	target/debug/platen demo "$(DOCUMENT)" --out "$(OUT)"
+	$(CARGO) run --locked -- demo "$(DOCUMENT)" --out "$(OUT)"
 
 test: packages-test ## Run every check that this machine can, and name those it cannot
 	@CARGO="$(CARGO)" sh deploy/checks.sh

@@ -63,8 +63,7 @@ note "$([ "$bad" = 0 ] && echo passed || echo FAILED)" tests "$took: $good passe
 passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + ignored))
 
 demo() {
-  "$CARGO" build --locked --quiet &&
-    target/debug/platen demo fixtures/documents/plain/invoice.docx --out "$logs/demo" &&
+  "$CARGO" run --locked --quiet -- demo fixtures/documents/plain/invoice.docx --out "$logs/demo" &&
     pdfinfo "$logs/demo/invoice.pdf" | grep '^Pages: *1$'
 }
 lane demo demo

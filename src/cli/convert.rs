@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -82,10 +83,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 /// Converts all files side by side and says how many failed.
 async fn convert_all(arguments: &Arguments, config: &EngineConfig, format: Format) -> Result<usize, Failure> {
-    let engine = crate::serve::start_engine(config).await.map_err(|error| match error {
-        StartError::Configuration(message) => Failure::Usage(Some(message)),
-        StartError::Unavailable(message) => Failure::Work(Some(message)),
-    })?;
+    let mut interrupted = pin!(super::interrupted()?);
+    let engine = tokio::select! {
+        engine = crate::serve::start_engine(config) => engine.map_err(|error| match error {
+            StartError::Configuration(message) => Failure::Usage(Some(message)),
+            StartError::Unavailable(message) => Failure::Work(Some(message)),
+        })?,
+        () = &mut interrupted => return Err(stopped()),
+    };
     let progress = progress(arguments.files.len());
     let slots = Arc::new(Semaphore::new(config.concurrency));
     let mut paths = Paths::new(&arguments.out);
@@ -99,15 +104,30 @@ async fn convert_all(arguments: &Arguments, config: &EngineConfig, format: Forma
         });
     }
     let mut failed = 0;
-    while let Some(ended) = running.join_next().await {
-        let ended = ended.map_err(|error| Failure::Bug(format!("a conversion panicked: {error}")))?;
-        failed += usize::from(ended.result.is_err());
-        progress.suspend(|| print(&ended, arguments.json));
-        progress.inc(1);
-    }
+    let result = loop {
+        let ended = tokio::select! {
+            ended = running.join_next() => ended,
+            () = &mut interrupted => break Err(stopped()),
+        };
+        match ended {
+            None => break Ok(failed),
+            Some(Err(error)) => break Err(Failure::Bug(format!("a conversion panicked: {error}"))),
+            Some(Ok(ended)) => {
+                failed += usize::from(ended.result.is_err());
+                progress.suspend(|| print(&ended, arguments.json));
+                progress.inc(1);
+            }
+        }
+    };
     progress.finish_and_clear();
+    // Whatever way it ended, nothing of a document stays behind.
+    running.shutdown().await;
     engine.stop().await;
-    Ok(failed)
+    result
+}
+
+fn stopped() -> Failure {
+    Failure::Work(Some("stopped before every file was converted".to_owned()))
 }
 
 async fn convert_one(engine: &Engine, limits: &Limits, file: PathBuf, output: PathBuf, format: Format) -> Ended {

@@ -7,6 +7,7 @@ mod world;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -39,7 +40,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = EngineConfig::load(&Environment)?;
     std::fs::create_dir_all(&arguments.out)
         .map_err(|error| Failure::Work(Some(format!("{} cannot be made: {error}", arguments.out.display()))))?;
-    super::runtime()?.block_on(all(arguments, &config))
+    super::runtime()?.block_on(async {
+        let mut interrupted = pin!(super::interrupted()?);
+        let stopped = || work("stopped before every file had its result".to_owned());
+        let mut world = tokio::select! {
+            world = World::start() => world.map_err(work)?,
+            () = &mut interrupted => return Err(stopped()),
+        };
+        let (result, at_once) = tokio::select! {
+            result = all(&mut world, arguments, &config) => (result, false),
+            () = &mut interrupted => (Err(stopped()), true),
+        };
+        world.stop(at_once).await;
+        result
+    })
 }
 
 /// One file on its way.
@@ -48,8 +62,7 @@ struct Waiting {
     output: PathBuf,
 }
 
-async fn all(arguments: &Arguments, config: &EngineConfig) -> Result<(), Failure> {
-    let mut world = World::start().await.map_err(work)?;
+async fn all(world: &mut World, arguments: &Arguments, config: &EngineConfig) -> Result<(), Failure> {
     let mut paths = Paths::new(&arguments.out);
     let mut names = Names::default();
     let mut waiting = HashMap::new();
@@ -85,7 +98,7 @@ async fn all(arguments: &Arguments, config: &EngineConfig) -> Result<(), Failure
                 continue;
             };
             say(&result.to_string());
-            match finish(&world, &result, &file).await {
+            match finish(world, &result, &file).await {
                 Ok(()) => {}
                 Err(message) => {
                     failed += 1;
@@ -94,7 +107,6 @@ async fn all(arguments: &Arguments, config: &EngineConfig) -> Result<(), Failure
             }
         }
     }
-    world.stop().await;
     if failed == 0 { Ok(()) } else { Err(Failure::Work(None)) }
 }
 

@@ -2,8 +2,6 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use tokio::signal::unix::{SignalKind, signal};
-
 use super::Failure;
 use crate::config::{Config, Environment, Problems};
 use crate::serve::StartError;
@@ -64,11 +62,11 @@ fn serve(config: Config) -> Result<(), Failure> {
     crate::sandbox::harden_worker().map_err(|error| Failure::Work(Some(error.to_string())))?;
     super::runtime()?.block_on(async {
         let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, config.port));
-        let mut terminate = signal(SignalKind::terminate()).map_err(|error| no_signals(&error))?;
+        let interrupted = super::interrupted()?;
         // Told to end before it has begun: what has been started goes with its owner.
         let service = tokio::select! {
             service = crate::serve::start(config) => service,
-            _ = terminate.recv() => return Ok(()),
+            () = interrupted => return Ok(()),
         };
         let service = service.map_err(|error| match error {
             StartError::Configuration(message) => Failure::Usage(Some(message)),
@@ -80,10 +78,6 @@ fn serve(config: Config) -> Result<(), Failure> {
         tracing::info!("listening on {address}, {}", service.context.engine.version());
         crate::serve::serve(listener, service)
             .await
-            .map_err(|error| no_signals(&error))
+            .map_err(|error| Failure::Work(Some(format!("signals cannot be listened to: {error}"))))
     })
-}
-
-fn no_signals(error: &std::io::Error) -> Failure {
-    Failure::Work(Some(format!("signals cannot be listened to: {error}")))
 }

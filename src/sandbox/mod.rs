@@ -18,6 +18,7 @@ mod identity;
 mod landlock;
 mod layers;
 mod limits;
+mod parent;
 mod seccomp;
 
 use std::io;
@@ -31,6 +32,7 @@ use nix::unistd::{Pid, getpid, getppid};
 pub use identity::Identity;
 pub use layers::{Layers, Missing, probe};
 pub use limits::{Limits, harden_worker};
+pub use parent::end_with_parent;
 
 /// What to do when this machine cannot give every required layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

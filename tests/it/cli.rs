@@ -214,3 +214,71 @@ fn demo_prints_one_result_a_line_and_fails_when_a_file_does() {
         text(&output.stderr)
     );
 }
+
+/// Starts a command in a directory for temporary files of its own, and ends it when a conversion has begun.
+fn ended_in_the_middle(
+    arguments: &[&str],
+    signal: nix::sys::signal::Signal,
+) -> (std::process::ExitStatus, Vec<std::path::PathBuf>) {
+    use crate::harness::{children, until_blocking};
+    let temporary = tempfile::tempdir().unwrap();
+    let mut child = platen()
+        .args(arguments)
+        .arg(fixture("documents/hostile/never-ends.ods"))
+        .arg("--out")
+        .arg(temporary.path().join("out"))
+        .env("TMPDIR", temporary.path())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // The engine has the document, under its own name, in a job's directory.
+    until_blocking("a conversion has begun", || {
+        let mut begun = None;
+        crate::harness::walk(temporary.path(), &mut |path| {
+            if path.ends_with("never-ends.ods") {
+                begun = Some(());
+            }
+        });
+        begun
+    });
+    let family: Vec<u32> = {
+        let mut all = vec![child.id()];
+        let mut at = 0;
+        while at < all.len() {
+            all.extend(children(all[at]));
+            at += 1;
+        }
+        all.split_off(1)
+    };
+    assert!(crate::harness::signal(child.id(), signal));
+    let status = child.wait().unwrap();
+    until_blocking("nothing of it runs any more", || {
+        family
+            .iter()
+            .all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+            .then_some(())
+    });
+    let mut left = Vec::new();
+    crate::harness::walk(temporary.path(), &mut |path| {
+        if path.file_name().is_none_or(|name| name != "out") {
+            left.push(path.to_owned());
+        }
+    });
+    (status, left)
+}
+
+#[test]
+fn ctrl_c_leaves_nothing_behind() {
+    use nix::sys::signal::Signal;
+    for command in ["convert", "demo"] {
+        let (status, left) = ended_in_the_middle(&[command], Signal::SIGINT);
+        assert_eq!((status.code(), left), (Some(1), Vec::new()), "{command}");
+    }
+}
+
+#[test]
+fn a_killed_demo_takes_its_worker_along() {
+    let (status, _) = ended_in_the_middle(&["demo"], nix::sys::signal::Signal::SIGKILL);
+    assert_eq!(status.code(), None);
+}

@@ -18,6 +18,7 @@ mod engine;
 mod engine_limits;
 mod faults;
 mod google;
+mod hostile;
 mod http;
 mod identity;
 mod inspect;

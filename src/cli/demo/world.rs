@@ -128,7 +128,11 @@ impl World {
     pub(super) async fn upload(&self, file: &Path, name: &str) -> Result<String, String> {
         let unreadable = |error: std::io::Error| format!("{} cannot be read: {error}", file.display());
         let opened = tokio::fs::File::open(file).await.map_err(unreadable)?;
-        let size = opened.metadata().await.map_err(unreadable)?.len();
+        let metadata = opened.metadata().await.map_err(unreadable)?;
+        if !metadata.is_file() {
+            return Err(format!("{} is not a file", file.display()));
+        }
+        let size = metadata.len();
         let encoded = percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC);
         let url = format!(
             "{}/upload/storage/v1/b/{INPUT_BUCKET}/o?uploadType=media&name={encoded}",
@@ -238,15 +242,23 @@ impl World {
         Ok(size)
     }
 
-    /// Ends the worker as Cloud Run would.
-    pub(super) async fn stop(mut self) {
-        if let Some(pid) = self.worker.id().and_then(|pid| i32::try_from(pid).ok()) {
-            let pid = nix::unistd::Pid::from_raw(pid);
-            if nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).is_ok() {
-                // Killed on drop if it does not end by itself.
-                let _ended = tokio::time::timeout(Duration::from_secs(10), self.worker.wait()).await;
+    /// Ends the worker: as Cloud Run would when its work is done, else at once, which a second signal means.
+    pub(super) async fn stop(mut self, at_once: bool) {
+        let Some(pid) = self.worker.id().and_then(|pid| i32::try_from(pid).ok()) else {
+            return;
+        };
+        let pid = nix::unistd::Pid::from_raw(pid);
+        let patience = Duration::from_secs(if at_once { 1 } else { 10 });
+        for _ in 0..2 {
+            if nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).is_err() {
+                return;
+            }
+            if tokio::time::timeout(patience, self.worker.wait()).await.is_ok() {
+                return;
             }
         }
+        // What still has not ended is told once more when this process ends.
+        let _ended = tokio::time::timeout(Duration::from_secs(10), self.worker.wait()).await;
     }
 }
 
@@ -266,7 +278,8 @@ fn start_worker(cloud: &LocalCloud, url: &str) -> Result<Child, String> {
     let passed_on = PASSED_ON
         .iter()
         .filter_map(|name| Some((*name, std::env::var(name).ok()?)));
-    Command::new(program)
+    let mut command = Command::new(program);
+    command
         .arg("serve")
         .env_clear()
         .env("RUST_LOG", "warn")
@@ -290,8 +303,10 @@ fn start_worker(cloud: &LocalCloud, url: &str) -> Result<Child, String> {
             ("OIDC_JWKS_URL", urls.jwks.clone()),
         ])
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .kill_on_drop(true)
+        .stdout(Stdio::null());
+    // Not killed on drop: told to end, it removes what it made.
+    crate::sandbox::end_with_parent(command.as_std_mut());
+    command
         .spawn()
         .map_err(|error| format!("the worker does not start: {error}"))
 }
