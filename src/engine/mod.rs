@@ -14,6 +14,7 @@
 //! - Whatever happens to worker, zygote or child, nothing of a document stays on the disk.
 
 mod child;
+mod claim;
 mod configuration;
 mod conversion;
 mod directory;
@@ -24,6 +25,7 @@ mod pdf;
 mod process;
 mod protocol;
 mod supervisor;
+mod tree;
 mod warm;
 mod zygote;
 
