@@ -10,17 +10,22 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::time::MissedTickBehavior;
 
 use super::claim::{self, Claim};
-use super::tree;
+use super::tree::{self, Size};
 
 /// The first user id for children. systemd hands out 61184 to 65519 to services for as long as they run, so no account
-/// has one of them; they also exist in a container that maps only 65,536 ids.
+/// has one of them; they also exist in a container that maps only 65,536 ids. Another worker on this host, and a
+/// service of systemd's, may have the same number: see [`crate::sandbox::Identity`].
 const FIRST_USER: u32 = 61184;
 /// The longest file name that every file system takes is 255 bytes; LibreOffice puts some of its own around one.
 const LONGEST_NAME: usize = 200;
+/// Between two looks at how large a job directory has become.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// The directory of this process.
 #[derive(Debug)]
@@ -164,6 +169,25 @@ impl Owned {
             .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
             .open(self.path())?;
         tree::clear(File::as_fd(&directory), Some(&file))
+    }
+
+    /// Returns when the directory takes more than so many bytes of the disk, or has become what is too large to look
+    /// at; else never. `RLIMIT_FSIZE` bounds each file, and this what they are together. It does not see a file that
+    /// was unlinked while it is open.
+    pub(super) async fn overflows(self: Arc<Self>, allowed: u64) {
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let directory = self.clone();
+            match tokio::task::spawn_blocking(move || tree::allocated(directory.path())).await {
+                Ok(Ok(Size::Bytes(bytes))) if bytes <= allowed => {}
+                Ok(Ok(_)) => return,
+                Ok(Err(error)) => tracing::warn!(%error, "cannot measure a job directory"),
+                // The runtime shuts down.
+                Err(_) => return std::future::pending().await,
+            }
+        }
     }
 }
 

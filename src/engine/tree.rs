@@ -1,4 +1,4 @@
-//! Removes trees that a child made, whatever their shape.
+//! Removes and measures trees that a child made, whatever their shape.
 //!
 //! A child may be compromised: it may nest directories as deep as the disk allows, take all rights from them, and write
 //! until the moment it dies. So nothing here recurses or opens descriptors without a bound, follows a link, or uses a
@@ -15,13 +15,16 @@ use std::time::Duration;
 use nix::NixPath;
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat, renameat};
-use nix::sys::stat::{Mode, fchmod, fstat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// How often a tree is tried to be removed, and the pause between: a child that was killed a moment ago may still write.
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
+/// What is measured: LibreOffice's own trees are some levels deep and have some hundred files.
+const DEEPEST: usize = 16;
+const MOST_ENTRIES: u64 = 100_000;
 
 /// Removes a directory and all in it. Blocks.
 ///
@@ -199,6 +202,75 @@ fn is_itself_or_parent(name: &CStr) -> bool {
     matches!(name.to_bytes(), b"." | b"..")
 }
 
+/// What a tree takes on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Size {
+    /// So many bytes, in whole blocks.
+    Bytes(u64),
+    /// More levels or entries than are looked at, or a directory that is closed to its owner: nothing that LibreOffice
+    /// makes.
+    Beyond,
+}
+
+/// Measures a tree that somebody else changes meanwhile. Blocks. Files without a name are not seen.
+///
+/// # Errors
+/// The tree cannot be looked at now: no descriptors, no such directory.
+pub(super) fn allocated(path: &Path) -> io::Result<Size> {
+    let mut seen = Seen { entries: 0, bytes: 0 };
+    let top = openat(AT_FDCWD, path, DIRECTORY, Mode::empty())?;
+    match seen.add(&top, DEEPEST) {
+        Ok(true) => Ok(Size::Bytes(seen.bytes)),
+        Ok(false) | Err(Errno::EACCES) => Ok(Size::Beyond),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+struct Seen {
+    entries: u64,
+    bytes: u64,
+}
+
+impl Seen {
+    /// Adds what is in a directory; false when that is beyond what is looked at. Recurses `levels` deep at most.
+    fn add(&mut self, directory: &OwnedFd, levels: usize) -> nix::Result<bool> {
+        if levels == 0 {
+            return Ok(false);
+        }
+        let mut entries = Dir::openat(directory, c".", DIRECTORY, Mode::empty())?;
+        for entry in entries.iter() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if is_itself_or_parent(name) {
+                continue;
+            }
+            let found = match fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Err(Errno::ENOENT) => continue,
+                found => found?,
+            };
+            self.entries += 1;
+            // st_blocks counts 512 bytes, whatever the file system's own blocks are.
+            let bytes = u64::try_from(found.st_blocks).unwrap_or(0).saturating_mul(512);
+            self.bytes = self.bytes.saturating_add(bytes);
+            if self.entries > MOST_ENTRIES {
+                return Ok(false);
+            }
+            if found.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFDIR.bits() {
+                continue;
+            }
+            let within = match openat(directory, name, DIRECTORY, Mode::empty()) {
+                // Gone, or something else by now.
+                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => true,
+                within => self.add(&within?, levels - 1)?,
+            };
+            if !within {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
@@ -261,6 +333,7 @@ mod tests {
         let top = parent.path().join("job-1");
         fs::create_dir(&top).unwrap();
         deep(&top, 20_000, Mode::S_IRWXU);
+        assert_eq!(allocated(&top).unwrap(), Size::Beyond);
         again("a_tree_of_20000_levels_goes_with_a_few_descriptors", &top);
         assert!(!top.exists());
     }
@@ -277,6 +350,7 @@ mod tests {
             deep(&top, 10, Mode::empty());
             fs::create_dir(top.join("readable")).unwrap();
             deep(&top.join("readable"), 10, Mode::S_IRUSR | Mode::S_IXUSR);
+            assert_eq!(allocated(&top).unwrap(), Size::Beyond);
             fs::set_permissions(&top, Permissions::from_mode(0o000)).unwrap();
             remove(&top).unwrap();
             assert!(!top.exists());
@@ -340,5 +414,26 @@ mod tests {
             remove(&top).unwrap();
         });
         assert!(!top.exists());
+    }
+
+    #[test]
+    fn a_tree_is_measured_by_what_it_takes() {
+        let parent = tempfile::tempdir().unwrap();
+        let outside = parent.path().join("outside");
+        fs::write(&outside, vec![1; 1 << 20]).unwrap();
+        let top = parent.path().join("job-1");
+        fs::create_dir_all(top.join("tmp/lu1")).unwrap();
+        symlink(&outside, top.join("tmp/link")).unwrap();
+        let sparse = fs::File::create(top.join("sparse")).unwrap();
+        sparse.set_len(1 << 30).unwrap();
+        fs::write(top.join("tmp/lu1/file"), vec![1; 100_000]).unwrap();
+        let Size::Bytes(bytes) = allocated(&top).unwrap() else {
+            panic!("a small tree is beyond what is looked at");
+        };
+        assert!((100_000..200_000).contains(&bytes), "{bytes}");
+        assert_eq!(
+            allocated(&parent.path().join("none")).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
     }
 }

@@ -229,6 +229,67 @@ async fn a_document_over_a_limit_is_too_complex() {
     assert_eq!(within("fits.fodt", THREE_PAGES, LIMITS).await, Ok(3));
 }
 
+/// The files of a compromised child: each is within its limit. Written from here, because the sandbox gives no child
+/// that does it, and who writes makes no difference to who measures.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_that_fills_the_disk_with_many_files_is_ended() {
+    let bench = Bench::start().await;
+    let limits = Limits {
+        output_size: 1 << 20,
+        ..LIMITS
+    };
+    let fill = async {
+        let child = child(bench.work.path(), &[]).await;
+        let job = std::path::PathBuf::from(&bench.job_directories()[0]);
+        for number in 0..300 {
+            // It is ended, and its directory removed, before the last one.
+            let Ok(file) = std::fs::File::create(job.join(number.to_string())) else {
+                break;
+            };
+            nix::fcntl::posix_fallocate(&file, 0, 1 << 20).unwrap();
+        }
+        child
+    };
+    let (verdict, child) = tokio::join!(
+        bench.convert_bytes("hog.fods", NEVER_ENDS, |conversion| conversion.limits = limits),
+        fill
+    );
+    assert_eq!(verdict.err(), Some(Verdict::TooComplex(Limit::OutputSize(1 << 20))));
+    nothing_left(&bench).await;
+    assert!(!processes(bench.work.path()).contains(&child), "the child goes on");
+    bench
+        .convert_bytes("next.fodt", THREE_PAGES, |_| {})
+        .await
+        .expect("the same zygote goes on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_that_nests_directories_without_end_is_ended_and_its_tree_goes() {
+    let bench = Bench::start().await;
+    let nest = async {
+        child(bench.work.path(), &[]).await;
+        let mut parent: std::os::fd::OwnedFd = std::fs::File::open(&bench.job_directories()[0]).unwrap().into();
+        for _ in 0..20_000 {
+            use nix::fcntl::{OFlag, openat};
+            use nix::sys::stat::{Mode, mkdirat};
+            // It is ended, and its tree removed, while it makes it.
+            if mkdirat(&parent, "d", Mode::S_IRWXU).is_err() {
+                break;
+            }
+            let Ok(next) = openat(&parent, "d", OFlag::O_DIRECTORY, Mode::empty()) else {
+                break;
+            };
+            parent = next;
+        }
+    };
+    let (verdict, ()) = tokio::join!(bench.convert_bytes("hog.fods", NEVER_ENDS, |_| {}), nest);
+    assert_eq!(
+        verdict.err(),
+        Some(Verdict::TooComplex(Limit::OutputSize(LIMITS.output_size)))
+    );
+    nothing_left(&bench).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_side_by_side_do_not_meet() {
     let bench = Bench::start().await;
