@@ -398,7 +398,7 @@ mod tests {
         let (began, begun) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                for number in 0..3000 {
+                for number in 0..500 {
                     let name = format!("d{number}");
                     // Fails once the top is gone.
                     if mkdirat(&descriptor, name.as_str(), Mode::S_IRWXU).is_ok()
