@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::conversion::{Conversion, Converted, Verdict};
+use super::conversion::{Conversion, Converted, Limit, Verdict};
 use super::directory::{JobDirectory, WorkDirectory};
 use super::outcome::{Attempt, Expected};
 use super::process::Process;
@@ -24,6 +24,8 @@ const ANSWER_GRACE: Duration = Duration::from_secs(15);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// How often one document may end its process.
 const ATTEMPTS: usize = 2;
+/// What a job directory may take beyond its document and twice its outputs: LibreOffice's temporary files.
+const TEMPORARY_FILES: u64 = 256 << 20;
 
 /// How the engine runs.
 #[derive(Debug, Clone)]
@@ -196,6 +198,9 @@ impl Engine {
     ) -> Result<(Arc<Process>, Option<(Ending, Usage)>), Verdict> {
         let unavailable = |why: &str| Verdict::EngineUnavailable(why.to_owned());
         let until = tokio::time::Instant::now() + WARM_LIMIT;
+        // Asked before the child is there: it may replace the document.
+        let document = tokio::fs::symlink_metadata(conversion.directory.path().join(&conversion.document)).await;
+        let room = room(conversion, document.map_or(0, |document| document.len()));
         loop {
             let mut current = self.shared.current.subscribe();
             let warm = current.wait_for(|process| process.as_ref().is_some_and(|process| process.generation >= oldest));
@@ -212,7 +217,14 @@ impl Engine {
             match given.map_err(|error| Verdict::EngineUnavailable(error.to_string()))? {
                 Some(mut running) => {
                     let limit = wall + ANSWER_GRACE;
-                    return match tokio::time::timeout(limit, running.ended()).await {
+                    let ended = tokio::select! {
+                        ended = tokio::time::timeout(limit, running.ended()) => ended,
+                        // Dropping `running` ends the child.
+                        () = conversion.directory.hold().overflows(room) => {
+                            return Err(Verdict::TooComplex(Limit::OutputSize(conversion.limits.output_size)));
+                        }
+                    };
+                    return match ended {
                         Ok(ended) => Ok((process, ended)),
                         Err(_) => {
                             tracing::error!("the engine does not answer; it is replaced");
@@ -313,6 +325,13 @@ async fn supervise(shared: Arc<Shared>) {
         process.ended().await;
     }
     shared.stopped.send_replace(true);
+}
+
+/// What a job directory may take on the disk.
+fn room(conversion: &Conversion<'_>, document: u64) -> u64 {
+    let exports = u64::try_from(conversion.exports.len()).unwrap_or(u64::MAX);
+    let outputs = conversion.limits.output_size.saturating_mul(2).saturating_mul(exports);
+    outputs.saturating_add(document).saturating_add(TEMPORARY_FILES)
 }
 
 fn job(conversion: &Conversion<'_>, wall: Duration) -> Job {

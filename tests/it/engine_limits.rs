@@ -80,6 +80,14 @@ async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Waits until the last job directory is removed, which happens beside everything else.
+pub(crate) async fn nothing_left(bench: &Bench) {
+    until("the end of the job directories", || {
+        bench.job_directories().is_empty().then_some(())
+    })
+    .await;
+}
+
 /// Waits for a child of a zygote in `work` that is not one of `before`, once it has begun to use the processor: then it
 /// is inside the document.
 async fn child(work: &Path, before: &[i32]) -> Process {
@@ -122,7 +130,7 @@ async fn a_killed_zygote_takes_its_children_along_and_is_replaced() {
         verdict.err()
     );
     assert!(!processes(work).contains(&child), "the child outlives its zygote");
-    assert_eq!(bench.job_directories(), Vec::<String>::new());
+    nothing_left(&bench).await;
     warm.wait_for(|warm| *warm).await.unwrap();
     bench
         .convert_bytes("next.fodt", THREE_PAGES, |_| {})
@@ -138,7 +146,7 @@ async fn a_document_that_never_ends_is_killed_at_the_wall_limit() {
     let (hog, small) = tokio::join!(hog, bench.convert_bytes("small.fodt", THREE_PAGES, |_| {}));
     assert_eq!(hog.err(), Some(Verdict::TooComplex(Limit::Time(wall))));
     small.expect("a job beside it succeeds");
-    assert_eq!(bench.job_directories(), Vec::<String>::new());
+    nothing_left(&bench).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -153,10 +161,7 @@ async fn a_conversion_that_nobody_waits_for_ends() {
         (!processes(work).contains(&child)).then_some(())
     })
     .await;
-    until("the end of its directory", || {
-        bench.job_directories().is_empty().then_some(())
-    })
-    .await;
+    nothing_left(&bench).await;
     bench
         .convert_bytes("next.fodt", THREE_PAGES, |_| {})
         .await
@@ -181,7 +186,7 @@ async fn a_crash_is_tried_again_in_a_fresh_process_and_then_reported() {
         })
     );
     assert_ne!(zygotes.0, zygotes.1, "the second attempt runs in a fresh zygote");
-    assert_eq!(bench.job_directories(), Vec::<String>::new());
+    nothing_left(&bench).await;
     bench
         .convert_bytes("next.fodt", THREE_PAGES, |_| {})
         .await
@@ -220,8 +225,69 @@ async fn a_document_over_a_limit_is_too_complex() {
     )
     .await;
     assert_eq!(memory, Err(Verdict::TooComplex(Limit::Memory(little))));
-    assert_eq!(bench.job_directories(), Vec::<String>::new());
+    nothing_left(&bench).await;
     assert_eq!(within("fits.fodt", THREE_PAGES, LIMITS).await, Ok(3));
+}
+
+/// The files of a compromised child: each is within its limit. Written from here, because the sandbox gives no child
+/// that does it, and who writes makes no difference to who measures.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_that_fills_the_disk_with_many_files_is_ended() {
+    let bench = Bench::start().await;
+    let limits = Limits {
+        output_size: 1 << 20,
+        ..LIMITS
+    };
+    let fill = async {
+        let child = child(bench.work.path(), &[]).await;
+        let job = std::path::PathBuf::from(&bench.job_directories()[0]);
+        for number in 0..300 {
+            // It is ended, and its directory removed, before the last one.
+            let Ok(file) = std::fs::File::create(job.join(number.to_string())) else {
+                break;
+            };
+            nix::fcntl::posix_fallocate(&file, 0, 1 << 20).unwrap();
+        }
+        child
+    };
+    let (verdict, child) = tokio::join!(
+        bench.convert_bytes("hog.fods", NEVER_ENDS, |conversion| conversion.limits = limits),
+        fill
+    );
+    assert_eq!(verdict.err(), Some(Verdict::TooComplex(Limit::OutputSize(1 << 20))));
+    nothing_left(&bench).await;
+    assert!(!processes(bench.work.path()).contains(&child), "the child goes on");
+    bench
+        .convert_bytes("next.fodt", THREE_PAGES, |_| {})
+        .await
+        .expect("the same zygote goes on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_that_nests_directories_without_end_is_ended_and_its_tree_goes() {
+    let bench = Bench::start().await;
+    let nest = async {
+        child(bench.work.path(), &[]).await;
+        let mut parent: std::os::fd::OwnedFd = std::fs::File::open(&bench.job_directories()[0]).unwrap().into();
+        for _ in 0..20_000 {
+            use nix::fcntl::{OFlag, openat};
+            use nix::sys::stat::{Mode, mkdirat};
+            // It is ended, and its tree removed, while it makes it.
+            if mkdirat(&parent, "d", Mode::S_IRWXU).is_err() {
+                break;
+            }
+            let Ok(next) = openat(&parent, "d", OFlag::O_DIRECTORY, Mode::empty()) else {
+                break;
+            };
+            parent = next;
+        }
+    };
+    let (verdict, ()) = tokio::join!(bench.convert_bytes("hog.fods", NEVER_ENDS, |_| {}), nest);
+    assert_eq!(
+        verdict.err(),
+        Some(Verdict::TooComplex(Limit::OutputSize(LIMITS.output_size)))
+    );
+    nothing_left(&bench).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
