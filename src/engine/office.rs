@@ -81,7 +81,7 @@ type Store = unsafe extern "C" fn(
     *mut RawReport,
 ) -> bool;
 type Close = unsafe extern "C" fn(*mut c_void, *mut RawReport) -> bool;
-type ForgetAuthors = unsafe extern "C" fn();
+type ForgetAuthors = unsafe extern "C" fn(*mut RawReport) -> bool;
 type Start = unsafe extern "C" fn(
     *const c_char,
     *const c_char,
@@ -205,9 +205,17 @@ impl Office {
     }
 
     /// Empties the table of authors of tracked changes that loading documents has filled.
-    pub(super) fn forget_authors(&self) {
-        // SAFETY: takes nothing, and LibreOffice is started.
-        unsafe { (self.forget_authors)() }
+    ///
+    /// # Errors
+    /// LibreOffice threw an exception.
+    pub(super) fn forget_authors(&self) -> Result<(), Complaint> {
+        let mut report = RawReport::empty();
+        // SAFETY: the report outlives the call, and LibreOffice is started.
+        if unsafe { (self.forget_authors)(&raw mut report) } {
+            Ok(())
+        } else {
+            Err(report.complaint())
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::conversion::{Conversion, Converted, Limit, Limits, Output, Verdict};
 use super::directory::Owned;
@@ -56,8 +57,8 @@ impl Expected {
         )
     }
 
-    /// Decides. Reads the outputs, so it blocks.
-    pub(super) fn decide(self, ending: Ending, usage: Usage) -> Attempt {
+    /// Decides, and is done with the outputs at `deadline`. Reads them, so it blocks.
+    pub(super) fn decide(self, ending: Ending, usage: Usage, deadline: Instant) -> Attempt {
         let not_stored = matches!(
             ending,
             Ending::Reported {
@@ -65,7 +66,7 @@ impl Expected {
                 ..
             }
         );
-        let attempt = self.judge(ending, usage);
+        let attempt = self.judge(ending, usage, deadline);
         // A full disk makes LibreOffice fail in every way there is, and leave things out of what it writes.
         let may_be_the_disk = matches!(
             attempt,
@@ -114,7 +115,7 @@ impl Expected {
         }
     }
 
-    fn judge(&self, ending: Ending, usage: Usage) -> Attempt {
+    fn judge(&self, ending: Ending, usage: Usage, deadline: Instant) -> Attempt {
         let limits = self.limits;
         let too_complex = |limit| Attempt::Decided(Err(Verdict::TooComplex(limit)));
         let unavailable = |why: String| Attempt::Decided(Err(Verdict::EngineUnavailable(why)));
@@ -140,14 +141,14 @@ impl Expected {
             Ending::Exited { .. } => Attempt::Crashed { signal: None },
             Ending::Cancelled => unavailable("the conversion was cancelled".to_owned()),
             Ending::NotStarted(sentence) => unavailable(sentence),
-            Ending::Reported { report, .. } => self.reported(&report, usage),
+            Ending::Reported { report, .. } => self.reported(&report, usage, deadline),
         }
     }
 
     /// What a report means. The outputs tell whether it is true.
-    fn reported(&self, report: &Report, usage: Usage) -> Attempt {
+    fn reported(&self, report: &Report, usage: Usage, deadline: Instant) -> Attempt {
         let verdict = match report {
-            Report::Done => return self.check(usage),
+            Report::Done => return self.check(usage, deadline),
             Report::NotLoaded { password_wanted: true } if self.password_given => Verdict::WrongPassword,
             Report::NotLoaded { password_wanted: true } => Verdict::Encrypted,
             Report::NotLoaded { .. } => Verdict::Corrupt,
@@ -183,17 +184,18 @@ impl Expected {
     }
 
     /// Reads every output.
-    fn check(&self, usage: Usage) -> Attempt {
+    fn check(&self, usage: Usage, deadline: Instant) -> Attempt {
         let limits = self.limits;
         let mut outputs = Vec::with_capacity(self.files.len());
         for file in &self.files {
             let path = self.directory.path().join(file);
-            let checked = pdf::open(&path).and_then(|file| Ok((file.metadata()?.len(), pdf::pages(&path)?)));
+            let checked = pdf::open(&path).and_then(|file| Ok((file.metadata()?.len(), pdf::pages(&path, deadline)?)));
             let (size, pages) = match checked {
                 Ok(checked) => checked,
                 Err(error) => {
                     tracing::warn!(%error, "LibreOffice reported an output that is none");
                     return match error {
+                        PdfError::TooLong => Attempt::Decided(Err(Verdict::TooComplex(Limit::Time(limits.wall)))),
                         PdfError::Io(error) if error.kind() != io::ErrorKind::NotFound && is_ours(&error) => {
                             Attempt::Decided(Err(Verdict::EngineUnavailable(format!(
                                 "the output cannot be read: {error}"
