@@ -20,6 +20,8 @@ const JOBS_OF_ONE_ZYGOTE: u64 = 500;
 const WARM_LIMIT: Duration = Duration::from_secs(30);
 /// How much longer than its wall limit a job may take to be heard of, before its zygote is taken for dead.
 const ANSWER_GRACE: Duration = Duration::from_secs(15);
+/// How long the check of the outputs may take at least, for a conversion that ends at its limit: milliseconds are normal.
+const CHECK_GRACE: Duration = Duration::from_secs(2);
 /// Between two tries to start a zygote: doubled from the first to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// How often one document may end its process.
@@ -166,7 +168,9 @@ impl Engine {
                     "the engine ended in the middle of the conversion".to_owned(),
                 ));
             };
-            match blocking(expected.clone(), move |expected| expected.decide(ending, usage)).await? {
+            let deadline = (began + conversion.limits.wall).max(tokio::time::Instant::now() + CHECK_GRACE);
+            let decide = move |expected: Expected| expected.decide(ending, usage, deadline.into_std());
+            match blocking(expected.clone(), decide).await? {
                 Attempt::Decided(decided) => return decided,
                 Attempt::Crashed { signal } => {
                     tracing::warn!(attempt, signal, "LibreOffice crashed on a document");

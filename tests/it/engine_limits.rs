@@ -290,6 +290,114 @@ async fn a_child_that_nests_directories_without_end_is_ended_and_its_tree_goes()
     nothing_left(&bench).await;
 }
 
+/// Unmounts when dropped.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    /// A small disk of its own, or `None` where this user may not mount one.
+    fn of(size: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(directory.path())
+            .output()
+            .is_ok_and(|output| output.status.success());
+        mounted.then_some(Self(directory))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// Nothing is wrong with the document, so it must come again: an acknowledged failure would lose it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_not_the_documents_fault() {
+    let Some(disk) = Disk::of("12m") else {
+        println!("skipped: only root may mount a small disk");
+        return;
+    };
+    let engine = Engine::start(settings(disk.0.path())).await.unwrap();
+    let directory = engine.job_directory().unwrap();
+    std::fs::write(directory.path().join("pages.fodt"), THREE_PAGES).unwrap();
+    let zygote_before = zygote(disk.0.path());
+    let filler = disk.0.path().join("filler");
+    // As much as there is, but for what the job's own small files take.
+    let room = nix::sys::statvfs::statvfs(disk.0.path()).unwrap();
+    let free = room.blocks_available() * room.fragment_size();
+    std::fs::write(&filler, vec![1; usize::try_from(free - 8192).unwrap()]).unwrap();
+    let verdict = engine
+        .convert(crate::engine::conversion(&directory, "pages.fodt"))
+        .await;
+    assert!(
+        matches!(&verdict, Err(Verdict::EngineUnavailable(why)) if why.contains("TMPDIR")),
+        "{verdict:?}"
+    );
+    assert_eq!(
+        zygote(disk.0.path()),
+        zygote_before,
+        "the engine is not to blame either"
+    );
+    std::fs::remove_file(filler).unwrap();
+    engine
+        .convert(crate::engine::conversion(&directory, "pages.fodt"))
+        .await
+        .expect("with room again the same job succeeds");
+    engine.stop().await;
+}
+
+/// A page with a picture of 8,000 by 8,000 pixels, all of one colour: 190 MB in memory, 24 kB in the file.
+fn large_picture() -> Vec<u8> {
+    use std::io::Write;
+
+    use base64::Engine as _;
+    const SIDE: u32 = 8000;
+    let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    for _ in 0..SIDE {
+        packed.write_all(&vec![0; 1 + 3 * SIDE as usize]).unwrap();
+    }
+    let packed = packed.finish().unwrap();
+    let header = [&SIDE.to_be_bytes()[..], &SIDE.to_be_bytes()[..], &[8, 2, 0, 0, 0]].concat();
+    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+    for (kind, data) in [(b"IHDR", &header), (b"IDAT", &packed), (b"IEND", &Vec::new())] {
+        let mut checksum = flate2::Crc::new();
+        checksum.update(kind);
+        checksum.update(data);
+        png.extend(u32::try_from(data.len()).unwrap().to_be_bytes());
+        png.extend(kind);
+        png.extend(data);
+        png.extend(checksum.sum().to_be_bytes());
+    }
+    let png = base64::engine::general_purpose::STANDARD.encode(png);
+    format!("<html><body><p>before</p><img width=300 height=300 src='data:image/png;base64,{png}'></body></html>")
+        .into()
+}
+
+/// LibreOffice goes on without a picture that it has no memory for, and writes a PDF that lacks it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_picture_that_does_not_fit_in_memory_is_not_left_out_in_silence() {
+    let bench = Bench::start().await;
+    let picture = large_picture();
+    let with = async |memory| {
+        bench
+            .convert_bytes("picture.html", &picture, |conversion| conversion.limits.memory = memory)
+            .await
+    };
+    let (_kept, whole) = with(LIMITS.memory).await.unwrap();
+    let pdf = std::fs::read(&whole.outputs[0].path).unwrap();
+    assert!(
+        pdf.windows(14).any(|bytes| bytes == b"/Subtype/Image"),
+        "with memory enough the picture is there"
+    );
+    let little = 128 << 20;
+    assert_eq!(
+        with(little).await.err(),
+        Some(Verdict::TooComplex(Limit::Memory(little)))
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_side_by_side_do_not_meet() {
     let bench = Bench::start().await;
