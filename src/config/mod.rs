@@ -468,6 +468,7 @@ mod tests {
             ("SIGNED_URL_TTL", "8d"),
             ("CONVERT_TIMEOUT", "120"),
             ("MAX_INPUT_SIZE", "100MB"),
+            ("CONVERT_MEMORY", "63MiB"),
             ("ACK_DEADLINE", "5s"),
             ("FONTS", "/fonts"),
         ] {
@@ -480,6 +481,7 @@ mod tests {
             names,
             [
                 "ACK_DEADLINE",
+                "CONVERT_MEMORY",
                 "CONVERT_TIMEOUT",
                 "FONTS",
                 "MAX_INPUT_SIZE",
