@@ -15,17 +15,17 @@ const ROUNDS: usize = 3;
 const CHECK_LIMIT: Duration = Duration::from_secs(10);
 
 /// A document, and how many pages it must become.
-struct Sample {
-    name: &'static str,
-    content: &'static [u8],
-    pages: u64,
+pub(super) struct Sample {
+    pub(super) name: &'static str,
+    pub(super) content: &'static [u8],
+    pub(super) pages: u64,
     /// The filters to read it with: first the one of `content`; the others are formats that people send, made of it.
-    filters: &'static [&'static str],
+    pub(super) filters: &'static [&'static str],
 }
 
 /// One of each application whose documents are many; they use the metric-compatible fonts, a table, a list, a shape and
 /// a formula, so that all of that is loaded, too. No image: loading one starts a timer thread that never ends.
-const SAMPLES: [Sample; 3] = [
+pub(super) const SAMPLES: [Sample; 3] = [
     Sample {
         name: "writer",
         content: include_bytes!("warm/writer.fodt"),

@@ -24,7 +24,7 @@ use super::protocol::{
     CONFINED_LINE, Ending, Event, Job, MEMORY_EXHAUSTED_LINE, NotConfined, Request, Start, Usage, receive_packet,
     send_packet,
 };
-use super::{child, warm};
+use super::{ZYGOTE_COMMAND, child, warm};
 use crate::sandbox::{self, Identity, Jail, Limits, Plan};
 
 /// Seconds until a zygote that hangs while it starts is ended by its own alarm.
@@ -41,6 +41,10 @@ pub(super) fn run() -> ExitCode {
     match serve() {
         Ok(never) => match never {},
         Err(sentence) => {
+            if !is_socket(io::stdin().as_fd()) {
+                eprintln!("'platen {ZYGOTE_COMMAND}' is started by 'platen serve' and 'platen convert' alone.");
+                return ExitCode::FAILURE;
+            }
             // The worker may be gone: then there is nobody to tell.
             drop(send_packet(io::stdin().as_fd(), &Event::Refused(sentence)));
             ExitCode::FAILURE
@@ -407,6 +411,11 @@ fn judge(said: &[u8], status: i32) -> Ending {
 fn exit(status: i32) -> ! {
     // SAFETY: always allowed.
     unsafe { libc::_exit(status) }
+}
+
+fn is_socket(descriptor: BorrowedFd<'_>) -> bool {
+    use nix::sys::stat::{SFlag, fstat};
+    fstat(descriptor).is_ok_and(|file| SFlag::from_bits_truncate(file.st_mode) & SFlag::S_IFMT == SFlag::S_IFSOCK)
 }
 
 /// Closes every descriptor but the standard ones: the worker opens all of its own close-on-exec, and this holds when
