@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::accept::verify::VerifyRules;
 use crate::accept::{self, Ignored, Message, Plan, Rules, Trace};
 use crate::config::Limits;
-use crate::convert::{self, Look, SourceObject};
+use crate::convert::{self, Look, SourceObject, Wanted};
 use crate::deliver::{self, End, Found, Links, OutputResult, Place, Report, ResultMessage, Results, Stored, Target};
 use crate::engine::Engine;
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
@@ -173,12 +173,16 @@ async fn convert_and_deliver(context: &Context, google: &Google, message: &Messa
     let targets = targets(context, &job, source.generation)?;
     let mut stored: Vec<Option<Stored>> = Vec::with_capacity(targets.len());
     let mut missing = Vec::new();
-    for target in targets {
+    for (output, target) in job.outputs.iter().zip(targets) {
         match deliver::find(&google.storage, &target, &source).await? {
             Found::Done(output) => stored.push(Some(output)),
             Found::Room(place) => {
                 stored.push(None);
-                missing.push((target, place));
+                let wanted = Wanted {
+                    format: output.format,
+                    options: output.options.clone(),
+                };
+                missing.push((wanted, target, place));
             }
         }
     }
@@ -204,7 +208,7 @@ async fn convert_and_store(
     context: &Context,
     google: &Google,
     source: &SourceObject,
-    missing: Vec<(Target, Place)>,
+    missing: Vec<(Wanted, Target, Place)>,
     report: &mut Report,
 ) -> Step<Vec<Stored>> {
     let _slot = slot(context)?;
@@ -219,20 +223,13 @@ async fn convert_and_store(
     report.timings.fetch_ms = deliver::milliseconds(started);
 
     let started = Instant::now();
-    let formats: Vec<_> = missing.iter().map(|(target, _)| target.format).collect();
-    let converted = convert::run(
-        &context.engine,
-        &context.limits,
-        &source.source.name,
-        document,
-        &formats,
-    )
-    .await?;
+    let wanted: Vec<_> = missing.iter().map(|(wanted, ..)| wanted.clone()).collect();
+    let converted = convert::run(&context.engine, &context.limits, &source.source.name, document, &wanted).await?;
     report.timings.convert_ms = deliver::milliseconds(started);
 
     let started = Instant::now();
     let mut stored = Vec::with_capacity(missing.len());
-    for ((target, place), file) in missing.iter().zip(&converted.files) {
+    for ((_, target, place), file) in missing.iter().zip(&converted.files) {
         stored.push(deliver::store(&google.storage, target, source, file, *place).await?);
     }
     report.timings.store_ms = deliver::milliseconds(started);

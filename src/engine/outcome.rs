@@ -90,6 +90,7 @@ impl Expected {
             })),
             Ending::Reported(Report::NotLoaded { .. }) => Attempt::Decided(Err(Verdict::Corrupt)),
             Ending::Reported(Report::NoExportFilter) => Attempt::Decided(Err(Verdict::Unsupported)),
+            Ending::Reported(Report::NoSuchPages) => Attempt::Decided(Err(Verdict::NoSuchPages)),
             Ending::Reported(Report::NotStored { .. }) if self.is_at_limit() => {
                 too_complex(Limit::OutputSize(limits.output_size))
             }
