@@ -4,6 +4,7 @@
 //! earlier one left behind.
 
 mod name;
+mod options;
 
 use std::fmt;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 pub use name::{NameTemplate, NameValues};
+pub use options::{OptionValue, Options};
 
 use crate::error::{Failure, FailureCode};
 
@@ -164,6 +166,8 @@ pub struct Output {
     pub format: Format,
     /// How it is named.
     pub name: NameTemplate,
+    /// How it is made.
+    pub options: Options,
 }
 
 /// A job that has been checked: everything but the source's generation is settled.
@@ -191,6 +195,7 @@ impl Job {
             outputs: vec![Output {
                 format: Format::Pdf,
                 name: output_name.clone(),
+                options: Options::default(),
             }],
             signed_url_ttl: None,
             disposition: Disposition::default(),
@@ -204,7 +209,7 @@ impl Job {
         let outputs: Vec<Value> = self
             .outputs
             .iter()
-            .map(|output| serde_json::json!([output.format.as_str(), output.name.as_str(), {}]))
+            .map(|output| serde_json::json!([output.format.as_str(), output.name.as_str(), output.options.to_json()]))
             .collect();
         JobId::hash(&serde_json::json!([
             "job",
@@ -394,19 +399,13 @@ impl Request {
 impl RequestedOutput {
     fn check(self, default_name: &NameTemplate) -> Result<Output, Failure> {
         let format = Format::parse(&self.format)?;
-        if let Some(option) = self.options.keys().next() {
-            return Err(Failure::new(
-                FailureCode::OptionInvalid,
-                format!("The option {option:?} is not one this version has: remove it."),
-            )
-            .with("option", option.as_str()));
-        }
+        let options = Options::parse(format, &self.options)?;
         let name = match self.name {
             None => default_name.clone(),
             Some(text) => NameTemplate::parse(&text)
                 .map_err(|error| invalid(format!("The output name {text:?} is not a name template: {error}.")))?,
         };
-        Ok(Output { format, name })
+        Ok(Output { format, name, options })
     }
 }
 
@@ -553,10 +552,14 @@ mod tests {
             base.id(Some(1)),
             read(r#"{"source":"gs://in/a.docx","userData":5}"#).unwrap().id(Some(1))
         );
+        // A default is no option, so what earlier versions made is found again.
+        let defaults = r#"{"source":"gs://in/a.docx","outputs":[{"format":"pdf","options":{"quality":90}}]}"#;
+        assert_eq!(base.id(Some(1)), read(defaults).unwrap().id(Some(1)));
         for other in [
             r#"{"source":"gs://in/a.docx","revision":"2"}"#,
             r#"{"source":"gs://in/b.docx"}"#,
             r#"{"source":"gs://in/a.docx","outputs":[{"format":"pdf","name":"{stem}-2.pdf"}]}"#,
+            r#"{"source":"gs://in/a.docx","outputs":[{"format":"pdf","options":{"quality":50}}]}"#,
         ] {
             assert_ne!(base.id(Some(1)), read(other).unwrap().id(Some(1)), "{other}");
         }

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::accept::verify::VerifyRules;
 use crate::accept::{self, Ignored, Message, Plan, Rules, Trace};
 use crate::config::Limits;
-use crate::convert::{self, Look, SourceObject};
+use crate::convert::{self, Look, SourceObject, Wanted};
 use crate::deliver::{self, End, Found, Links, OutputResult, Place, Report, ResultMessage, Results, Stored, Target};
 use crate::engine::Engine;
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
@@ -196,12 +196,16 @@ async fn find_or_make(
     source.check_size(&context.limits)?;
     let mut outputs: Vec<Option<Stored>> = Vec::with_capacity(job.outputs.len());
     let mut missing = Vec::new();
-    for target in targets(context, job, source.generation)? {
+    for (wanted, target) in job.outputs.iter().zip(targets(context, job, source.generation)?) {
         match deliver::find(&google.storage, &target, &source.source, source.generation).await? {
             Found::Done(output) => outputs.push(Some(output)),
             Found::Room(place) => {
                 outputs.push(None);
-                missing.push((target, place));
+                let wanted = Wanted {
+                    format: wanted.format,
+                    options: wanted.options.clone(),
+                };
+                missing.push((wanted, target, place));
             }
         }
     }
@@ -235,7 +239,7 @@ async fn convert_and_store(
     context: &Context,
     google: &Google,
     source: &SourceObject,
-    missing: Vec<(Target, Place)>,
+    missing: Vec<(Wanted, Target, Place)>,
     report: &mut Report,
 ) -> Step<Vec<Stored>> {
     let _slot = slot(context)?;
@@ -250,20 +254,13 @@ async fn convert_and_store(
     report.timings.fetch_ms = deliver::milliseconds(started);
 
     let started = Instant::now();
-    let formats: Vec<_> = missing.iter().map(|(target, _)| target.format).collect();
-    let converted = convert::run(
-        &context.engine,
-        &context.limits,
-        &source.source.name,
-        document,
-        &formats,
-    )
-    .await?;
+    let wanted: Vec<_> = missing.iter().map(|(wanted, ..)| wanted.clone()).collect();
+    let converted = convert::run(&context.engine, &context.limits, &source.source.name, document, &wanted).await?;
     report.timings.convert_ms = deliver::milliseconds(started);
 
     let started = Instant::now();
     let mut stored = Vec::with_capacity(missing.len());
-    for ((target, place), file) in missing.iter().zip(&converted.files) {
+    for ((_, target, place), file) in missing.iter().zip(&converted.files) {
         stored.push(deliver::store(&google.storage, target, source, file, *place).await?);
     }
     report.timings.store_ms = deliver::milliseconds(started);

@@ -14,17 +14,18 @@ use tokio::task::JoinSet;
 use super::Failure;
 use super::output::{Paths, place, say};
 use crate::config::{EngineConfig, Environment, Limits};
-use crate::convert::convert_file;
+use crate::convert::{Wanted, convert_file};
 use crate::deliver::milliseconds;
 use crate::engine::Engine;
 use crate::error::Stop;
-use crate::job::Format;
+use crate::job::{Format, Options};
 use crate::serve::StartError;
 use crate::telemetry::{self, LogFormat};
 
 /// Convert files with the engine and its sandbox alone, without any cloud.
 ///
 /// Example: platen convert a.docx b.xlsx c.pptx --out pdfs
+/// Example: platen convert a.docx --option pdfa=PDF/A-2b --option nativePageRanges=1-3
 ///
 /// A file that fails does not stop the others. Limits, SANDBOX and DOCUMENT_LOCALE come from the environment, as for
 /// 'platen serve'; a flag beats its variable. Exit code 0 when every file succeeded, 1 when some failed.
@@ -37,6 +38,9 @@ pub(super) struct Arguments {
     /// What to make.
     #[arg(long, value_name = "FORMAT", default_value = "pdf", value_parser = ["pdf"])]
     to: String,
+    /// How to make it: an option of the README's table, its value literal for a text, else as JSON. Again for more.
+    #[arg(long = "option", value_name = "NAME=VALUE")]
+    options: Vec<String>,
     /// Where outputs go, as DIR/{stem}.{ext}; made if it is not there. Files there are replaced.
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
@@ -67,6 +71,9 @@ struct Made {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut config = EngineConfig::load(&Environment)?;
     let format = Format::parse(&arguments.to).map_err(|failure| Failure::Usage(Some(failure.message)))?;
+    let options = Options::parse_arguments(format, &arguments.options)
+        .map_err(|failure| Failure::Usage(Some(failure.message)))?;
+    let wanted = Wanted { format, options };
     if let Some(jobs) = arguments.jobs {
         config.concurrency = usize::from(jobs);
     }
@@ -77,12 +84,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     telemetry::start_quiet(LogFormat::load(&Environment)?, &Environment);
     std::fs::create_dir_all(&arguments.out)
         .map_err(|error| Failure::Work(Some(format!("{} cannot be made: {error}", arguments.out.display()))))?;
-    let failed = super::runtime()?.block_on(convert_all(arguments, &config, format))?;
+    let failed = super::runtime()?.block_on(convert_all(arguments, &config, &wanted))?;
     if failed == 0 { Ok(()) } else { Err(Failure::Work(None)) }
 }
 
 /// Converts all files side by side and says how many failed.
-async fn convert_all(arguments: &Arguments, config: &EngineConfig, format: Format) -> Result<usize, Failure> {
+async fn convert_all(arguments: &Arguments, config: &EngineConfig, wanted: &Wanted) -> Result<usize, Failure> {
     let mut interrupted = pin!(super::interrupted()?);
     let engine = tokio::select! {
         engine = crate::serve::start_engine(config) => engine.map_err(|error| match error {
@@ -97,10 +104,11 @@ async fn convert_all(arguments: &Arguments, config: &EngineConfig, format: Forma
     let mut running = JoinSet::new();
     for file in &arguments.files {
         let (engine, slots, limits) = (engine.clone(), slots.clone(), config.limits);
-        let (file, output) = (file.clone(), paths.next(file, format.as_str()));
+        let (file, output) = (file.clone(), paths.next(file, wanted.format.as_str()));
+        let wanted = wanted.clone();
         running.spawn(async move {
             let _slot = slots.acquire_owned().await;
-            convert_one(&engine, &limits, file, output, format).await
+            convert_one(&engine, &limits, file, output, wanted).await
         });
     }
     let mut failed = 0;
@@ -130,9 +138,9 @@ fn stopped() -> Failure {
     Failure::Work(Some("stopped before every file was converted".to_owned()))
 }
 
-async fn convert_one(engine: &Engine, limits: &Limits, file: PathBuf, output: PathBuf, format: Format) -> Ended {
+async fn convert_one(engine: &Engine, limits: &Limits, file: PathBuf, output: PathBuf, wanted: Wanted) -> Ended {
     let started = Instant::now();
-    let converted = convert_file(engine, limits, &file, &[format]).await;
+    let converted = convert_file(engine, limits, &file, &[wanted]).await;
     let convert_ms = converted.is_ok().then(|| milliseconds(started));
     let result = match converted {
         Ok(converted) => match converted.files.first() {

@@ -4,16 +4,26 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::fetch::Document;
+use super::filter_data::filter_data;
 use super::inspect::{self, InspectLimits};
 use crate::config::Limits;
 use crate::engine::{self, Conversion, Engine, Export, Import, Limit, Verdict};
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
-use crate::job::Format;
+use crate::job::{Format, Options};
+
+/// One output to make.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// What it is.
+    pub format: Format,
+    /// How it is made.
+    pub options: Options,
+}
 
 /// What a conversion made. The files live as long as this does.
 #[derive(Debug)]
 pub struct Converted {
-    /// One file per format, in the order they were asked for.
+    /// One file per output, in the order they were asked for.
     pub files: Vec<ConvertedFile>,
     /// Holds the directory they are in.
     pub document: Document,
@@ -41,7 +51,7 @@ pub async fn run(
     limits: &Limits,
     name: &str,
     mut document: Document,
-    formats: &[Format],
+    outputs: &[Wanted],
 ) -> Step<Converted> {
     let (path, object) = (document.path(), name.to_owned());
     let kind = blocking(move || inspect::inspect(&path, &object, &InspectLimits::default())).await??;
@@ -50,14 +60,14 @@ pub async fn run(
     document
         .rename(engine::sanitised_file_name(name, kind.extension))
         .await?;
-    let exports = formats
+    let exports = outputs
         .iter()
         .enumerate()
-        .map(|(index, format)| match format {
+        .map(|(index, wanted)| match wanted.format {
             Format::Pdf => Export {
-                file: format!("output-{index}.{}", format.as_str()),
+                file: format!("output-{index}.{}", wanted.format.as_str()),
                 format: engine::Format::Pdf,
-                options: Vec::new(),
+                options: filter_data(&wanted.options),
             },
         })
         .collect();
@@ -105,7 +115,7 @@ pub async fn run(
 ///
 /// # Errors
 /// As [`run`]; `source.not_found` for a file that cannot be read.
-pub async fn convert_file(engine: &Engine, limits: &Limits, file: &Path, formats: &[Format]) -> Step<Converted> {
+pub async fn convert_file(engine: &Engine, limits: &Limits, file: &Path, outputs: &[Wanted]) -> Step<Converted> {
     let name = file
         .file_name()
         .map(|name| name.to_string_lossy().into_owned())
@@ -142,7 +152,7 @@ pub async fn convert_file(engine: &Engine, limits: &Limits, file: &Path, formats
     tokio::fs::copy(file, document.path())
         .await
         .map_err(|error| unreadable(&error))?;
-    run(engine, limits, &name, document, formats).await
+    run(engine, limits, &name, document, outputs).await
 }
 
 /// What a verdict means for the job.
@@ -166,6 +176,14 @@ fn stop(verdict: &Verdict, name: &str) -> Stop {
             FailureCode::DocumentEngineCrashed,
             "made LibreOffice crash, twice, in fresh processes",
         ),
+        Verdict::NoSuchPages => {
+            return Failure::new(
+                FailureCode::OptionInvalid,
+                format!("The document {name:?} has none of the pages that the option \"nativePageRanges\" names."),
+            )
+            .with("option", "nativePageRanges")
+            .into();
+        }
         Verdict::TooComplex(limit) => return too_complex(*limit, name).into(),
     };
     let mut failure = Failure::new(code, format!("The document {name:?} {sentence}."));

@@ -87,13 +87,18 @@ fn load_and_store(office: &Office, job: &Job) -> Report {
             ("FilterName", Value::Text(wanted.format.filter(kind).to_owned())),
             ("Overwrite", Value::Boolean(true)),
         ];
-        let options: Vec<(&str, Value)> = wanted
-            .options
-            .iter()
-            .map(|(name, value)| (name.as_ref(), value.clone()))
-            .collect();
+        let options = export::filter_data(&wanted.options);
         if let Err(complaint) = document.store(&job.directory.join(&wanted.file), &properties, &options) {
             note_exhausted_memory(&complaint);
+            // LibreOffice has one code for everything that it cannot write. What it writes without a range of pages, it
+            // could not write for the range.
+            if let Some(all_pages) = export::without_page_range(&options)
+                && document
+                    .store(&job.directory.join("tmp/all-pages"), &properties, &all_pages)
+                    .is_ok()
+            {
+                return Report::NoSuchPages;
+            }
             return Report::NotStored {
                 error_code: complaint.error_code,
             };

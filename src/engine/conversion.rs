@@ -41,8 +41,7 @@ pub struct Export {
     pub file: String,
     /// Its format.
     pub format: Format,
-    /// The export filter's options (`FilterData`), such as `PageRange`. Empty means that none are passed, which is not
-    /// the same as passing defaults: any option changes how images are written.
+    /// The export filter's options (`FilterData`), such as `PageRange`; what is not named stays as it is without any.
     pub options: Vec<(Cow<'static, str>, Value)>,
 }
 
@@ -95,6 +94,9 @@ pub enum Verdict {
     /// LibreOffice reads it as something that has no pages: a database, a library of macros.
     #[error("the document is of a kind that has no pages")]
     Unsupported,
+    /// The document has none of the pages that an export's `PageRange` names.
+    #[error("the document has none of the pages that were asked for")]
+    NoSuchPages,
     /// It needs more than its limits allow.
     #[error("the document is too complex: {0}")]
     TooComplex(Limit),

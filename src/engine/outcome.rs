@@ -153,6 +153,7 @@ impl Expected {
             Report::NotLoaded { password_wanted: true } => Verdict::Encrypted,
             Report::NotLoaded { .. } => Verdict::Corrupt,
             Report::NoExportFilter => Verdict::Unsupported,
+            Report::NoSuchPages => Verdict::NoSuchPages,
             Report::NotStored { .. } if self.is_at_limit() => {
                 Verdict::TooComplex(Limit::OutputSize(self.limits.output_size))
             }

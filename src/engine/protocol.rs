@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::{Export, Import};
 use crate::sandbox;
 
-/// The largest packet. A request is a few paths and options; anything larger is a mistake.
-pub(super) const LARGEST_PACKET: usize = 64 * 1024;
+/// The largest packet: a request of as many outputs and options as a job may have takes about 60 KiB, and a socket's
+/// buffer 208 KiB.
+pub(super) const LARGEST_PACKET: usize = 128 * 1024;
 
 /// From the worker.
 #[derive(Serialize, Deserialize)]
@@ -157,6 +158,8 @@ pub(super) enum Report {
     },
     /// The document loaded, and is of no kind that the wanted format can be made of.
     NoExportFilter,
+    /// The document has none of the pages that were asked for.
+    NoSuchPages,
     /// The output was not written.
     NotStored {
         /// LibreOffice's error code, 0 when unknown.
@@ -203,7 +206,7 @@ pub(super) fn send_packet(socket: BorrowedFd<'_>, packet: &impl Serialize) -> io
     if bytes.len() > LARGEST_PACKET {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "a job's description is over 64 KiB",
+            "a job's description is over 128 KiB",
         ));
     }
     // One packet is sent whole or not at all.

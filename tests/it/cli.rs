@@ -156,6 +156,37 @@ fn convert_takes_many_files_and_one_bad_one_does_not_stop_the_others() {
 }
 
 #[test]
+fn an_option_is_given_as_text_or_json_and_a_wrong_one_is_wrong_usage() {
+    let out = tempfile::tempdir().unwrap();
+    let convert = |options: &[&str]| {
+        let mut command = platen();
+        command.arg("convert").arg(fixture("documents/plain/contract.docx"));
+        command.args(options.iter().flat_map(|option| ["--option", option]));
+        command.arg("--out").arg(out.path()).output().unwrap()
+    };
+    let output = convert(&["nativePageRanges=2", "nativeTiledWatermarkText=7", "pdfua=true"]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let pdf = out.path().join("contract.pdf");
+    assert_eq!(pdf_pages(&pdf), 1);
+    assert!(pdf_text(&pdf).matches('7').count() > 10, "{}", pdf_text(&pdf));
+    let output = convert(&["quality=best"]);
+    assert_eq!(code(&output), 64);
+    assert!(
+        text(&output.stderr).contains("from 1 to 100"),
+        "{}",
+        text(&output.stderr)
+    );
+    // Only the document can tell that it has no such page.
+    let output = convert(&["nativePageRanges=9"]);
+    assert_eq!(code(&output), 1);
+    assert!(
+        text(&output.stderr).contains("option.invalid"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
 fn a_flag_beats_its_variable() {
     let out = tempfile::tempdir().unwrap();
     let mut command = platen();

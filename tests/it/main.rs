@@ -24,6 +24,7 @@ mod identity;
 mod inspect;
 mod keys;
 mod local_cloud;
+mod options;
 mod path;
 mod sandbox;
 mod sign;

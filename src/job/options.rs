@@ -1,0 +1,399 @@
+//! The options of an output: JSON values under the names of Gotenberg's LibreOffice route, checked and normalised.
+//!
+//! Only what differs from the defaults is kept: naming a default is the same as naming nothing, in the output and in
+//! the job's identity. No option is accepted and ignored: what would have no effect is refused.
+
+mod table;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use table::{DEFINITIONS, Definition, Shape};
+use table::{Literal, Must, RULES, Rule};
+
+use super::Format;
+use crate::error::{Failure, FailureCode};
+
+/// The longest list of pages, in bytes.
+const LONGEST_PAGES: usize = 200;
+
+/// The value of one option.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OptionValue {
+    /// Of [`Shape::Switch`].
+    Switch(bool),
+    /// Of [`Shape::Number`] and [`Shape::Choice`].
+    Number(i32),
+    /// Of the others.
+    Text(String),
+}
+
+impl OptionValue {
+    fn to_json(&self) -> Value {
+        match self {
+            Self::Switch(value) => Value::from(*value),
+            Self::Number(value) => Value::from(*value),
+            Self::Text(value) => Value::from(value.as_str()),
+        }
+    }
+}
+
+/// An output's options: those that differ from their defaults, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options(BTreeMap<&'static str, OptionValue>);
+
+impl Options {
+    /// Checks the options that a job gives an output of this format.
+    ///
+    /// # Errors
+    /// `option.invalid`: an unknown name, a value out of its range, or options that do not go together.
+    pub fn parse(format: Format, given: &Map<String, Value>) -> Result<Self, Failure> {
+        let mut options = Self::default();
+        for (name, value) in given {
+            let definition = definition(name, format)?;
+            let value = definition.shape.read(value).ok_or_else(|| {
+                invalid(
+                    definition.name,
+                    format!("The option {:?} takes {}.", definition.name, definition.shape.allowed()),
+                )
+            })?;
+            if value != definition.shape.default() {
+                options.0.insert(definition.name, value);
+            }
+        }
+        match RULES.iter().find(|rule| !options.obeys(rule)) {
+            None => Ok(options),
+            Some(rule) => Err(invalid(rule.option, rule.sentence()).with("other", rule.other)),
+        }
+    }
+
+    /// Checks options that a command line gives as `name=value`: the value is literal where the option is a text, else
+    /// JSON.
+    ///
+    /// # Errors
+    /// As [`Options::parse`], and for what is no `name=value`, is no JSON, or is given twice.
+    pub fn parse_arguments(format: Format, arguments: &[String]) -> Result<Self, Failure> {
+        let mut given = Map::new();
+        for argument in arguments {
+            let (name, text) = argument.split_once('=').ok_or_else(|| {
+                invalid(
+                    argument,
+                    format!("{argument:?} is no option: write NAME=VALUE, such as quality=50."),
+                )
+            })?;
+            let definition = definition(name, format)?;
+            let value = if matches!(definition.shape.default(), OptionValue::Text(_)) {
+                Value::from(text)
+            } else {
+                // What is no JSON is no value of any shape, and is told the range like one.
+                serde_json::from_str(text).unwrap_or(Value::Null)
+            };
+            if given.insert(name.to_owned(), value).is_some() {
+                return Err(invalid(name, format!("The option {name:?} is given twice.")));
+            }
+        }
+        Self::parse(format, &given)
+    }
+
+    /// The options that differ from their defaults, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &OptionValue)> {
+        self.0.iter().map(|(name, value)| (*name, value))
+    }
+
+    /// For the job's identity: the same for everything that makes the same output.
+    pub(super) fn to_json(&self) -> Value {
+        self.iter()
+            .map(|(name, value)| (name.to_owned(), value.to_json()))
+            .collect::<Map<_, _>>()
+            .into()
+    }
+
+    fn obeys(&self, rule: &Rule) -> bool {
+        if !self.0.contains_key(rule.option) {
+            return true;
+        }
+        let default = || definition_of(rule.other).map(|definition| definition.shape.default());
+        let other = self.0.get(rule.other);
+        let is = |wanted: Literal| {
+            other
+                .cloned()
+                .or_else(default)
+                .is_some_and(|value| value == wanted.value())
+        };
+        match rule.must {
+            Must::Be(wanted) => is(wanted),
+            Must::NotBe(unwanted) => !is(unwanted),
+            Must::BeSet => other.is_some(),
+            Must::BeUnset => other.is_none(),
+        }
+    }
+}
+
+impl Rule {
+    fn sentence(&self) -> String {
+        let Self { option, other, .. } = self;
+        match self.must {
+            Must::Be(wanted) => format!(
+                "The option {option:?} works only with {other:?}: {}.",
+                wanted.value().to_json()
+            ),
+            Must::NotBe(unwanted) => format!(
+                "The option {option:?} does not go together with {other:?}: {}.",
+                unwanted.value().to_json()
+            ),
+            Must::BeSet => format!("The option {option:?} works only together with {other:?}."),
+            Must::BeUnset => format!("The options {option:?} and {other:?} exclude each other."),
+        }
+    }
+}
+
+impl Literal {
+    fn value(self) -> OptionValue {
+        match self {
+            Self::Switch(value) => OptionValue::Switch(value),
+            Self::Number(value) => OptionValue::Number(value),
+            Self::Word(word) => OptionValue::Text(word.to_owned()),
+        }
+    }
+}
+
+impl Shape {
+    /// What holds without the option.
+    fn default(&self) -> OptionValue {
+        match *self {
+            Self::Switch { default } => OptionValue::Switch(default),
+            Self::Number { default, .. } | Self::Choice { default, .. } => OptionValue::Number(default),
+            Self::Text { default, .. } => OptionValue::Text(default.to_owned()),
+            Self::Word { .. } | Self::Pages => OptionValue::Text(String::new()),
+        }
+    }
+
+    /// What the option takes, as the end of a sentence.
+    fn allowed(&self) -> String {
+        match *self {
+            Self::Switch { .. } => "true or false".to_owned(),
+            Self::Number { least, most, .. } => format!("a whole number from {least} to {most}"),
+            Self::Choice { allowed, .. } => {
+                let allowed: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+                format!("one of the numbers {}", allowed.join(", "))
+            }
+            Self::Word { allowed } => format!("one of \"{}\"", allowed.join("\", \"")),
+            Self::Text { longest, .. } => format!("a line of text of at most {longest} bytes"),
+            Self::Pages => format!(
+                "pages such as \"1-3,5,8-\": numbers from 1, each pair in ascending order, at most {LONGEST_PAGES} bytes"
+            ),
+        }
+    }
+
+    /// The value, if it is one of this shape.
+    fn read(&self, value: &Value) -> Option<OptionValue> {
+        let number = || value.as_i64().and_then(|number| i32::try_from(number).ok());
+        match *self {
+            Self::Switch { .. } => value.as_bool().map(OptionValue::Switch),
+            Self::Number { least, most, .. } => number()
+                .filter(|number| (least..=most).contains(number))
+                .map(OptionValue::Number),
+            Self::Choice { allowed, .. } => number()
+                .filter(|number| allowed.contains(number))
+                .map(OptionValue::Number),
+            Self::Word { allowed } => value
+                .as_str()
+                .filter(|word| word.is_empty() || allowed.contains(word))
+                .map(|word| OptionValue::Text(word.to_owned())),
+            Self::Text { longest, .. } => value
+                .as_str()
+                .filter(|text| text.len() <= longest && !text.contains(char::is_control))
+                .map(|text| OptionValue::Text(text.to_owned())),
+            Self::Pages => pages(value.as_str()?).map(OptionValue::Text),
+        }
+    }
+}
+
+fn definition_of(name: &str) -> Option<&'static Definition> {
+    DEFINITIONS.iter().find(|definition| definition.name == name)
+}
+
+fn definition(name: &str, format: Format) -> Result<&'static Definition, Failure> {
+    let known = definition_of(name);
+    let allowed: Vec<&str> = DEFINITIONS
+        .iter()
+        .filter(|definition| definition.formats.contains(&format))
+        .map(|definition| definition.name)
+        .collect();
+    match known {
+        Some(definition) if definition.formats.contains(&format) => Ok(definition),
+        _ => {
+            let there_are = if allowed.is_empty() {
+                "it has none".to_owned()
+            } else {
+                format!("there are {}", allowed.join(", "))
+            };
+            let what = if known.is_some() {
+                "not an option of"
+            } else {
+                "no option of"
+            };
+            Err(invalid(
+                name,
+                format!("{name:?} is {what} the format {:?}: {there_are}.", format.as_str()),
+            )
+            .with("allowed", allowed))
+        }
+    }
+}
+
+/// A list of pages in one spelling: without spaces, and with an open end only at its end.
+fn pages(text: &str) -> Option<String> {
+    if text.len() > LONGEST_PAGES {
+        return None;
+    }
+    let text: String = text.chars().filter(|character| *character != ' ').collect();
+    let number = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse::<i32>().ok().filter(|number| digits && *number > 0)
+    };
+    let is_range = |part: &str| match part.split_once('-') {
+        None => number(part).is_some(),
+        Some((from, "")) => number(from).is_some(),
+        Some((from, to)) => matches!((number(from), number(to)), (Some(from), Some(to)) if from <= to),
+    };
+    (text.is_empty() || text.split(',').all(is_range)).then_some(text)
+}
+
+fn invalid(option: &str, message: String) -> Failure {
+    Failure::new(FailureCode::OptionInvalid, message).with("option", option)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Result<Options, Failure> {
+        let Value::Object(given) = serde_json::from_str(json).unwrap() else {
+            panic!("{json} is no object")
+        };
+        Options::parse(Format::Pdf, &given)
+    }
+
+    #[test]
+    fn a_default_is_the_same_as_nothing() {
+        for definition in DEFINITIONS {
+            let given = [(definition.name.to_owned(), definition.shape.default().to_json())];
+            let options = Options::parse(Format::Pdf, &given.into_iter().collect()).unwrap();
+            assert_eq!(options, Options::default(), "{}", definition.name);
+        }
+        assert_eq!(
+            parse(r#"{"nativePageRanges": " 1-3, 5"}"#),
+            parse(r#"{"nativePageRanges": "1-3,5"}"#)
+        );
+    }
+
+    #[test]
+    fn a_value_of_another_shape_is_refused_and_the_message_names_the_range() {
+        for (json, range) in [
+            (r#"{"quality": 0}"#, "from 1 to 100"),
+            (r#"{"quality": 101}"#, "from 1 to 100"),
+            (r#"{"quality": 50.5}"#, "from 1 to 100"),
+            (r#"{"quality": "50"}"#, "from 1 to 100"),
+            (r#"{"quality": null}"#, "from 1 to 100"),
+            (r#"{"pdfua": "true"}"#, "true or false"),
+            (r#"{"pdfua": 1}"#, "true or false"),
+            (r#"{"maxImageResolution": 100}"#, "75, 150, 300, 600, 1200"),
+            (r#"{"openBookmarkLevels": 0}"#, "-1, 1, 2"),
+            (r#"{"pdfa": "PDF/A-2a"}"#, "PDF/A-2b"),
+            (r#"{"nativeWatermarkText": "a\nb"}"#, "a line of text"),
+            (r#"{"nativePageRanges": "3-1"}"#, "ascending"),
+            (r#"{"nativePageRanges": "0"}"#, "from 1"),
+            (r#"{"nativePageRanges": "-3"}"#, "from 1"),
+            (r#"{"nativePageRanges": "1,,2"}"#, "from 1"),
+            (r#"{"nativePageRanges": "+1"}"#, "from 1"),
+            (r#"{"nativePageRanges": "99999999999"}"#, "from 1"),
+            (r#"{"nativePageRanges": 1}"#, "from 1"),
+        ] {
+            let failure = parse(json).unwrap_err();
+            assert_eq!(failure.code, FailureCode::OptionInvalid, "{json}");
+            assert!(failure.message.contains(range), "{json}: {failure}");
+            assert!(failure.detail.contains_key("option"), "{json}");
+        }
+        let long = format!(r#"{{"nativeWatermarkText": "{}"}}"#, "x".repeat(201));
+        assert!(parse(&long).unwrap_err().message.contains("200 bytes"));
+    }
+
+    #[test]
+    fn an_unknown_name_is_told_the_names_there_are() {
+        let failure = parse(r#"{"pageRanges": "1"}"#).unwrap_err();
+        assert!(failure.message.contains("nativePageRanges"), "{failure}");
+        assert_eq!(failure.detail["allowed"].as_array().unwrap().len(), DEFINITIONS.len());
+    }
+
+    #[test]
+    fn what_would_be_ignored_or_is_forbidden_is_refused() {
+        for (wrong, right) in [
+            (r#"{"zoom": 50}"#, r#"{"zoom": 50, "magnification": 4}"#),
+            (
+                r#"{"singlePageSheets": true, "nativePageRanges": "1"}"#,
+                r#"{"singlePageSheets": true}"#,
+            ),
+            (
+                r#"{"quality": 50, "losslessImageCompression": true}"#,
+                r#"{"quality": 90, "losslessImageCompression": true}"#,
+            ),
+            (
+                r#"{"maxImageResolution": 75, "reduceImageResolution": false}"#,
+                r#"{"maxImageResolution": 75}"#,
+            ),
+            (
+                r#"{"nativeWatermarkColor": 255}"#,
+                r#"{"nativeWatermarkColor": 255, "nativeWatermarkText": "x"}"#,
+            ),
+            (
+                r#"{"nativeTiledWatermarkText": "x", "nativeWatermarkText": "y"}"#,
+                r#"{"nativeTiledWatermarkText": "x"}"#,
+            ),
+            (
+                r#"{"addOriginalDocumentAsStream": true, "pdfa": "PDF/A-2b"}"#,
+                r#"{"addOriginalDocumentAsStream": true, "pdfa": "PDF/A-3b"}"#,
+            ),
+            (
+                r#"{"exportOnlyNotesPages": true}"#,
+                r#"{"exportOnlyNotesPages": true, "exportNotesPages": true}"#,
+            ),
+        ] {
+            let failure = parse(wrong).unwrap_err();
+            assert_eq!(failure.code, FailureCode::OptionInvalid, "{wrong}");
+            assert!(failure.detail.contains_key("other"), "{wrong}: {failure}");
+            assert!(parse(right).is_ok(), "{right}");
+        }
+    }
+
+    #[test]
+    fn on_a_command_line_a_text_is_literal_and_all_else_is_json() {
+        let of = |arguments: &[&str]| {
+            let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+            Options::parse_arguments(Format::Pdf, &arguments)
+        };
+        assert_eq!(
+            of(&["nativeWatermarkText=1=\"2\"", "quality=50", "pdfua=true"]),
+            parse(r#"{"nativeWatermarkText": "1=\"2\"", "quality": 50, "pdfua": true}"#)
+        );
+        for (wrong, part) in [
+            (&["quality"][..], "NAME=VALUE"),
+            (&["quality=high"], "from 1 to 100"),
+            (&["quality="], "from 1 to 100"),
+            (&["quality=1", "quality=1"], "twice"),
+            (&["nope=1"], "nativePageRanges"),
+        ] {
+            assert!(of(wrong).unwrap_err().message.contains(part), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn rules_name_options_that_there_are() {
+        for rule in RULES {
+            for name in [rule.option, rule.other] {
+                assert!(DEFINITIONS.iter().any(|definition| definition.name == name), "{name}");
+            }
+        }
+    }
+}
