@@ -9,8 +9,11 @@
 
 mod compound;
 mod format;
+mod gzip;
+mod magic;
 mod package;
 mod rich_text;
+mod separated;
 mod text;
 mod xml;
 
@@ -19,10 +22,12 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 pub use format::Format;
+use magic::Magic;
+pub use separated::{CharacterSet, SeparatedValues};
 
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
 
-/// Enough of a file's beginning to tell its container and, for text, its kind.
+/// Enough of a file's beginning to tell its container, its magic (Photo CD has it at 2,048) and, for text, its kind.
 const HEAD: u64 = 4096;
 
 /// Where inspection stops believing that a file is a document.
@@ -64,8 +69,8 @@ pub struct DocumentKind {
     pub format: Format,
     /// LibreOffice's name of the import filter.
     pub import_filter: &'static str,
-    /// The filter's options, for those that do not load without (`FilterOptions`).
-    pub import_options: Option<String>,
+    /// How values are told apart, for text that becomes a sheet.
+    pub separated_values: Option<SeparatedValues>,
     /// The extension under which LibreOffice expects this content, without its dot.
     pub extension: &'static str,
 }
@@ -75,8 +80,19 @@ impl DocumentKind {
         Self {
             format,
             import_filter: format.filter(),
-            import_options: None,
+            separated_values: None,
             extension: format.extension(),
+        }
+    }
+
+    /// The filter's options (`FilterOptions`), for those that do not load without.
+    pub fn import_options(&self) -> Option<String> {
+        match (self.separated_values, self.format) {
+            (Some(values), _) => Some(values.filter_options()),
+            // The character sets that LibreOffice takes where nobody can be asked: IBM 850 and Windows-1252.
+            (None, Format::Dbf) => Some("4".to_owned()),
+            (None, Format::Dif) => Some("1".to_owned()),
+            _ => None,
         }
     }
 }
@@ -111,8 +127,16 @@ pub fn inspect(path: &Path, object_name: &str, limits: &InspectLimits) -> Step<D
         Container::Zip => package::inspect(&subject, Bounded { file, size }),
         Container::Compound => compound::inspect(&subject, Bounded { file, size }),
         Container::RichText => rich_text::inspect(&subject, file),
-        Container::Other(what) => Err(subject.unsupported(&format!("is {what}, which no import filter reads here"))),
-        Container::None => text::inspect(&subject, file, &head),
+        Container::None => match Magic::of(&head) {
+            Some(Magic::Certain(format)) => Ok(DocumentKind::new(format)),
+            Some(Magic::Likely(format)) if format.has_extension(&subject.extension()) => Ok(DocumentKind::new(format)),
+            Some(Magic::Gzip) => gzip::inspect(&subject, file, size),
+            Some(Magic::Encrypted) => Err(subject.encrypted()),
+            Some(Magic::Refused(what)) => {
+                Err(subject.unsupported(&format!("is {what}, which no import filter reads here")))
+            }
+            Some(Magic::Likely(_)) | None => text::inspect(&subject, file, &head),
+        },
     }
 }
 
@@ -126,32 +150,16 @@ enum Container {
     Zip,
     Compound,
     RichText,
-    /// Known, and known not to be a document that is taken.
-    Other(&'static str),
     None,
 }
 
 fn container(head: &[u8]) -> Container {
-    const OTHERS: [(&[u8], &str); 9] = [
-        (b"%PDF-", "a PDF"),
-        (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
-        (b"\xff\xd8\xff", "a JPEG picture"),
-        (b"GIF8", "a GIF picture"),
-        (b"\x1f\x8b", "gzip data"),
-        (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
-        (b"Rar!\x1a\x07", "a RAR archive"),
-        (b"\x7fELF", "a program"),
-        (b"MZ\x90\0", "a program"),
-    ];
     match head {
         // A zip whose first entry was cut off has no other magic; an empty one starts with its end record.
         [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] | [b'P', b'K', 7, 8, ..] => Container::Zip,
         [0xd0, 0xcf, 0x11, 0xe0, 0xa1, 0xb1, 0x1a, 0xe1, ..] => Container::Compound,
         _ if head.starts_with(br"{\rtf") => Container::RichText,
-        _ => OTHERS
-            .iter()
-            .find(|(magic, _)| head.starts_with(magic))
-            .map_or(Container::None, |&(_, what)| Container::Other(what)),
+        _ => Container::None,
     }
 }
 
@@ -172,7 +180,7 @@ impl Subject<'_> {
 
     /// Names whose content LibreOffice takes as text, whatever it looks like.
     fn named_text(&self) -> bool {
-        matches!(self.extension().as_str(), "txt" | "csv" | "tsv" | "tab")
+        matches!(self.extension().as_str(), "txt" | "csv" | "tsv" | "tab" | "bib" | "ltx")
     }
 
     fn fail(&self, code: FailureCode, what: &str) -> Stop {
@@ -265,4 +273,32 @@ fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(filled)
+}
+
+/// What may still be inflated.
+struct Budget<'a> {
+    limits: &'a InspectLimits,
+    file: u64,
+    inflated: u64,
+}
+
+impl<'a> Budget<'a> {
+    fn new(limits: &'a InspectLimits, file: u64) -> Self {
+        Self {
+            limits,
+            file,
+            inflated: 0,
+        }
+    }
+
+    fn take(&mut self, subject: &Subject<'_>, count: u64) -> Step<()> {
+        self.inflated += count;
+        if self.inflated > self.limits.inflated_size {
+            return Err(subject.too_complex("inflates to too many bytes", "inflatedSize", self.limits.inflated_size));
+        }
+        if self.inflated > InspectLimits::RATIO_FLOOR && self.inflated / self.file.max(1) > self.limits.ratio {
+            return Err(subject.too_complex("inflates to too many times its size", "ratio", self.limits.ratio));
+        }
+        Ok(())
+    }
 }

@@ -76,7 +76,7 @@ pub async fn run(
         document: document.file_name.clone(),
         import: Import {
             filter: kind.import_filter.into(),
-            options: kind.import_options.map(Into::into),
+            options: kind.import_options().map(Into::into),
         },
         password: None,
         exports,

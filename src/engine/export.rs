@@ -22,15 +22,17 @@ pub(super) enum Kind {
     Presentation,
     Drawing,
     WebPage,
+    Formula,
     Text,
 }
 
 /// The service that tells each kind, in the order to ask: a presentation is a drawing, and a web page a text, too.
-const SERVICES: [(&CStr, Kind); 5] = [
+const SERVICES: [(&CStr, Kind); 6] = [
     (c"com.sun.star.sheet.SpreadsheetDocument", Kind::Spreadsheet),
     (c"com.sun.star.presentation.PresentationDocument", Kind::Presentation),
     (c"com.sun.star.drawing.DrawingDocument", Kind::Drawing),
     (c"com.sun.star.text.WebDocument", Kind::WebPage),
+    (c"com.sun.star.formula.FormulaProperties", Kind::Formula),
     (c"com.sun.star.text.GenericTextDocument", Kind::Text),
 ];
 
@@ -106,6 +108,7 @@ impl Format {
             (Self::Pdf, Kind::Presentation) => "impress_pdf_Export",
             (Self::Pdf, Kind::Drawing) => "draw_pdf_Export",
             (Self::Pdf, Kind::WebPage) => "writer_web_pdf_Export",
+            (Self::Pdf, Kind::Formula) => "math_pdf_Export",
             (Self::Pdf, Kind::Text) => "writer_pdf_Export",
         }
     }

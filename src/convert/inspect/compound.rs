@@ -18,6 +18,11 @@ pub(super) fn inspect(subject: &Subject<'_>, file: Bounded) -> Step<DocumentKind
         .filter(cfb::Entry::is_stream)
         .map(|entry| entry.name().to_owned())
         .collect();
+    let storages: Vec<String> = compound
+        .read_root_storage()
+        .filter(cfb::Entry::is_storage)
+        .map(|entry| entry.name().to_owned())
+        .collect();
     let has = |name: &str| streams.iter().any(|stream| stream == name);
 
     if has("EncryptedPackage") {
@@ -31,11 +36,38 @@ pub(super) fn inspect(subject: &Subject<'_>, file: Bounded) -> Step<DocumentKind
         excel(subject, &mut compound, "Book")
     } else if has("PowerPoint Document") {
         power_point(subject, &mut compound, has("Current User"))
+    } else if let Some(format) = other_program(subject, &streams, &storages) {
+        Ok(DocumentKind::new(format))
     } else {
-        Err(subject.unsupported("is a compound file, but no Word, Excel or PowerPoint document"))
+        Err(subject.unsupported("is a compound file, but no document of any kind that is read here"))
     }?;
     check_streams(subject, &mut compound, size)?;
     Ok(kind)
+}
+
+/// Other programs than Microsoft's three, by the stream or storage that only they write.
+fn other_program(subject: &Subject<'_>, streams: &[String], storages: &[String]) -> Option<Format> {
+    const STREAMS: [(&str, Format); 6] = [
+        ("StarWriterDocument", Format::Sdw),
+        ("StarCalcDocument", Format::Sdc),
+        ("VisioDocument", Format::Vsd),
+        ("MatOST", Format::Wps),
+        ("MN0", Format::Wps),
+        ("PerfectOffice_MAIN", Format::Wpd),
+    ];
+    let has = |list: &[String], name: &str| list.iter().any(|entry| entry == name);
+    if has(storages, "Quill") && has(streams, "Contents") {
+        return Some(Format::Pub);
+    }
+    // Drawings and presentations of StarOffice have the same streams.
+    if has(streams, "StarDrawDocument3") || has(streams, "StarDrawDocument") {
+        let presentation = subject.extension() == "sdd";
+        return Some(if presentation { Format::Sdd } else { Format::Sda });
+    }
+    STREAMS
+        .into_iter()
+        .find(|(name, _)| has(streams, name))
+        .map(|(_, format)| format)
 }
 
 fn broken(subject: &Subject<'_>, error: &io::Error) -> Stop {

@@ -10,7 +10,7 @@ use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::xml::{Scanner, Tag};
-use super::{Bounded, DocumentKind, Format, InspectLimits, Subject, fill};
+use super::{Bounded, Budget, DocumentKind, Format, InspectLimits, Subject, fill};
 use crate::error::{Step, Stop};
 
 const CONTENT_TYPES: &str = "[content_types].xml";
@@ -159,34 +159,6 @@ fn shown(name: &str) -> String {
         .collect()
 }
 
-/// What may still be inflated.
-struct Budget<'a> {
-    limits: &'a InspectLimits,
-    file: u64,
-    inflated: u64,
-}
-
-impl<'a> Budget<'a> {
-    fn new(limits: &'a InspectLimits, file: u64) -> Self {
-        Self {
-            limits,
-            file,
-            inflated: 0,
-        }
-    }
-
-    fn take(&mut self, subject: &Subject<'_>, count: u64) -> Step<()> {
-        self.inflated += count;
-        if self.inflated > self.limits.inflated_size {
-            return Err(subject.too_complex("inflates to too many bytes", "inflatedSize", self.limits.inflated_size));
-        }
-        if self.inflated > InspectLimits::RATIO_FLOOR && self.inflated / self.file.max(1) > self.limits.ratio {
-            return Err(subject.too_complex("inflates to too many times its size", "ratio", self.limits.ratio));
-        }
-        Ok(())
-    }
-}
-
 /// What was learned from the parts that say what a package is.
 #[derive(Default)]
 struct Contents {
@@ -215,10 +187,12 @@ impl Contents {
             (RELATIONSHIPS, b"Relationship") => {
                 const OFFICE: &str = "http://schemas.openxmlformats.org/officedocument/2006/relationships/";
                 const STRICT: &str = "http://purl.oclc.org/ooxml/officedocument/relationships/";
+                const VISIO: &str = "http://schemas.microsoft.com/visio/2010/relationships/document";
                 let kind = tag.attribute("Type").unwrap_or_default().to_ascii_lowercase();
                 let (strict, kind) = match (kind.strip_prefix(OFFICE), kind.strip_prefix(STRICT)) {
                     (Some(kind), _) => (false, kind),
                     (_, Some(kind)) => (true, kind),
+                    _ if kind == VISIO => (false, "officedocument"),
                     _ => return,
                 };
                 match kind {
@@ -264,6 +238,9 @@ impl Contents {
             return Err(subject.encrypted());
         }
         if let Some(kind) = self.open_document(subject)? {
+            return Ok(kind);
+        }
+        if let Some(kind) = self.other_program(subject) {
             return Ok(kind);
         }
         let office = self.parts.contains(CONTENT_TYPES) || self.parts.contains(RELATIONSHIPS);
@@ -315,8 +292,12 @@ impl Contents {
             stated
         };
         let Some(format) = Format::of_media_type(stated) else {
-            return if stated.starts_with("application/vnd.oasis.opendocument.") {
+            return if stated.starts_with("application/vnd.oasis.opendocument.")
+                || stated.starts_with("application/vnd.sun.xml.")
+            {
                 Err(subject.unsupported("is an OpenDocument file of a kind that no import filter reads here"))
+            } else if stated == "application/epub+zip" {
+                Err(subject.unsupported("is an EPUB book, which no import filter reads here"))
             } else {
                 Ok(None)
             };
@@ -331,6 +312,29 @@ impl Contents {
             self.check_complete(subject, part)?;
         }
         Ok(Some(DocumentKind::new(format)))
+    }
+
+    /// Packages of Corel and Apple. Apple's three programs use the same parts: the name tells them apart.
+    fn other_program(&self, subject: &Subject<'_>) -> Option<DocumentKind> {
+        const APPLE: [&str; 5] = [
+            "index/document.iwa",
+            "index.zip",
+            "index.xml",
+            "index.apxl",
+            "index.apxl.gz",
+        ];
+        const COREL: [&[u8]; 2] = [
+            b"application/x-vnd.corel.draw.document+zip",
+            b"application/x-vnd.corel.zcf.draw.document+zip",
+        ];
+        if COREL.iter().any(|stated| self.media_type.starts_with(stated)) {
+            return Some(DocumentKind::new(Format::Cdr));
+        }
+        if !APPLE.iter().any(|part| self.parts.contains(*part)) {
+            return None;
+        }
+        let named = Format::of_extension(&subject.extension())?;
+        matches!(named, Format::Key | Format::Numbers | Format::Pages).then(|| DocumentKind::new(named))
     }
 
     fn check_complete(&self, subject: &Subject<'_>, part: &str) -> Step<()> {

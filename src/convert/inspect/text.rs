@@ -4,82 +4,72 @@
 //! be loaded with html's reach, and one that is text was damaged on its way.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::BufReader;
 
+use super::separated::{self, CharacterSet, SeparatedValues};
 use super::xml::{Scanner, Tag};
-use super::{DocumentKind, Format, Subject, fill};
+use super::{DocumentKind, Format, Subject, fill, magic};
 use crate::error::{FailureCode, Step};
-
-/// `FilterOptions` of separated values: separator and quote as character codes, LibreOffice's number of the character
-/// set, from line 1, no column formats, the process's locale, quoted cells stay as they are, numbers and dates detected.
-fn separated_values(separator: u8, character_set: u32) -> String {
-    format!("{separator},34,{character_set},1,,0,false,true")
-}
 
 pub(super) fn inspect(subject: &Subject<'_>, file: File, head: &[u8]) -> Step<DocumentKind> {
     let extension = subject.extension();
-    let markup = Markup::of(head);
     match extension.as_str() {
         "csv" => return read(subject, file).map(|text| values(b',', &text)),
         "tsv" | "tab" => return read(subject, file).map(|text| values(b'\t', &text)),
-        "txt" => return read(subject, file).map(|_| DocumentKind::new(Format::Txt)),
+        _ if subject.named_text() => return read(subject, file).map(|_| DocumentKind::new(Format::Txt)),
         _ => {}
     }
+    let markup = Markup::of(head);
     match markup {
-        Some(Markup::FlatOpenDocument) if flat_name(&extension) => flat(subject, file),
-        Some(Markup::Html) if !binary_name(&extension) => read(subject, file).map(|_| DocumentKind::new(Format::Html)),
-        None if !binary_name(&extension) && !xml_name(&extension) => {
-            read(subject, file).map(|_| DocumentKind::new(Format::Txt))
+        Some(Markup::FlatOpenDocument) if flat_name(&extension) => return flat(subject, file),
+        Some(Markup::Html) if !binary_name(&extension) => {
+            return read(subject, file).map(|_| DocumentKind::new(Format::Html));
         }
-        _ => {
-            let what = match markup {
-                Some(Markup::FlatOpenDocument) => "flat OpenDocument XML",
-                Some(Markup::Html) => "html",
-                None => "no document of any kind that is read here",
-            };
-            Err(subject.unsupported(&format!(
-                "is {what} under the name of another format: name it for what it is"
-            )))
-        }
+        Some(Markup::Document(format)) if markup_name(format, &extension) => return document(subject, file, format),
+        None => match magic::of_text(head) {
+            Some(format) if format.has_extension(&extension) => {
+                return read(subject, file).map(|_| DocumentKind::new(format));
+            }
+            _ if !binary_name(&extension) && !xml_name(&extension) => {
+                return read(subject, file).map(|_| DocumentKind::new(Format::Txt));
+            }
+            _ => {}
+        },
+        _ => {}
     }
+    let what = match markup {
+        Some(Markup::FlatOpenDocument) => "flat OpenDocument XML",
+        Some(Markup::Html) => "html",
+        Some(Markup::Document(_)) => "an XML document",
+        None => "no document of any kind that is read here",
+    };
+    Err(subject.unsupported(&format!(
+        "is {what} under the name of another format: name it for what it is"
+    )))
 }
 
-/// Names of formats that are never text: those that are read here, and common others.
+/// Names of formats that are never text of any kind: those that are read here, and common others.
 fn binary_name(extension: &str) -> bool {
     Format::of_extension(extension).map_or_else(
         || {
             matches!(
                 extension,
-                "odm"
-                    | "odf"
-                    | "odb"
-                    | "pdf"
-                    | "png"
-                    | "jpg"
-                    | "jpeg"
-                    | "gif"
-                    | "bmp"
-                    | "tif"
-                    | "tiff"
-                    | "webp"
-                    | "svg"
-                    | "zip"
-                    | "gz"
-                    | "7z"
-                    | "rar"
-                    | "tar"
-                    | "exe"
-                    | "vsd"
-                    | "vsdx"
-                    | "pub"
-                    | "epub"
-                    | "pages"
-                    | "numbers"
-                    | "key"
+                "odb" | "odc" | "pdf" | "eps" | "ps" | "epub" | "zip" | "gz" | "7z" | "rar" | "tar" | "exe"
             )
         },
-        |format| !format.is_text(),
+        |format| !format.is_text() && extension != "xml",
     )
+}
+
+/// Names under which one of the formats that are XML is believed: its own, and those that promise nothing.
+fn markup_name(format: Format, extension: &str) -> bool {
+    match format {
+        // LibreOffice registers the extensions of the binary forms for these, too, as Office did when it wrote them.
+        Format::WordXml if extension == "doc" => true,
+        Format::ExcelXml if extension == "xls" => true,
+        Format::Uos | Format::Uop if extension == "uof" => true,
+        _ => extension == "xml" || format.has_extension(extension) || Format::of_extension(extension).is_none(),
+    }
 }
 
 /// Names that promise flat OpenDocument.
@@ -93,35 +83,56 @@ fn flat_name(extension: &str) -> bool {
 }
 
 /// What the beginning of a text says about the rest.
-#[derive(Debug, PartialEq, Eq)]
-enum Markup {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Markup {
     FlatOpenDocument,
     Html,
+    /// One of the formats that are XML, by its root element.
+    Document(Format),
 }
 
 impl Markup {
-    fn of(head: &[u8]) -> Option<Self> {
+    pub(super) fn of(head: &[u8]) -> Option<Self> {
         let mut scanner = Scanner::new(usize::MAX);
         let mut root = None;
         // The depth is unlimited and the head short: this cannot fail.
         let _ = scanner.feed(head, &mut |tag| {
             if root.is_none() {
-                root = Some(tag.name().to_ascii_lowercase());
+                root = Some((tag.name().to_vec(), tag.attribute("mimetype")));
             }
         });
         let start = ascii_start(head);
-        if root.as_deref() == Some(b"document")
-            && start.starts_with(b"<")
-            && contains(head, b"urn:oasis:names:tc:opendocument")
-        {
-            return Some(Self::FlatOpenDocument);
+        if !start.starts_with(b"<") {
+            return None;
+        }
+        let (root, media_type) = root.unwrap_or_default();
+        let speaks = |namespace: &[u8]| contains(head, namespace);
+        let document = match root.as_slice() {
+            b"document" if speaks(b"urn:oasis:names:tc:opendocument") => return Some(Self::FlatOpenDocument),
+            b"svg" => Some(Format::Svg),
+            b"abiword" | b"awml" => Some(Format::Abw),
+            b"FictionBook" => Some(Format::Fb2),
+            b"math" => Some(Format::Mml),
+            b"VisioDocument" => Some(Format::Vdx),
+            b"wordDocument" if speaks(b"http://schemas.microsoft.com/office/word/2003/wordml") => Some(Format::WordXml),
+            b"Workbook" if speaks(b"urn:schemas-microsoft-com:office:spreadsheet") => Some(Format::ExcelXml),
+            b"article" | b"book" if speaks(b"-//OASIS//DTD DocBook XML V4") => Some(Format::DocBook),
+            b"UOF" => match media_type.as_deref() {
+                Some("vnd.uof.spreadsheet") => Some(Format::Uos),
+                Some("vnd.uof.presentation") => Some(Format::Uop),
+                _ => None,
+            },
+            _ => None,
+        };
+        if let Some(format) = document {
+            return Some(Self::Document(format));
         }
         // As LibreOffice: html begins with a tag of html, whatever the file is called.
-        let html_root = root.as_deref().is_some_and(|root| HTML.contains(&root));
+        let html_root = HTML.contains(&root.to_ascii_lowercase().as_slice());
         let doctype = start
             .get(..14)
             .is_some_and(|start| start.eq_ignore_ascii_case(b"<!doctype html"));
-        (start.starts_with(b"<") && (html_root || doctype)).then_some(Self::Html)
+        (html_root || doctype).then_some(Self::Html)
     }
 }
 
@@ -136,10 +147,20 @@ const HTML: [&[u8]; 36] = [
 fn ascii_start(head: &[u8]) -> Vec<u8> {
     let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
     let narrow: Vec<u8> = match head {
-        [0xff, 0xfe, rest @ ..] | [0xfe, 0xff, rest @ ..] => rest.iter().copied().filter(|&byte| byte != 0).collect(),
+        [0xff, 0xfe, rest @ ..] | [0xfe, 0xff, rest @ ..] => narrow(rest, head[0] == 0xfe),
         _ => head.to_vec(),
     };
     narrow.trim_ascii_start().to_vec()
+}
+
+/// UTF-16 with every character that is not ASCII as one that is nothing.
+fn narrow(text: &[u8], big_endian: bool) -> Vec<u8> {
+    text.chunks_exact(2)
+        .map(|pair| match (pair, big_endian) {
+            ([byte, 0], false) | ([0, byte], true) if byte.is_ascii() => *byte,
+            _ => b'_',
+        })
+        .collect()
 }
 
 fn contains(text: &[u8], wanted: &[u8]) -> bool {
@@ -148,8 +169,6 @@ fn contains(text: &[u8], wanted: &[u8]) -> bool {
 
 /// Flat OpenDocument: the root element's media type says which.
 fn flat(subject: &Subject<'_>, file: File) -> Step<DocumentKind> {
-    let mut reader = BufReader::new(file);
-    let mut scanner = Scanner::new(subject.limits.nesting);
     let mut media_type = None;
     let mut root = true;
     let mut visit = |tag: &Tag<'_>| {
@@ -157,62 +176,100 @@ fn flat(subject: &Subject<'_>, file: File) -> Step<DocumentKind> {
             media_type = tag.attribute("mimetype");
         }
     };
-    let mut buffer = [0; 32 << 10];
-    loop {
-        let count = fill(&mut reader, &mut buffer).map_err(|error| subject.unreadable(&error))?;
-        if count == 0 {
-            break;
-        }
-        scanner.feed(&buffer[..count], &mut visit).map_err(|_| {
-            subject.too_complex("nests its elements too deep", "nesting", subject.limits.nesting as u64)
-        })?;
-        if scanner.declares_entities() {
-            return Err(subject.corrupt("declares XML entities, which office documents never do"));
-        }
-    }
-    if !scanner.complete() {
-        return Err(subject.corrupt("is cut short: not all of its elements are closed"));
-    }
+    scan(subject, file, MarkupScan::new(subject, Format::Fodt), &mut visit)?;
     media_type
         .and_then(|media_type| Format::of_media_type(&media_type)?.flat())
         .map(DocumentKind::new)
         .ok_or_else(|| subject.unsupported("is flat OpenDocument XML of a kind that no import filter reads here"))
 }
 
-/// What a whole text turned out to be.
-struct Text {
-    character_set: u32,
+fn document(subject: &Subject<'_>, file: File, format: Format) -> Step<DocumentKind> {
+    scan(subject, file, MarkupScan::new(subject, format), &mut |_| {})?;
+    Ok(DocumentKind::new(format))
 }
 
-fn values(separator: u8, text: &Text) -> DocumentKind {
+fn scan(subject: &Subject<'_>, file: File, mut scan: MarkupScan, visit: &mut dyn FnMut(&Tag<'_>)) -> Step<()> {
+    let mut reader = BufReader::new(file);
+    let mut buffer = vec![0; 32 << 10];
+    loop {
+        let count = fill(&mut reader, &mut buffer).map_err(|error| subject.unreadable(&error))?;
+        if count == 0 {
+            return scan.end(subject);
+        }
+        scan.take(subject, &buffer[..count], visit)?;
+    }
+}
+
+/// Reads one XML document to its end: whole, not too deep, and without entities of its own.
+pub(super) struct MarkupScan {
+    scanner: Scanner,
+    /// Drawing programs declare entities for namespaces in the pictures that they export.
+    drawing: bool,
+}
+
+impl MarkupScan {
+    pub(super) fn new(subject: &Subject<'_>, format: Format) -> Self {
+        Self {
+            scanner: Scanner::new(subject.limits.nesting),
+            drawing: matches!(format, Format::Svg | Format::Svgz),
+        }
+    }
+
+    pub(super) fn take(&mut self, subject: &Subject<'_>, chunk: &[u8], visit: &mut dyn FnMut(&Tag<'_>)) -> Step<()> {
+        self.scanner.feed(chunk, visit).map_err(|_| {
+            subject.too_complex("nests its elements too deep", "nesting", subject.limits.nesting as u64)
+        })?;
+        if self.scanner.declares_entities() && !self.drawing {
+            return Err(subject.corrupt("declares XML entities, which office documents never do"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn end(&self, subject: &Subject<'_>) -> Step<()> {
+        if !self.scanner.complete() {
+            return Err(subject.corrupt("is cut short: not all of its elements are closed"));
+        }
+        Ok(())
+    }
+}
+
+/// What a whole text turned out to be.
+struct Text {
+    character_set: CharacterSet,
+    /// Its beginning, narrowed if it is UTF-16.
+    sample: Vec<u8>,
+    whole: bool,
+}
+
+fn values(promised: u8, text: &Text) -> DocumentKind {
     let mut kind = DocumentKind::new(Format::Csv);
-    kind.import_options = Some(separated_values(separator, text.character_set));
+    kind.separated_values = Some(SeparatedValues {
+        separator: separated::separator(&text.sample, text.whole, promised),
+        character_set: text.character_set,
+    });
     kind
 }
 
 /// Reads all of it and makes sure that it is text: UTF-8, UTF-16 with its mark, or a plausible eight-bit set.
 fn read(subject: &Subject<'_>, file: File) -> Step<Text> {
-    // LibreOffice's numbers of character sets (rtl/textenc.h).
-    const WINDOWS_1252: u32 = 1;
-    const UTF_8: u32 = 76;
-    const UCS_2: u32 = 65_535;
     let mut reader = BufReader::new(file);
-    let mut mark = [0; 2];
-    let mut count = fill(&mut reader, &mut mark).map_err(|error| subject.unreadable(&error))?;
-    if matches!(mark, [0xff, 0xfe] | [0xfe, 0xff]) && count == 2 {
-        return Ok(Text { character_set: UCS_2 });
+    let mut buffer = vec![0; separated::SAMPLE];
+    let mut count = fill(&mut reader, &mut buffer).map_err(|error| subject.unreadable(&error))?;
+    let whole = count < buffer.len();
+    let sample = ascii_start(&buffer[..count]);
+    if matches!(buffer[..count], [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) {
+        return Ok(Text {
+            character_set: CharacterSet::Utf16,
+            sample,
+            whole,
+        });
     }
     let mut check = Check::default();
-    let mut buffer = [0; 32 << 10];
-    buffer[..2].copy_from_slice(&mark);
-    loop {
+    while count > 0 {
         for &byte in &buffer[..count] {
             check.take(byte);
         }
-        count = reader.read(&mut buffer).map_err(|error| subject.unreadable(&error))?;
-        if count == 0 {
-            break;
-        }
+        count = fill(&mut reader, &mut buffer).map_err(|error| subject.unreadable(&error))?;
     }
     if !check.is_text() {
         return Err(subject.fail(
@@ -221,7 +278,13 @@ fn read(subject: &Subject<'_>, file: File) -> Step<Text> {
         ));
     }
     Ok(Text {
-        character_set: if check.is_utf_8() { UTF_8 } else { WINDOWS_1252 },
+        character_set: if check.is_utf_8() {
+            CharacterSet::Utf8
+        } else {
+            CharacterSet::Windows1252
+        },
+        sample,
+        whole,
     })
 }
 
