@@ -35,34 +35,42 @@ pub struct SeparatedValues {
     pub separator: u8,
     /// Of the whole file.
     pub character_set: CharacterSet,
+    /// The line that the values begin on, from 1: a line before them may say what separates them.
+    pub first_line: u8,
 }
 
 impl SeparatedValues {
-    /// `FilterOptions` of LibreOffice's text import: separator and quote as character codes, character set, from line 1,
+    /// `FilterOptions` of LibreOffice's text import: separator and quote as character codes, character set, first line,
     /// no column formats, the process's locale, quoted cells stay as they are, numbers and dates detected.
     pub fn filter_options(&self) -> String {
-        format!("{},34,{},1,,0,false,true", self.separator, self.character_set.number())
+        let Self {
+            separator, first_line, ..
+        } = self;
+        format!(
+            "{separator},34,{},{first_line},,0,false,true",
+            self.character_set.number()
+        )
     }
 }
 
 /// Separators that are recognised. At equal evidence the first wins: commas are in prose and in decimal fractions, too.
 const SEPARATORS: [u8; 4] = *b"\t;|,";
 
-/// The separator of a text by its beginning; `promised` when it has none. `whole`: nothing comes after `sample`.
-pub(super) fn separator(sample: &[u8], whole: bool, promised: u8) -> u8 {
-    // Excel's own way to say it, which LibreOffice heeds as well.
-    if let [
-        b's' | b'S',
-        b'e' | b'E',
-        b'p' | b'P',
-        b'=',
-        separator,
-        b'\r' | b'\n',
-        ..,
-    ] = sample
-    {
-        return *separator;
+/// What separates the values of a text by its beginning, and the line that they begin on; `promised` when there is no
+/// separator. `whole`: nothing comes after `sample`.
+pub(super) fn separator(sample: &[u8], whole: bool, promised: u8) -> (u8, u8) {
+    match sample {
+        // Excel's own way to say it. LibreOffice would print the line.
+        [b's' | b'S', b'e' | b'E', b'p' | b'P', b'=', said, b'\r' | b'\n', ..]
+            if *said == b'\t' || (said.is_ascii_punctuation() && *said != b'"') =>
+        {
+            (*said, 2)
+        }
+        _ => (guess(sample, whole, promised), 1),
     }
+}
+
+fn guess(sample: &[u8], whole: bool, promised: u8) -> u8 {
     let mut best = (0, promised);
     for separator in SEPARATORS {
         let agreement = Agreement::of(sample, whole, separator).per_mille();
@@ -163,9 +171,11 @@ mod tests {
             ("one\ntwo\nthree\n", b','),
             ("", b','),
         ] {
-            assert_eq!(separator(text.as_bytes(), true, b','), expected, "{text:?}");
+            assert_eq!(separator(text.as_bytes(), true, b',').0, expected, "{text:?}");
         }
-        assert_eq!(separator(b"one\ntwo\n", true, b'\t'), b'\t');
+        assert_eq!(separator(b"one\ntwo\n", true, b'\t'), (b'\t', 1));
+        assert_eq!(separator(b"sep=;\r\na,b\n", true, b','), (b';', 2));
+        assert_eq!(separator(b"sep=a\r\na,b\n", true, b','), (b',', 1));
     }
 
     #[test]

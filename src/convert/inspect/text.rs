@@ -243,9 +243,11 @@ struct Text {
 
 fn values(promised: u8, text: &Text) -> DocumentKind {
     let mut kind = DocumentKind::new(Format::Csv);
+    let (separator, first_line) = separated::separator(&text.sample, text.whole, promised);
     kind.separated_values = Some(SeparatedValues {
-        separator: separated::separator(&text.sample, text.whole, promised),
+        separator,
         character_set: text.character_set,
+        first_line,
     });
     kind
 }
