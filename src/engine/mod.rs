@@ -14,6 +14,7 @@
 //! - Whatever happens to worker, zygote or child, nothing of a document stays on the disk.
 
 mod child;
+mod complete;
 mod configuration;
 mod conversion;
 mod directory;

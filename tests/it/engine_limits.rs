@@ -221,7 +221,7 @@ async fn a_document_over_a_limit_is_too_complex() {
     .await;
     assert_eq!(memory, Err(Verdict::TooComplex(Limit::Memory(little))));
     assert_eq!(bench.job_directories(), Vec::<String>::new());
-    assert_eq!(within("fits.fodt", THREE_PAGES, LIMITS).await, Ok(3));
+    assert_eq!(within("fits.fodt", THREE_PAGES, LIMITS).await, Ok(Some(3)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
