@@ -163,44 +163,75 @@ async fn convert_and_deliver(context: &Context, google: &Google, message: &Messa
     let ttl = google.links.ttl(job.signed_url_ttl)?;
     // Names that clash, or that Cloud Storage does not take, are the job's fault whether the source is there or not.
     targets(context, &job, job.source.generation.unwrap_or(1))?;
-    let source = match convert::look(&google.storage, &job.source).await? {
-        Look::There(source) => source,
-        Look::Ignore(reason) => return Ok(Work::Ignored(reason)),
+    let stored = match convert::look(&google.storage, &job.source).await {
+        Ok(Look::There(source)) => find_or_make(context, google, &job, &source, report).await?,
+        Ok(Look::Ignore(reason)) => return Ok(Work::Ignored(reason)),
+        // Its outputs may be there all the same: an earlier delivery made them, and ended before its result was out.
+        Err(Stop::Superseded(reason)) => match find_all(context, google, &job).await? {
+            Some(stored) => stored,
+            None => return Err(Stop::Superseded(reason)),
+        },
+        Err(stop) => return Err(stop),
     };
-    report.looked(&source, job.id(Some(source.generation)));
-    source.check_size(&context.limits)?;
 
-    let targets = targets(context, &job, source.generation)?;
-    let mut stored: Vec<Option<Stored>> = Vec::with_capacity(targets.len());
+    let started = Instant::now();
+    let mut outputs = Vec::with_capacity(stored.len());
+    for output in &stored {
+        let link = google.links.link(output, job.disposition, ttl).await?;
+        outputs.push(OutputResult::new(output, &link));
+    }
+    report.timings.sign_ms = deliver::milliseconds(started);
+    Ok(Work::Done(outputs))
+}
+
+/// The job's outputs: those that are there already, and the rest made now, in the order they were asked for.
+async fn find_or_make(
+    context: &Context,
+    google: &Google,
+    job: &Job,
+    source: &SourceObject,
+    report: &mut Report,
+) -> Step<Vec<Stored>> {
+    report.looked(source, job.id(Some(source.generation)));
+    source.check_size(&context.limits)?;
+    let mut outputs: Vec<Option<Stored>> = Vec::with_capacity(job.outputs.len());
     let mut missing = Vec::new();
-    for (output, target) in job.outputs.iter().zip(targets) {
-        match deliver::find(&google.storage, &target, &source).await? {
-            Found::Done(output) => stored.push(Some(output)),
+    for (wanted, target) in job.outputs.iter().zip(targets(context, job, source.generation)?) {
+        match deliver::find(&google.storage, &target, &source.source, source.generation).await? {
+            Found::Done(output) => outputs.push(Some(output)),
             Found::Room(place) => {
-                stored.push(None);
+                outputs.push(None);
                 let wanted = Wanted {
-                    format: output.format,
-                    options: output.options.clone(),
+                    format: wanted.format,
+                    options: wanted.options.clone(),
                 };
                 missing.push((wanted, target, place));
             }
         }
     }
     if !missing.is_empty() {
-        let made = convert_and_store(context, google, &source, missing, report).await?;
-        for (gap, output) in stored.iter_mut().filter(|output| output.is_none()).zip(made) {
+        let made = convert_and_store(context, google, source, missing, report).await?;
+        for (gap, output) in outputs.iter_mut().filter(|output| output.is_none()).zip(made) {
             *gap = Some(output);
         }
     }
+    Ok(outputs.into_iter().flatten().collect())
+}
 
-    let started = Instant::now();
-    let mut outputs = Vec::with_capacity(stored.len());
-    for output in stored.iter().flatten() {
-        let link = google.links.link(output, job.disposition, ttl).await?;
-        outputs.push(OutputResult::new(output, &link));
+/// The outputs of a job whose source is gone, if an earlier delivery made them all.
+async fn find_all(context: &Context, google: &Google, job: &Job) -> Step<Option<Vec<Stored>>> {
+    let Some(generation) = job.source.generation else {
+        return Ok(None);
+    };
+    let mut outputs = Vec::with_capacity(job.outputs.len());
+    for target in targets(context, job, generation)? {
+        match deliver::find(&google.storage, &target, &job.source, generation).await {
+            Ok(Found::Done(output)) => outputs.push(output),
+            Ok(Found::Room(_)) | Err(Stop::Failed(_) | Stop::Superseded(_)) => return Ok(None),
+            Err(refused) => return Err(refused),
+        }
     }
-    report.timings.sign_ms = deliver::milliseconds(started);
-    Ok(Work::Done(outputs))
+    Ok(Some(outputs))
 }
 
 /// The part that needs a slot: fetch, convert, store.

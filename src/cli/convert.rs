@@ -164,10 +164,8 @@ async fn convert_one(engine: &Engine, limits: &Limits, file: PathBuf, output: Pa
 
 fn put(from: &Path, to: &Path) -> Result<(), (String, String)> {
     place(from, to).map_err(|error| {
-        (
-            "output.unwritable".to_owned(),
-            format!("{} cannot be written: {error}.", to.display()),
-        )
+        let message = format!("{} cannot be written: {}.", to.display(), error.kind());
+        ("output.unwritable".to_owned(), message)
     })
 }
 

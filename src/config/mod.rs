@@ -182,6 +182,9 @@ const NOT_SERVED: [&str; 7] = [
     "STS_ENDPOINT",
 ];
 
+/// Bytes. Plain documents of each format convert with 16 MiB, any real picture takes several times as much.
+const LEAST_MEMORY: u64 = 64 << 20;
+
 impl EngineConfig {
     /// Reads the engine's variables alone, for commands without a cloud.
     ///
@@ -199,7 +202,13 @@ impl EngineConfig {
         let output_size = reader.or("MAX_OUTPUT_SIZE", 500 << 20, size);
         let pages = reader.or("MAX_PAGES", 5000, |text| parse::number(text, &(1..=u32::MAX)));
         let time = reader.or("CONVERT_TIMEOUT", Duration::from_secs(120), duration);
-        let memory = reader.or("CONVERT_MEMORY", 1 << 30, size);
+        let memory = reader.or("CONVERT_MEMORY", 1 << 30, |text| match size(text)? {
+            bytes if bytes < LEAST_MEMORY => Err(format!(
+                "is too little for most documents: at least {} MiB",
+                LEAST_MEMORY >> 20
+            )),
+            bytes => Ok(bytes),
+        });
         let locale = reader.or("DOCUMENT_LOCALE", "C.UTF-8".to_owned(), parse::locale);
         let concurrency = reader.or("CONVERT_CONCURRENCY", cpus, |text| parse::number(text, &(1..=1000)));
         let sandbox = reader.or("SANDBOX", sandbox::Mode::Required, |text| match text {
@@ -459,6 +468,7 @@ mod tests {
             ("SIGNED_URL_TTL", "8d"),
             ("CONVERT_TIMEOUT", "120"),
             ("MAX_INPUT_SIZE", "100MB"),
+            ("CONVERT_MEMORY", "63MiB"),
             ("ACK_DEADLINE", "5s"),
             ("FONTS", "/fonts"),
         ] {
@@ -471,6 +481,7 @@ mod tests {
             names,
             [
                 "ACK_DEADLINE",
+                "CONVERT_MEMORY",
                 "CONVERT_TIMEOUT",
                 "FONTS",
                 "MAX_INPUT_SIZE",

@@ -108,8 +108,8 @@ pub fn inspect(path: &Path, object_name: &str, limits: &InspectLimits) -> Step<D
         return text::inspect(&subject, file, &head);
     }
     match container(&head) {
-        Container::Zip => package::inspect(&subject, file, size),
-        Container::Compound => compound::inspect(&subject, file, size),
+        Container::Zip => package::inspect(&subject, Bounded { file, size }),
+        Container::Compound => compound::inspect(&subject, Bounded { file, size }),
         Container::RichText => rich_text::inspect(&subject, file),
         Container::Other(what) => Err(subject.unsupported(&format!("is {what}, which no import filter reads here"))),
         Container::None => text::inspect(&subject, file, &head),
@@ -213,12 +213,42 @@ impl Subject<'_> {
         Refusal::new(RefusalKind::Unavailable, message).into()
     }
 
-    /// Sorts an error of a reader that both reads the file and understands it.
+    /// Sorts an error of a reader that both reads the file and understands it. What the kernel says of a wrong offset
+    /// is the document's fault, too: no document may make the worker ask for it again for ever.
     fn broken(&self, error: &io::Error, what: &str) -> Stop {
-        if error.raw_os_error().is_some() {
-            self.unreadable(error)
-        } else {
-            self.corrupt(what)
+        match error.raw_os_error() {
+            None | Some(libc::EINVAL | libc::EOVERFLOW | libc::EFBIG | libc::ENXIO) => self.corrupt(what),
+            Some(_) => self.unreadable(error),
+        }
+    }
+}
+
+/// A file whose readers believe its content: they seek where that says, and it may say anything. An offset behind the
+/// end is refused here; the kernel would take it, or call it an error of its own.
+struct Bounded {
+    file: File,
+    size: u64,
+}
+
+impl Read for Bounded {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read(buffer)
+    }
+}
+
+impl Seek for Bounded {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.size.checked_add_signed(by),
+            SeekFrom::Current(by) => self.file.stream_position()?.checked_add_signed(by),
+        };
+        match at.filter(|&at| at <= self.size) {
+            Some(at) => self.file.seek(SeekFrom::Start(at)),
+            None => Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "an offset leads out of the file",
+            )),
         }
     }
 }

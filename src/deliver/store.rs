@@ -10,7 +10,7 @@ use crate::convert::{ConvertedFile, SourceObject};
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop, grant_on_bucket};
 use crate::google::Kind;
 use crate::google::storage::{Object, Storage, Upload};
-use crate::job::{Disposition, Format, JobId};
+use crate::job::{Disposition, Format, JobId, Source};
 
 const SOURCE_METADATA: &str = "platen-source";
 const VERSION_METADATA: &str = "platen-version";
@@ -88,9 +88,9 @@ impl Place {
 ///
 /// # Errors
 /// Superseded when an output of a newer generation is there, `output.conflict` when somebody else's object is.
-pub async fn find(storage: &Storage, target: &Target, source: &SourceObject) -> Step<Found> {
+pub async fn find(storage: &Storage, target: &Target, source: &Source, generation: i64) -> Step<Found> {
     match storage.metadata(&target.bucket, &target.name, None).await {
-        Ok(object) => judge(&object, target, source),
+        Ok(object) => judge(&object, target, source, generation),
         // The bucket's absence is a 404 as well, and nothing should be converted for it.
         Err(error) if error.kind == Kind::NotFound && !error.message.contains("bucket does not exist") => {
             Ok(Found::Room(Place::Absent))
@@ -104,11 +104,11 @@ fn grant(target: &Target) -> String {
     grant_on_bucket(&target.bucket, "roles/storage.objectUser")
 }
 
-fn judge(object: &Object, target: &Target, source: &SourceObject) -> Step<Found> {
+fn judge(object: &Object, target: &Target, source: &Source, generation: i64) -> Step<Found> {
     let there = object.metadata.get(SOURCE_METADATA).and_then(|text| parse_source(text));
-    let same_source = |bucket: &str, name: &str| bucket == source.source.bucket && name == source.source.name;
+    let same_source = |bucket: &str, name: &str| bucket == source.bucket && name == source.name;
     match there {
-        Some((bucket, name, generation)) if same_source(bucket, name) => {
+        Some((bucket, name, made_from)) if same_source(bucket, name) => {
             if object.metadata.get(JOB_METADATA).map(String::as_str) == Some(target.job_id.as_str()) {
                 return Ok(Found::Done(Stored {
                     target: target.clone(),
@@ -118,12 +118,12 @@ fn judge(object: &Object, target: &Target, source: &SourceObject) -> Step<Found>
                     pages: object.metadata.get(PAGES_METADATA).and_then(|pages| pages.parse().ok()),
                 }));
             }
-            if generation > source.generation {
+            if made_from > generation {
                 return Err(Stop::Superseded(format!(
-                    "gs://{}/{} is already made from generation {generation}, which is newer than {}.",
+                    "gs://{}/{} is already made from generation {made_from}, which is newer than {}.",
                     target.bucket,
                     target.name,
-                    source.source.display()
+                    source.display()
                 )));
             }
             Ok(Found::Room(Place::Instead(object.generation)))
@@ -197,10 +197,12 @@ pub async fn store(
                     pages: file.pages,
                 });
             }
-            Err(error) if error.kind == Kind::PreconditionFailed => match find(storage, target, source).await? {
-                Found::Done(stored) => return Ok(stored),
-                Found::Room(other) => place = other,
-            },
+            Err(error) if error.kind == Kind::PreconditionFailed => {
+                match find(storage, target, &source.source, source.generation).await? {
+                    Found::Done(stored) => return Ok(stored),
+                    Found::Room(other) => place = other,
+                }
+            }
             Err(error) => return Err(Refusal::unavailable(&error, &grant(target)).into()),
         }
     }
@@ -217,26 +219,18 @@ pub async fn store(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{Job, NameTemplate, Source};
+    use crate::job::{Job, NameTemplate};
 
-    fn source(generation: i64) -> SourceObject {
-        let source = Source {
+    fn source(generation: i64) -> Source {
+        Source {
             bucket: "in".to_owned(),
             name: "a#1.docx".to_owned(),
             generation: Some(generation),
-        };
-        SourceObject {
-            source,
-            generation,
-            size: 1,
-            crc32c: None,
-            content_type: None,
-            content_encoding: None,
         }
     }
 
     fn target(generation: i64) -> Target {
-        let job = Job::of_event(source(generation).source, &NameTemplate::default());
+        let job = Job::of_event(source(generation), &NameTemplate::default());
         Target {
             bucket: "out".to_owned(),
             name: "a#1.pdf".to_owned(),
@@ -257,7 +251,7 @@ mod tests {
                 .collect(),
             ..Object::default()
         };
-        judge(&object, &target(5), &source(5))
+        judge(&object, &target(5), &source(5), 5)
     }
 
     #[test]

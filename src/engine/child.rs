@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::export;
 use super::office::{self, Complaint, Office, Value};
-use super::protocol::{Job, Report};
+use super::protocol::{CONFINED_LINE, Job, NotConfined, Preparation, Report};
 use crate::sandbox::Jail;
 
 /// `com.sun.star.document.MacroExecMode.NEVER_EXECUTE`.
@@ -20,22 +20,34 @@ const NO_UPDATE: i16 = 0;
 /// temporary folder: LibreOffice goes on using them.
 pub(super) fn convert(office: &Office, job: &Job, jail: Jail, temporary_folders: &[String], report: &OwnedFd) {
     let said = match prepare(job, jail, temporary_folders) {
-        Ok(()) => load_and_store(office, job),
-        Err(sentence) => Report::NotConfined(sentence),
+        // Nothing of the document without the line: what follows would count as said before.
+        Ok(()) if say(report, CONFINED_LINE).is_err() => return,
+        Ok(()) => serde_json::to_vec(&load_and_store(office, job)),
+        Err(not_confined) => serde_json::to_vec(&not_confined),
     };
-    if let Ok(line) = serde_json::to_vec(&said)
-        && let Ok(descriptor) = report.try_clone()
-    {
+    if let Ok(line) = said {
         // A parent that does not read is gone, and so will we be.
-        drop(fs::File::from(descriptor).write_all(&line));
+        drop(say(report, &line));
     }
 }
 
+/// The copy of the descriptor is made each time: the jail closes all but the one that it was told of.
+fn say(report: &OwnedFd, line: &[u8]) -> std::io::Result<()> {
+    fs::File::from(report.try_clone()?).write_all(line)
+}
+
 /// Everything before the document is opened. The parent has renewed the wake counter, which the jail keeps.
-fn prepare(job: &Job, jail: Jail, temporary_folders: &[String]) -> Result<(), String> {
-    let directory = |error: std::io::Error| format!("the job directory cannot be used: {error}");
+fn prepare(job: &Job, jail: Jail, temporary_folders: &[String]) -> Result<(), NotConfined> {
+    let failed = |step| {
+        move |error: std::io::Error| NotConfined {
+            step,
+            errno: error.raw_os_error().unwrap_or(0),
+        }
+    };
+    let directory = failed(Preparation::JobDirectory);
     std::env::set_current_dir(&job.directory).map_err(directory)?;
-    jail.enter().map_err(|error| error.to_string())?;
+    jail.enter()
+        .map_err(|error| failed(Preparation::Jail(error.step))(error.source))?;
     // As the user that the child has become, so that the folders are its own.
     fs::create_dir("tmp").map_err(directory)?;
     for name in temporary_folders {
@@ -61,9 +73,9 @@ fn load_and_store(office: &Office, job: &Job) -> Report {
     let document = match office.load(&job.directory.join(&job.document), &properties) {
         Ok(document) => document,
         Err(complaint) => {
+            note_exhausted_memory(&complaint);
             return Report::NotLoaded {
                 password_wanted: password_wanted(&complaint),
-                memory_exhausted: memory_exhausted(&complaint),
             };
         }
     };
@@ -83,6 +95,7 @@ fn load_and_store(office: &Office, job: &Job) -> Report {
         }
         let options = export::filter_data(&wanted.options);
         if let Err(complaint) = document.store(&job.directory.join(&wanted.file), &properties, &options) {
+            note_exhausted_memory(&complaint);
             // LibreOffice has one code for everything that it cannot write. What it writes without a range of pages, it
             // could not write for the range.
             if let Some(all_pages) = export::without_page_range(&options)
@@ -94,7 +107,6 @@ fn load_and_store(office: &Office, job: &Job) -> Report {
             }
             return Report::NotStored {
                 error_code: complaint.error_code,
-                memory_exhausted: memory_exhausted(&complaint),
             };
         }
     }
@@ -113,8 +125,11 @@ fn password_wanted(complaint: &Complaint) -> bool {
     })
 }
 
-fn memory_exhausted(complaint: &Complaint) -> bool {
-    complaint.exception == "std.bad_alloc"
+/// LibreOffice throws this for some allocations that the C++ library never hears of.
+fn note_exhausted_memory(complaint: &Complaint) {
+    if complaint.exception == "std.bad_alloc" {
+        office::note_exhausted_memory();
+    }
 }
 
 /// The descriptors a child keeps: where it reports, the wake counter, and the lifeline by which the worker sees that

@@ -52,7 +52,8 @@ pub struct Limits {
     pub wall: Duration,
     /// Bytes of memory beyond what it shares with the warm engine.
     pub memory: u64,
-    /// Bytes of each output, and of each temporary file.
+    /// Bytes of each output, and of each temporary file. All files of a job together may take the document, twice this
+    /// for each output, and 256 MiB.
     pub output_size: u64,
     /// Pages of an output.
     pub pages: u64,
@@ -120,7 +121,7 @@ pub enum Limit {
     Time(Duration),
     /// Bytes of memory.
     Memory(u64),
-    /// Bytes of one output or temporary file.
+    /// Bytes of one output or temporary file; also when all of them together take too much.
     OutputSize(u64),
     /// Pages of an output.
     Pages {

@@ -1,30 +1,38 @@
 //! The directories that conversions work in: one of this process, one of each job inside it. All of it goes when its
-//! owner goes, and what a killed worker left is swept by the next one.
+//! owner goes, and what a killed worker left is swept by the next one that works in the same place.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::ffi::CString;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-/// What the directory of each process begins with.
-const PREFIX: &str = "platen-";
-/// The file in it that its owner holds locked while it lives.
-const LOCK: &str = "lock";
+use tokio::runtime::Handle;
+use tokio::time::MissedTickBehavior;
+
+use super::claim::{self, Claim};
+use super::tree::{self, Size};
+
 /// The first user id for children. systemd hands out 61184 to 65519 to services for as long as they run, so no account
-/// has one of them; they also exist in a container that maps only 65,536 ids.
+/// has one of them; they also exist in a container that maps only 65,536 ids. Another worker on this host, and a
+/// service of systemd's, may have the same number: see [`crate::sandbox::Identity`].
 const FIRST_USER: u32 = 61184;
 /// The longest file name that every file system takes is 255 bytes; LibreOffice puts some of its own around one.
 const LONGEST_NAME: usize = 200;
+/// Between two looks at how large a job directory has become.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// The directory of this process.
 #[derive(Debug)]
 pub(super) struct WorkDirectory {
     path: PathBuf,
-    /// Held locked: tells the next worker that this directory is in use.
-    _lock: File,
+    /// Always there until this is dropped.
+    claim: Option<Claim>,
     /// Whether each job gets a user of its own.
     users: bool,
     /// Which numbers are taken; a job's user is the first one plus its number.
@@ -33,23 +41,14 @@ pub(super) struct WorkDirectory {
 }
 
 impl WorkDirectory {
-    /// Makes this process's directory under `parent` and removes those of dead processes.
+    /// Makes this process's directory under `parent` and removes those of dead processes. Blocks.
     pub(super) fn create(parent: &Path, users: bool) -> io::Result<Self> {
         fs::create_dir_all(parent)?;
-        // One process at a time comes and sweeps, so that nobody sweeps a directory that is not locked yet.
-        let entrance = File::open(parent)?;
-        entrance.lock()?;
-        sweep(parent)?;
-        let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
-        let lock = File::create_new(directory.path().join(LOCK))?;
-        lock.try_lock()?;
-        // Children of another user pass through to their own directory; they cannot list this one.
-        fs::set_permissions(directory.path(), Permissions::from_mode(0o711))?;
-        // LibreOffice is told absolute paths.
-        let path = fs::canonicalize(directory.keep())?;
+        claim::sweep(parent);
+        let claim = Claim::create(parent)?;
         Ok(Self {
-            path,
-            _lock: lock,
+            path: claim.path().to_owned(),
+            claim: Some(claim),
             users,
             slots: Mutex::default(),
             next: AtomicU64::new(1),
@@ -58,7 +57,7 @@ impl WorkDirectory {
 
     /// A new directory for a zygote, readable by its children.
     pub(super) fn zygote(&self) -> io::Result<Directory> {
-        Directory::create(self.unique("zygote"), 0o711)
+        Directory::create(self.unique("zygote"), 0o711, None)
     }
 
     /// A new directory for a job.
@@ -73,16 +72,12 @@ impl WorkDirectory {
             number,
             work: self.clone(),
         };
-        let directory = Directory::create(self.unique("job"), 0o700)?;
-        let user = self.users.then(|| FIRST_USER + slot.number);
+        let directory = Directory::create(self.unique("job"), 0o700, Some(slot))?;
+        let user = self.users.then(|| FIRST_USER + number);
         if let Some(user) = user {
-            std::os::unix::fs::chown(&directory.0, Some(user), Some(user))?;
+            std::os::unix::fs::chown(&directory.path, Some(user), Some(user))?;
         }
-        Ok(JobDirectory(Arc::new(Owned {
-            directory,
-            user,
-            _slot: slot,
-        })))
+        Ok(JobDirectory(Arc::new(Owned { directory, user })))
     }
 
     fn unique(&self, what: &str) -> PathBuf {
@@ -93,81 +88,64 @@ impl WorkDirectory {
 
 impl Drop for WorkDirectory {
     fn drop(&mut self) {
-        remove(&self.path);
+        drop_where_it_may_block(self.claim.take());
     }
-}
-
-/// Removes the directories of processes that are gone.
-fn sweep(parent: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(parent)? {
-        let entry = entry?;
-        if !entry.file_type()?.is_dir() || !entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            continue;
-        }
-        let dead = match File::open(entry.path().join(LOCK)) {
-            Ok(lock) => lock.try_lock().is_ok(),
-            // It died before it made the file.
-            Err(error) => error.kind() == io::ErrorKind::NotFound,
-        };
-        if dead {
-            remove(&entry.path());
-        }
-    }
-    Ok(())
 }
 
 /// A directory that goes with its owner.
 #[derive(Debug)]
-pub(super) struct Directory(PathBuf);
+pub(super) struct Directory {
+    path: PathBuf,
+    /// Freed when the directory is gone.
+    slot: Option<Slot>,
+}
 
 impl Directory {
-    fn create(path: PathBuf, mode: u32) -> io::Result<Self> {
+    fn create(path: PathBuf, mode: u32, slot: Option<Slot>) -> io::Result<Self> {
         DirBuilder::new().mode(mode).create(&path)?;
-        let directory = Self(path);
+        let directory = Self { path, slot };
         // Whatever the umask is.
-        fs::set_permissions(&directory.0, Permissions::from_mode(mode))?;
+        fs::set_permissions(&directory.path, Permissions::from_mode(mode))?;
         Ok(directory)
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 }
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        remove(&self.0);
+        drop_where_it_may_block(Remains {
+            path: std::mem::take(&mut self.path),
+            _slot: self.slot.take(),
+        });
     }
 }
 
-/// Removes a directory and all in it, whatever rights a child has left on what is its own.
-fn remove(path: &Path) {
-    let removed = match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            unlock(path);
-            fs::remove_dir_all(path)
+/// A directory whose owner is gone. Dropping it removes it, which takes as long as the tree in it is large.
+struct Remains {
+    path: PathBuf,
+    _slot: Option<Slot>,
+}
+
+impl Drop for Remains {
+    fn drop(&mut self) {
+        if let Err(error) = tree::remove(&self.path) {
+            tracing::error!(directory = %self.path.display(), %error, "cannot remove a work directory: remove it by hand");
         }
-        other => other,
-    };
-    if let Err(error) = removed
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::error!(directory = %path.display(), %error, "cannot remove a work directory: remove it by hand");
     }
 }
 
-/// Makes directories listable again. Follows no link; what cannot be changed shows when it is removed.
-fn unlock(directory: &Path) {
-    drop(fs::set_permissions(directory, Permissions::from_mode(0o700)));
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            unlock(&entry.path());
-        }
+/// Drops something on a thread that may wait for the disk. A runtime that shuts down drops it, too, and waits for it.
+fn drop_where_it_may_block(what: impl Send + 'static) {
+    if let Ok(runtime) = Handle::try_current() {
+        drop(runtime.spawn_blocking(move || drop(what)));
     }
 }
 
 /// A directory for one job: its document, LibreOffice's temporary files, its outputs. Nobody but the worker and the
-/// job's child can look into it. It goes with everything in it when this is dropped and the job's child is gone,
+/// job's child can look into it. It goes with everything in it soon after this is dropped and the job's child is gone,
 /// whatever comes later.
 #[derive(Debug)]
 pub struct JobDirectory(Arc<Owned>);
@@ -176,7 +154,6 @@ pub struct JobDirectory(Arc<Owned>);
 pub(super) struct Owned {
     directory: Directory,
     user: Option<u32>,
-    _slot: Slot,
 }
 
 impl Owned {
@@ -184,20 +161,33 @@ impl Owned {
         self.directory.path()
     }
 
-    /// Removes everything but one file: what an attempt that failed has left.
+    /// Removes everything but one file: what an attempt that failed has left. Blocks.
     pub(super) fn keep_only(&self, file: &str) -> io::Result<()> {
-        for entry in fs::read_dir(self.path())? {
-            let entry = entry?;
-            if entry.file_name() == file {
-                continue;
-            }
-            if entry.file_type()?.is_dir() {
-                remove(&entry.path());
-            } else {
-                fs::remove_file(entry.path())?;
+        let file = CString::new(file)?;
+        let directory = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+            .open(self.path())?;
+        tree::clear(File::as_fd(&directory), Some(&file))
+    }
+
+    /// Returns when the directory takes more than so many bytes of the disk, or has become what is too large to look
+    /// at; else never. `RLIMIT_FSIZE` bounds each file, and this what they are together. It does not see a file that
+    /// was unlinked while it is open.
+    pub(super) async fn overflows(self: Arc<Self>, allowed: u64) {
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let directory = self.clone();
+            match tokio::task::spawn_blocking(move || tree::allocated(directory.path())).await {
+                Ok(Ok(Size::Bytes(bytes))) if bytes <= allowed => {}
+                Ok(Ok(_)) => return,
+                Ok(Err(error)) => tracing::warn!(%error, "cannot measure a job directory"),
+                // The runtime shuts down.
+                Err(_) => return std::future::pending().await,
             }
         }
-        Ok(())
     }
 }
 
@@ -295,20 +285,6 @@ mod tests {
     }
 
     #[test]
-    fn the_next_process_sweeps_the_dead_and_spares_the_living() {
-        let parent = tempfile::tempdir().unwrap();
-        let living = Arc::new(WorkDirectory::create(parent.path(), false).unwrap());
-        let job = living.job().unwrap();
-        let dead = parent.path().join("platen-dead");
-        fs::create_dir_all(dead.join("job-1/tmp")).unwrap();
-        File::create(dead.join(LOCK)).unwrap();
-        fs::create_dir(parent.path().join("somebody-elses")).unwrap();
-        let next = WorkDirectory::create(parent.path(), false).unwrap();
-        assert!(job.path().exists() && next.path.exists() && parent.path().join("somebody-elses").exists());
-        assert!(!dead.exists());
-    }
-
-    #[test]
     fn a_job_directory_goes_with_its_last_holder_and_frees_its_number() {
         let parent = tempfile::tempdir().unwrap();
         let work = Arc::new(WorkDirectory::create(parent.path(), false).unwrap());
@@ -322,5 +298,30 @@ mod tests {
         assert!(!path.exists());
         assert_eq!(*work.slots.lock().unwrap(), BTreeSet::from([1]));
         drop(second);
+    }
+
+    #[test]
+    fn a_directory_is_removed_where_it_blocks_nobody_and_frees_its_number_after() {
+        let parent = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        let work = Arc::new(WorkDirectory::create(parent.path(), false).unwrap());
+        let job = work.job().unwrap();
+        fs::create_dir_all(job.path().join("a/b/c")).unwrap();
+        let path = job.path().to_owned();
+        // The only thread for it is busy.
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let busy = runtime.spawn_blocking(move || ended.recv().is_err());
+        runtime.block_on(async move { drop(job) });
+        assert!(path.exists(), "it was removed on the runtime's own thread");
+        assert_eq!(*work.slots.lock().unwrap(), BTreeSet::from([0]));
+        drop(end);
+        assert!(runtime.block_on(busy).unwrap());
+        // Also what still waits: a runtime that ends drops it.
+        drop(runtime);
+        assert!(!path.exists());
+        assert_eq!(*work.slots.lock().unwrap(), BTreeSet::new());
     }
 }

@@ -11,9 +11,11 @@
 //! What must always hold:
 //! - The worker never maps LibreOffice, and never believes a child: an output counts when it was read here.
 //! - A child has entered its jail before it opens the document.
-//! - Whatever happens to worker, zygote or child, nothing of a document stays on the disk.
+//! - While the worker lives, whatever happens to zygote or child, nothing of a document stays on the disk. What a killed
+//!   worker leaves is removed by the next one that starts with the same work directory.
 
 mod child;
+mod claim;
 mod complete;
 mod configuration;
 mod conversion;
@@ -25,6 +27,7 @@ mod pdf;
 mod process;
 mod protocol;
 mod supervisor;
+mod tree;
 mod warm;
 mod zygote;
 

@@ -123,20 +123,28 @@ void add(std::vector<beans::PropertyValue>& values, const char* name, const Any&
     values.push_back(property);
 }
 
-// Runs what may throw anything at all. Nothing passes the C interface but a report.
+// Without an allocation: memory may be what is missing.
+void name_exception(platen_report* report, const char* name) noexcept {
+    snprintf(report->exception, sizeof report->exception, "%s", name);
+}
+
+// Runs what may throw anything at all. Nothing passes the C interface but a report: telling the exception's name
+// allocates, so it may throw again.
 template <typename Body>
-bool guarded(platen_report* report, Body body) {
+bool guarded(platen_report* report, Body body) noexcept {
     try {
-        return body();
-    } catch (const task::ErrorCodeIOException& error) {
-        report->error_code = static_cast<uint32_t>(error.ErrCode);
-        append(report->exception, cppu::getCaughtException().getValueTypeName(), "");
-    } catch (const uno::Exception&) {
-        append(report->exception, cppu::getCaughtException().getValueTypeName(), "");
+        try {
+            return body();
+        } catch (const task::ErrorCodeIOException& error) {
+            report->error_code = static_cast<uint32_t>(error.ErrCode);
+            append(report->exception, cppu::getCaughtException().getValueTypeName(), "");
+        } catch (const uno::Exception&) {
+            append(report->exception, cppu::getCaughtException().getValueTypeName(), "");
+        }
     } catch (const std::bad_alloc&) {
-        snprintf(report->exception, sizeof report->exception, "std.bad_alloc");
+        name_exception(report, "std.bad_alloc");
     } catch (...) {
-        snprintf(report->exception, sizeof report->exception, "unknown");
+        name_exception(report, "unknown");
     }
     return false;
 }
@@ -155,36 +163,40 @@ extern "C" {
 // sentence in `error`. `accept_version` gets LibreOffice's own JSON about its version before a private symbol is called.
 PLATEN_EXPORT void platen_office_start(const char* program, const char* profile_url, bool (*accept_version)(void*, const char*),
                                        int (*poll)(void*, int), void (*wake)(void*), void (*memory_exhausted)(), void* data,
-                                       char* error, size_t error_size) {
-    g_program = program;
-    LibreOfficeKit* kit = lok_init_2(program, profile_url);
-    if (!kit) {
-        snprintf(error, error_size, "LibreOffice at %s did not start", program);
-        return;
+                                       char* error, size_t error_size) noexcept {
+    try {
+        g_program = program;
+        LibreOfficeKit* kit = lok_init_2(program, profile_url);
+        if (!kit) {
+            snprintf(error, error_size, "LibreOffice at %s did not start", program);
+            return;
+        }
+        char* version = kit->pClass->getVersionInfo(kit);
+        const bool accepted = accept_version(data, version ? version : "");
+        free(version);
+        if (!accepted) {
+            snprintf(error, error_size, "the version of LibreOffice at %s is another one", program);
+            return;
+        }
+        if (!resolve(g_context, "libmergedlo.so", "_ZN10comphelper26getProcessComponentContextEv", error, error_size) ||
+            !resolve(g_set_active, "libmergedlo.so", "_ZN10comphelper14LibreOfficeKit9setActiveEb", error, error_size) ||
+            !resolve(g_get_module, "libmergedlo.so", "_ZN14SfxApplication9GetModuleE14SfxToolsModule", error, error_size) ||
+            !resolve(g_clear_authors, "libswlo.so", "_ZN8SwModule19ClearRedlineAuthorsEv", error, error_size))
+            return;
+        g_out_of_memory = memory_exhausted;
+        std::set_new_handler(out_of_memory);
+        kit->pClass->registerCallback(kit, [](int, const char*, void*) {}, nullptr);
+        // Off before the loop starts: later, dates get the wrong format and columns turn into ###.
+        g_set_active(false);
+        kit->pClass->runLoop(kit, poll, wake, data);
+        snprintf(error, error_size, "the main loop of LibreOffice ended");
+    } catch (...) {
+        snprintf(error, error_size, "LibreOffice at %s did not start: it threw an exception", program);
     }
-    char* version = kit->pClass->getVersionInfo(kit);
-    const bool accepted = accept_version(data, version ? version : "");
-    free(version);
-    if (!accepted) {
-        snprintf(error, error_size, "the version of LibreOffice at %s is another one", program);
-        return;
-    }
-    if (!resolve(g_context, "libmergedlo.so", "_ZN10comphelper26getProcessComponentContextEv", error, error_size) ||
-        !resolve(g_set_active, "libmergedlo.so", "_ZN10comphelper14LibreOfficeKit9setActiveEb", error, error_size) ||
-        !resolve(g_get_module, "libmergedlo.so", "_ZN14SfxApplication9GetModuleE14SfxToolsModule", error, error_size) ||
-        !resolve(g_clear_authors, "libswlo.so", "_ZN8SwModule19ClearRedlineAuthorsEv", error, error_size))
-        return;
-    g_out_of_memory = memory_exhausted;
-    std::set_new_handler(out_of_memory);
-    kit->pClass->registerCallback(kit, [](int, const char*, void*) {}, nullptr);
-    // Off before the loop starts: later, dates get the wrong format and columns turn into ###.
-    g_set_active(false);
-    kit->pClass->runLoop(kit, poll, wake, data);
-    snprintf(error, error_size, "the main loop of LibreOffice ended");
 }
 
 // Loads a document without a window. Null when it does not load; the report says what is known.
-PLATEN_EXPORT void* platen_office_load(const char* url, const platen_property* properties, size_t count, platen_report* report) {
+PLATEN_EXPORT void* platen_office_load(const char* url, const platen_property* properties, size_t count, platen_report* report) noexcept {
     Reference<lang::XComponent>* loaded = nullptr;
     g_loading = report;
     guarded(report, [&] {
@@ -202,7 +214,7 @@ PLATEN_EXPORT void* platen_office_load(const char* url, const platen_property* p
 }
 
 // Whether a loaded document offers a service: what kind of document it is.
-PLATEN_EXPORT bool platen_office_supports(void* document, const char* service, platen_report* report) {
+PLATEN_EXPORT bool platen_office_supports(void* document, const char* service, platen_report* report) noexcept {
     return guarded(report, [&] {
         const Reference<lang::XServiceInfo> kind(*static_cast<Reference<lang::XComponent>*>(document), uno::UNO_QUERY_THROW);
         return static_cast<bool>(kind->supportsService(rtl::OUString::createFromAscii(service)));
@@ -211,7 +223,7 @@ PLATEN_EXPORT bool platen_office_supports(void* document, const char* service, p
 
 // Stores a loaded document. `filter_data` are the export filter's options; with none, no FilterData is passed at all.
 PLATEN_EXPORT bool platen_office_store(void* document, const char* url, const platen_property* properties, size_t count,
-                                       const platen_property* filter_data, size_t filter_data_count, platen_report* report) {
+                                       const platen_property* filter_data, size_t filter_data_count, platen_report* report) noexcept {
     return guarded(report, [&] {
         const Reference<frame::XStorable> storable(*static_cast<Reference<lang::XComponent>*>(document), uno::UNO_QUERY_THROW);
         auto values = properties_of(properties, count);
@@ -222,19 +234,25 @@ PLATEN_EXPORT bool platen_office_store(void* document, const char* url, const pl
 }
 
 // Closes a document of the warm-up. A conversion's child never closes: it ends without running LibreOffice's destructors.
-PLATEN_EXPORT bool platen_office_close(void* document, platen_report* report) {
+PLATEN_EXPORT bool platen_office_close(void* document, platen_report* report) noexcept {
     auto* held = static_cast<Reference<lang::XComponent>*>(document);
     const bool closed = guarded(report, [&] {
         Reference<util::XCloseable>(*held, uno::UNO_QUERY_THROW)->close(true);
         return true;
     });
-    delete held;
-    return closed;
+    // Letting go runs destructors of LibreOffice's.
+    return guarded(report, [&] {
+        delete held;
+        return true;
+    }) && closed;
 }
 
 // Loading a document puts its author into a process-wide table that chooses the colours of tracked changes.
-PLATEN_EXPORT void platen_office_forget_authors() {
+PLATEN_EXPORT bool platen_office_forget_authors(platen_report* report) noexcept {
     const int writer = 3;  // SfxToolsModule::Writer
-    if (void* module = g_get_module(writer)) g_clear_authors(module);
+    return guarded(report, [&] {
+        if (void* module = g_get_module(writer)) g_clear_authors(module);
+        return true;
+    });
 }
 }

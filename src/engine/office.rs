@@ -16,6 +16,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
+use super::protocol::MEMORY_EXHAUSTED_LINE;
+
 /// The shim, compiled by build.rs.
 static SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libplaten_office.so"));
 
@@ -79,7 +81,7 @@ type Store = unsafe extern "C" fn(
     *mut RawReport,
 ) -> bool;
 type Close = unsafe extern "C" fn(*mut c_void, *mut RawReport) -> bool;
-type ForgetAuthors = unsafe extern "C" fn();
+type ForgetAuthors = unsafe extern "C" fn(*mut RawReport) -> bool;
 type Start = unsafe extern "C" fn(
     *const c_char,
     *const c_char,
@@ -120,9 +122,6 @@ struct Loop {
 static WAKE: AtomicI32 = AtomicI32::new(-1);
 /// Where a process says that an allocation failed; -1 in the zygote itself.
 static MEMORY_EXHAUSTED: AtomicI32 = AtomicI32::new(-1);
-
-/// What [`report_exhausted_memory`]'s descriptor gets at every allocation that fails.
-pub(super) const MEMORY_EXHAUSTED_LINE: &[u8] = b"memory\n";
 
 impl Office {
     /// Starts LibreOffice from its `program` directory and gives its main loop to `work`. Returns only when it fails,
@@ -206,9 +205,17 @@ impl Office {
     }
 
     /// Empties the table of authors of tracked changes that loading documents has filled.
-    pub(super) fn forget_authors(&self) {
-        // SAFETY: takes nothing, and LibreOffice is started.
-        unsafe { (self.forget_authors)() }
+    ///
+    /// # Errors
+    /// LibreOffice threw an exception.
+    pub(super) fn forget_authors(&self) -> Result<(), Complaint> {
+        let mut report = RawReport::empty();
+        // SAFETY: the report outlives the call, and LibreOffice is started.
+        if unsafe { (self.forget_authors)(&raw mut report) } {
+            Ok(())
+        } else {
+            Err(report.complaint())
+        }
     }
 }
 
@@ -280,7 +287,7 @@ pub(super) fn wake_descriptor() -> i32 {
     WAKE.load(Ordering::Relaxed)
 }
 
-/// From now on every allocation that fails writes [`MEMORY_EXHAUSTED_LINE`] to this descriptor, so that the parent can
+/// From now on the first allocation that fails writes [`MEMORY_EXHAUSTED_LINE`] to this descriptor, so that the parent can
 /// tell a document that is too big from one that breaks LibreOffice.
 pub(super) fn report_exhausted_memory(to: &OwnedFd) {
     MEMORY_EXHAUSTED.store(to.as_raw_fd(), Ordering::Relaxed);
@@ -356,9 +363,15 @@ extern "C" fn on_wake(_: *mut c_void) {
 
 /// Called when an allocation has failed: must not allocate.
 extern "C" fn on_memory_exhausted() {
-    let to = MEMORY_EXHAUSTED.load(Ordering::Relaxed);
+    note_exhausted_memory();
+}
+
+/// Says once that an allocation has failed, where [`report_exhausted_memory`] told: a document that asks ten thousand
+/// times in vain must leave room in the pipe for the report.
+pub(super) fn note_exhausted_memory() {
+    let to = MEMORY_EXHAUSTED.swap(-1, Ordering::Relaxed);
     if to >= 0 {
-        // SAFETY: a constant of that length. The pipe does not block; when it is full the line is there already.
+        // SAFETY: a constant of that length. The pipe does not block, and it has room.
         unsafe { libc::write(to, MEMORY_EXHAUSTED_LINE.as_ptr().cast(), MEMORY_EXHAUSTED_LINE.len()) };
     }
 }

@@ -1,10 +1,11 @@
 //! From how a child ended to what it means. Exit codes and reports are hints; the outputs decide.
 
 use std::fs::{self, Permissions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::complete;
 use super::conversion::{Conversion, Converted, Limit, Limits, Output, Verdict};
@@ -12,6 +13,12 @@ use super::directory::Owned;
 use super::export::Format;
 use super::pdf::{self, PdfError};
 use super::protocol::{Ending, Report, Usage};
+
+/// With less than this left, an output that was not written may have had no room: LibreOffice removes what it has written
+/// before it fails, so the disk is not full any more.
+const LEAST_ROOM: u64 = 64 << 20;
+/// Bytes that are written to find out whether the disk takes any.
+const TRIAL: usize = 64 << 10;
 
 /// What one attempt gave.
 pub(super) enum Attempt {
@@ -56,8 +63,65 @@ impl Expected {
         )
     }
 
-    /// Decides. Reads the outputs, so it blocks.
-    pub(super) fn decide(self, ending: Ending, usage: Usage) -> Attempt {
+    /// Decides, and is done with the outputs at `deadline`. Reads them, so it blocks.
+    pub(super) fn decide(self, ending: Ending, usage: Usage, deadline: Instant) -> Attempt {
+        let not_stored = matches!(
+            ending,
+            Ending::Reported {
+                report: Report::NotStored { .. },
+                ..
+            }
+        );
+        let attempt = self.judge(ending, usage, deadline);
+        // A full disk makes LibreOffice fail in every way there is, and leave things out of what it writes.
+        let may_be_the_disk = matches!(
+            attempt,
+            Attempt::Crashed { .. } | Attempt::Decided(Ok(_) | Err(Verdict::Corrupt))
+        );
+        match self.room() {
+            Err(why) if may_be_the_disk => Attempt::Decided(Err(Verdict::EngineUnavailable(why))),
+            Ok(room) if may_be_the_disk && not_stored && room < LEAST_ROOM.min(self.limits.output_size) => {
+                Attempt::Decided(Err(Verdict::EngineUnavailable(format!(
+                    "an output was not written, and the disk of TMPDIR has {room} bytes left: make it larger"
+                ))))
+            }
+            _ => attempt,
+        }
+    }
+
+    /// How many bytes the file system of the job directories has left for anybody.
+    ///
+    /// # Errors
+    /// A sentence: it has none.
+    fn room(&self) -> Result<u64, String> {
+        let directory = self.directory.path();
+        // Beside the job directory: that is the child's own, and not everybody may write there.
+        let parent = directory.parent().unwrap_or(directory);
+        let full = |what: &str| format!("the disk of TMPDIR has no {what} left: make it larger or empty it");
+        // Not every file system counts, so it is also tried.
+        let tried = tempfile::tempfile_in(parent).and_then(|mut file| file.write_all(&[1; TRIAL]));
+        if let Err(error) = tried
+            && matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+        {
+            return Err(full("room"));
+        }
+        let Ok(counted) = nix::sys::statvfs::statvfs(parent) else {
+            return Ok(u64::MAX);
+        };
+        if counted.files() > 0 && counted.files_available() == 0 {
+            return Err(full("inodes"));
+        }
+        if counted.blocks() == 0 {
+            return Ok(u64::MAX);
+        }
+        // What root may use beyond that is of no use to a child.
+        match counted.blocks_available().saturating_mul(counted.fragment_size()) {
+            room if room < TRIAL as u64 => Err(full("room")),
+            room => Ok(room),
+        }
+    }
+
+    fn judge(&self, ending: Ending, usage: Usage, deadline: Instant) -> Attempt {
         let limits = self.limits;
         let too_complex = |limit| Attempt::Decided(Err(Verdict::TooComplex(limit)));
         let unavailable = |why: String| Attempt::Decided(Err(Verdict::EngineUnavailable(why)));
@@ -69,47 +133,46 @@ impl Expected {
             Ending::Signalled {
                 signal: libc::SIGXFSZ, ..
             } => too_complex(Limit::OutputSize(limits.output_size)),
+            // Also when an output was written: LibreOffice leaves out a picture that it has no memory for.
             Ending::Signalled {
                 memory_exhausted: true, ..
             }
             | Ending::Exited {
                 memory_exhausted: true, ..
             }
-            | Ending::Reported(
-                Report::NotLoaded {
-                    memory_exhausted: true, ..
-                }
-                | Report::NotStored {
-                    memory_exhausted: true, ..
-                },
-            ) => too_complex(Limit::Memory(limits.memory)),
+            | Ending::Reported {
+                memory_exhausted: true, ..
+            } => too_complex(Limit::Memory(limits.memory)),
             Ending::Signalled { signal, .. } => Attempt::Crashed { signal: Some(signal) },
             Ending::Exited { .. } => Attempt::Crashed { signal: None },
             Ending::Cancelled => unavailable("the conversion was cancelled".to_owned()),
-            Ending::NotStarted(sentence) | Ending::Reported(Report::NotConfined(sentence)) => unavailable(sentence),
-            Ending::Reported(Report::NotLoaded {
-                password_wanted: true, ..
-            }) => Attempt::Decided(Err(if self.password_given {
-                Verdict::WrongPassword
-            } else {
-                Verdict::Encrypted
-            })),
-            Ending::Reported(Report::NotLoaded { .. }) => Attempt::Decided(Err(Verdict::Corrupt)),
-            Ending::Reported(Report::NoExportFilter) => Attempt::Decided(Err(Verdict::Unsupported)),
-            Ending::Reported(Report::FormatNotOfKind) => Attempt::Decided(Err(Verdict::FormatNotOfKind)),
-            Ending::Reported(Report::NoSuchPages) => Attempt::Decided(Err(Verdict::NoSuchPages)),
-            Ending::Reported(Report::NotStored { .. }) if self.is_at_limit() => {
-                too_complex(Limit::OutputSize(limits.output_size))
+            Ending::NotStarted(sentence) => unavailable(sentence),
+            Ending::Reported { report, .. } => self.reported(&report, usage, deadline),
+        }
+    }
+
+    /// What a report means. The outputs tell whether it is true.
+    fn reported(&self, report: &Report, usage: Usage, deadline: Instant) -> Attempt {
+        let verdict = match report {
+            Report::Done => return self.check(usage, deadline),
+            Report::NotLoaded { password_wanted: true } if self.password_given => Verdict::WrongPassword,
+            Report::NotLoaded { password_wanted: true } => Verdict::Encrypted,
+            Report::NotLoaded { .. } => Verdict::Corrupt,
+            Report::NoExportFilter => Verdict::Unsupported,
+            Report::FormatNotOfKind => Verdict::FormatNotOfKind,
+            Report::NoSuchPages => Verdict::NoSuchPages,
+            Report::NotStored { .. } if self.is_at_limit() => {
+                Verdict::TooComplex(Limit::OutputSize(self.limits.output_size))
             }
-            Ending::Reported(Report::NotStored { error_code, .. }) => {
+            Report::NotStored { error_code } => {
                 tracing::warn!(
                     error_code = format!("{error_code:#x}"),
                     "LibreOffice could not write an output"
                 );
-                Attempt::Crashed { signal: None }
+                return Attempt::Crashed { signal: None };
             }
-            Ending::Reported(Report::Done) => self.check(usage),
-        }
+        };
+        Attempt::Decided(Err(verdict))
     }
 
     /// Whether a file is as long as one may be. LibreOffice's error codes do not tell a full disk from a file over its
@@ -129,17 +192,19 @@ impl Expected {
     }
 
     /// Reads every output.
-    fn check(&self, usage: Usage) -> Attempt {
+    fn check(&self, usage: Usage, deadline: Instant) -> Attempt {
         let limits = self.limits;
         let mut outputs = Vec::with_capacity(self.files.len());
         for (file, format) in &self.files {
             let path = self.directory.path().join(file);
-            let checked = pdf::open(&path).and_then(|file| Ok((file.metadata()?.len(), pages(*format, &path)?)));
+            let checked =
+                pdf::open(&path).and_then(|file| Ok((file.metadata()?.len(), pages(*format, &path, deadline)?)));
             let (size, pages) = match checked {
                 Ok(checked) => checked,
                 Err(error) => {
                     tracing::warn!(%error, "LibreOffice reported an output that is none");
                     return match error {
+                        PdfError::TooLong => Attempt::Decided(Err(Verdict::TooComplex(Limit::Time(limits.wall)))),
                         PdfError::Io(error) if error.kind() != io::ErrorKind::NotFound && is_ours(&error) => {
                             Attempt::Decided(Err(Verdict::EngineUnavailable(format!(
                                 "the output cannot be read: {error}"
@@ -166,9 +231,9 @@ impl Expected {
 }
 
 /// Checks that an output is of its format to its end, and counts its pages where the format has them.
-fn pages(format: Format, path: &Path) -> Result<Option<u64>, PdfError> {
+fn pages(format: Format, path: &Path, deadline: Instant) -> Result<Option<u64>, PdfError> {
     match format {
-        Format::Pdf => pdf::pages(path).map(Some),
+        Format::Pdf => pdf::pages(path, deadline).map(Some),
         Format::Png | Format::Jpg | Format::Txt | Format::Html => complete::check(format, path).map(|()| None),
     }
 }

@@ -98,8 +98,8 @@ pub(super) enum Event {
 /// How a child ended.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 pub(super) enum Ending {
-    /// It said so itself. It may be compromised: the worker checks the outputs.
-    Reported(Report),
+    /// It said so itself; whether an allocation had failed before. It may be compromised: the worker checks the outputs.
+    Reported { report: Report, memory_exhausted: bool },
     /// A signal, without a report; whether an allocation had failed before.
     Signalled { signal: i32, memory_exhausted: bool },
     /// It exited, without a report; whether an allocation had failed before.
@@ -108,8 +108,41 @@ pub(super) enum Ending {
     TimedOut,
     /// Killed on request.
     Cancelled,
-    /// It could not be started; a sentence.
+    /// It did not come as far as opening the document; a sentence of the zygote's.
     NotStarted(String),
+}
+
+/// What a child writes once it is locked in and before it opens the document. What it says from then on may be an
+/// attacker's.
+pub(super) const CONFINED_LINE: &[u8] = b"confined\n";
+/// What a child writes when an allocation has failed.
+pub(super) const MEMORY_EXHAUSTED_LINE: &[u8] = b"memory\n";
+
+/// Why a child did not come as far as the document: said instead of [`CONFINED_LINE`], believed only without it.
+#[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq)]
+pub(super) struct NotConfined {
+    pub(super) step: Preparation,
+    /// The system's error number, 0 when there is none.
+    pub(super) errno: i32,
+}
+
+/// What a child does before it opens the document.
+#[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq)]
+pub(super) enum Preparation {
+    /// Goes into its job directory and makes LibreOffice's folders there.
+    JobDirectory,
+    /// Enters its jail.
+    Jail(sandbox::Step),
+}
+
+impl std::fmt::Display for NotConfined {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let error = io::Error::from_raw_os_error(self.errno);
+        match self.step {
+            Preparation::JobDirectory => write!(f, "the job directory cannot be used: {error}; see TMPDIR"),
+            Preparation::Jail(step) => write!(f, "the sandbox could not {step}: {error}"),
+        }
+    }
 }
 
 /// What a child says about its conversion. Comes from a process that may be compromised: a closed set of words, never
@@ -118,14 +151,10 @@ pub(super) enum Ending {
 pub(super) enum Report {
     /// Every output is written.
     Done,
-    /// The sandbox could not be entered; a sentence of ours.
-    NotConfined(String),
     /// The document did not load.
     NotLoaded {
         /// LibreOffice asked for a password.
         password_wanted: bool,
-        /// An allocation had failed.
-        memory_exhausted: bool,
     },
     /// The document loaded, and is of no kind that the wanted format can be made of.
     NoExportFilter,
@@ -137,8 +166,6 @@ pub(super) enum Report {
     NotStored {
         /// LibreOffice's error code, 0 when unknown.
         error_code: u32,
-        /// An allocation had failed.
-        memory_exhausted: bool,
     },
 }
 

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::conversion::{Conversion, Converted, Verdict};
+use super::conversion::{Conversion, Converted, Export, Import, Limit, Limits, Verdict};
 use super::directory::{JobDirectory, WorkDirectory};
+use super::export::Format;
 use super::outcome::{Attempt, Expected};
 use super::process::Process;
 use super::protocol::{Ending, Job, Usage};
+use super::warm;
 use crate::sandbox;
 
 /// After so many jobs a zygote is replaced: every fork shares its address layout.
@@ -20,10 +22,21 @@ const JOBS_OF_ONE_ZYGOTE: u64 = 500;
 const WARM_LIMIT: Duration = Duration::from_secs(30);
 /// How much longer than its wall limit a job may take to be heard of, before its zygote is taken for dead.
 const ANSWER_GRACE: Duration = Duration::from_secs(15);
+/// How long the check of the outputs may take at least, for a conversion that ends at its limit: milliseconds are normal.
+const CHECK_GRACE: Duration = Duration::from_secs(2);
 /// Between two tries to start a zygote: doubled from the first to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// What the trial conversion may use up: a job of 50 ms.
+const TRIAL_LIMITS: Limits = Limits {
+    wall: Duration::from_secs(30),
+    memory: 1 << 30,
+    output_size: 64 << 20,
+    pages: 10,
+};
 /// How often one document may end its process.
 const ATTEMPTS: usize = 2;
+/// What a job directory may take beyond its document and twice its outputs: LibreOffice's temporary files.
+const TEMPORARY_FILES: u64 = 256 << 20;
 
 /// How the engine runs.
 #[derive(Debug, Clone)]
@@ -105,10 +118,11 @@ impl Engine {
                 path: settings.work_directory.clone(),
                 source,
             })?;
-        let first = Process::start(&settings, &work, 1).await.map_err(StartError::NotWarm)?;
+        let work = Arc::new(work);
+        let first = start(&settings, &work, 1).await.map_err(StartError::NotWarm)?;
         let shared = Arc::new(Shared {
             settings,
-            work: Arc::new(work),
+            work,
             current: watch::Sender::new(Some(first)),
             ready: watch::Sender::new(true),
             oldest: watch::Sender::new(1),
@@ -150,21 +164,25 @@ impl Engine {
     /// The [`Verdict`].
     pub async fn convert(&self, conversion: Conversion<'_>) -> Result<Converted, Verdict> {
         let expected = Expected::of(&conversion);
-        // Both attempts share the limit: what a caller allows is not doubled by a crash.
-        let began = tokio::time::Instant::now();
+        // Both attempts share the limit: what a caller allows is not doubled by a crash. The wait for a fresh process is
+        // not the document's.
+        let mut left = conversion.limits.wall;
         let mut oldest = 0;
         let mut last_signal = None;
         for attempt in 1..=ATTEMPTS {
             blocking(expected.clone(), Expected::prepare)
                 .await?
                 .map_err(|error| Verdict::EngineUnavailable(format!("the job directory cannot be used: {error}")))?;
-            let (process, ended) = self.attempt(&conversion, began, oldest).await?;
+            let (process, ended) = self.attempt(&conversion, left, oldest).await?;
             let Some((ending, usage)) = ended else {
                 return Err(Verdict::EngineUnavailable(
                     "the engine ended in the middle of the conversion".to_owned(),
                 ));
             };
-            match blocking(expected.clone(), move |expected| expected.decide(ending, usage)).await? {
+            left = left.saturating_sub(Duration::from_millis(usage.wall_ms));
+            let deadline = tokio::time::Instant::now() + left.max(CHECK_GRACE);
+            let decide = move |expected: Expected| expected.decide(ending, usage, deadline.into_std());
+            match blocking(expected.clone(), decide).await? {
                 Attempt::Decided(decided) => return decided,
                 Attempt::Crashed { signal } => {
                     tracing::warn!(attempt, signal, "LibreOffice crashed on a document");
@@ -191,11 +209,14 @@ impl Engine {
     async fn attempt(
         &self,
         conversion: &Conversion<'_>,
-        began: tokio::time::Instant,
+        wall: Duration,
         mut oldest: u64,
     ) -> Result<(Arc<Process>, Option<(Ending, Usage)>), Verdict> {
         let unavailable = |why: &str| Verdict::EngineUnavailable(why.to_owned());
         let until = tokio::time::Instant::now() + WARM_LIMIT;
+        // Asked before the child is there: it may replace the document.
+        let document = tokio::fs::symlink_metadata(conversion.directory.path().join(&conversion.document)).await;
+        let room = room(conversion, document.map_or(0, |document| document.len()));
         loop {
             let mut current = self.shared.current.subscribe();
             let warm = current.wait_for(|process| process.as_ref().is_some_and(|process| process.generation >= oldest));
@@ -207,12 +228,18 @@ impl Engine {
                 },
             };
             let process = process.ok_or_else(|| unavailable("LibreOffice is not warm"))?;
-            let wall = conversion.limits.wall.saturating_sub(began.elapsed());
             let given = process.give(job(conversion, wall), conversion.directory.hold()).await;
             match given.map_err(|error| Verdict::EngineUnavailable(error.to_string()))? {
                 Some(mut running) => {
                     let limit = wall + ANSWER_GRACE;
-                    return match tokio::time::timeout(limit, running.ended()).await {
+                    let ended = tokio::select! {
+                        ended = tokio::time::timeout(limit, running.ended()) => ended,
+                        // Dropping `running` ends the child.
+                        () = conversion.directory.hold().overflows(room) => {
+                            return Err(Verdict::TooComplex(Limit::OutputSize(conversion.limits.output_size)));
+                        }
+                    };
+                    return match ended {
                         Ok(ended) => Ok((process, ended)),
                         Err(_) => {
                             tracing::error!("the engine does not answer; it is replaced");
@@ -263,6 +290,84 @@ impl Shared {
     }
 }
 
+/// Ends a zygote that nobody got.
+struct Untried(Option<Arc<Process>>);
+
+impl Drop for Untried {
+    fn drop(&mut self) {
+        if let Some(process) = &self.0 {
+            process.kill();
+        }
+    }
+}
+
+/// Starts a zygote and has it convert a document of ours, so that whatever keeps it from converting (a capability, a
+/// limit, a disk) shows before the first job.
+async fn start(settings: &Settings, work: &Arc<WorkDirectory>, generation: u64) -> Result<Arc<Process>, String> {
+    let process = Process::start(settings, work, generation).await?;
+    let mut untried = Untried(Some(process.clone()));
+    if let Err(why) = trial(&process, work).await {
+        process.kill();
+        process.ended().await;
+        return Err(format!("the engine's trial conversion failed: {why}"));
+    }
+    untried.0 = None;
+    Ok(process)
+}
+
+/// One conversion through everything that a job goes through.
+async fn trial(process: &Arc<Process>, work: &Arc<WorkDirectory>) -> Result<(), String> {
+    let sample = &warm::SAMPLES[0];
+    let failed = |error: io::Error| format!("its job directory cannot be made: {error}; see TMPDIR");
+    let directory = work.job().map_err(failed)?;
+    let document = format!("{}.xml", sample.name);
+    std::fs::write(directory.path().join(&document), sample.content).map_err(failed)?;
+    let conversion = Conversion {
+        directory: &directory,
+        document,
+        import: Import {
+            filter: sample.filters[0].into(),
+            options: None,
+        },
+        password: None,
+        exports: vec![Export {
+            file: "trial.pdf".to_owned(),
+            format: Format::Pdf,
+            options: Vec::new(),
+        }],
+        limits: TRIAL_LIMITS,
+    };
+    let expected = Expected::of(&conversion);
+    let sentence = |verdict: Verdict| verdict.to_string();
+    blocking(expected.clone(), Expected::prepare)
+        .await
+        .map_err(sentence)?
+        .map_err(failed)?;
+    let given = process
+        .give(job(&conversion, TRIAL_LIMITS.wall), directory.hold())
+        .await;
+    let mut running = given.map_err(failed)?.ok_or("the engine ended")?;
+    let ended = tokio::time::timeout(TRIAL_LIMITS.wall + ANSWER_GRACE, running.ended()).await;
+    let (ending, usage) = ended
+        .map_err(|_| "the engine does not answer")?
+        .ok_or("the engine ended")?;
+    let deadline = tokio::time::Instant::now() + CHECK_GRACE;
+    let decide = move |expected: Expected| expected.decide(ending, usage, deadline.into_std());
+    match blocking(expected, decide).await.map_err(sentence)? {
+        Attempt::Decided(Ok(converted))
+            if converted
+                .outputs
+                .iter()
+                .all(|output| output.pages == Some(sample.pages)) =>
+        {
+            Ok(())
+        }
+        Attempt::Decided(Ok(_)) => Err("its document has not the pages that it should have".to_owned()),
+        Attempt::Decided(Err(verdict)) => Err(verdict.to_string()),
+        Attempt::Crashed { signal } => Err(format!("LibreOffice crashed (signal {signal:?})")),
+    }
+}
+
 /// Keeps one zygote warm until the engine stops.
 async fn supervise(shared: Arc<Shared>) {
     let mut generation = 1;
@@ -274,7 +379,7 @@ async fn supervise(shared: Arc<Shared>) {
             () = shared.replacement_due() => {}
         }
         generation += 1;
-        let starting = Process::start(&shared.settings, &shared.work, generation);
+        let starting = start(&shared.settings, &shared.work, generation);
         tokio::pin!(starting);
         let started = loop {
             tokio::select! {
@@ -313,6 +418,13 @@ async fn supervise(shared: Arc<Shared>) {
         process.ended().await;
     }
     shared.stopped.send_replace(true);
+}
+
+/// What a job directory may take on the disk.
+fn room(conversion: &Conversion<'_>, document: u64) -> u64 {
+    let exports = u64::try_from(conversion.exports.len()).unwrap_or(u64::MAX);
+    let outputs = conversion.limits.output_size.saturating_mul(2).saturating_mul(exports);
+    outputs.saturating_add(document).saturating_add(TEMPORARY_FILES)
 }
 
 fn job(conversion: &Conversion<'_>, wall: Duration) -> Job {

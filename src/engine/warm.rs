@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::export::{self, Format};
 use super::office::{Complaint, Office, Value};
@@ -10,18 +11,21 @@ use super::pdf;
 /// How often every document is converted. Three rounds instead of one make a conversion 7 ms faster.
 const ROUNDS: usize = 3;
 
+/// How long the check of an output may take: milliseconds are normal.
+const CHECK_LIMIT: Duration = Duration::from_secs(10);
+
 /// A document, and how many pages it must become.
-struct Sample {
-    name: &'static str,
-    content: &'static [u8],
-    pages: u64,
+pub(super) struct Sample {
+    pub(super) name: &'static str,
+    pub(super) content: &'static [u8],
+    pub(super) pages: u64,
     /// The filters to read it with: first the one of `content`; the others are formats that people send, made of it.
-    filters: &'static [&'static str],
+    pub(super) filters: &'static [&'static str],
 }
 
 /// One of each application whose documents are many; they use the metric-compatible fonts, a table, a list, a shape and
 /// a formula, so that all of that is loaded, too. No image: loading one starts a timer thread that never ends.
-const SAMPLES: [Sample; 3] = [
+pub(super) const SAMPLES: [Sample; 3] = [
     Sample {
         name: "writer",
         content: include_bytes!("warm/writer.fodt"),
@@ -93,15 +97,20 @@ pub(super) fn warm(office: &Office, directory: &Path) -> Result<(), String> {
                     .ok_or_else(|| wrong("is of a kind without a PDF".to_owned()))?;
                 loaded.store(&output, &writing(pdf), &[]).map_err(complained)?;
                 loaded.close().map_err(complained)?;
-                let pages = pdf::pages(&output).map_err(|error| wrong(format!("becomes no good PDF: {error}")))?;
+                let pages = pdf::pages(&output, Instant::now() + CHECK_LIMIT)
+                    .map_err(|error| wrong(format!("becomes no good PDF: {error}")))?;
                 if pages != sample.pages {
                     return Err(wrong(format!("becomes {pages} pages instead of {}", sample.pages)));
                 }
             }
         }
     }
-    office.forget_authors();
-    Ok(())
+    office.forget_authors().map_err(|complaint| {
+        format!(
+            "the engine cannot forget its samples' authors ({})",
+            complaint.exception
+        )
+    })
 }
 
 fn reading(filter: &str) -> [(&'static str, Value); 3] {

@@ -19,9 +19,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::{ForkResult, Pid, alarm, fork, pipe2};
 
-use super::office::{self, MEMORY_EXHAUSTED_LINE, Office};
-use super::protocol::{Ending, Event, Job, Report, Request, Start, Usage, receive_packet, send_packet};
-use super::{child, warm};
+use super::office::{self, Office};
+use super::protocol::{
+    CONFINED_LINE, Ending, Event, Job, MEMORY_EXHAUSTED_LINE, NotConfined, Request, Start, Usage, receive_packet,
+    send_packet,
+};
+use super::{ZYGOTE_COMMAND, child, warm};
 use crate::sandbox::{self, Identity, Jail, Limits, Plan};
 
 /// Seconds until a zygote that hangs while it starts is ended by its own alarm.
@@ -38,6 +41,10 @@ pub(super) fn run() -> ExitCode {
     match serve() {
         Ok(never) => match never {},
         Err(sentence) => {
+            if !is_socket(io::stdin().as_fd()) {
+                eprintln!("'platen {ZYGOTE_COMMAND}' is started by 'platen serve' and 'platen convert' alone.");
+                return ExitCode::FAILURE;
+            }
             // The worker may be gone: then there is nobody to tell.
             drop(send_packet(io::stdin().as_fd(), &Event::Refused(sentence)));
             ExitCode::FAILURE
@@ -362,41 +369,41 @@ impl Running {
         let mut said = Vec::new();
         // What a child leaves in the pipe is there when it has ended; the pipe does not block.
         drop(fs::File::from(self.report).take(LONGEST_REPORT).read_to_end(&mut said));
-        let mut memory_exhausted = false;
-        let mut line = said.as_slice();
-        while let Some(rest) = line.strip_prefix(MEMORY_EXHAUSTED_LINE) {
-            (memory_exhausted, line) = (true, rest);
+        match self.killed {
+            Some(why) => why,
+            None => judge(&said, status),
         }
-        if let Some(why) = self.killed {
-            return why;
-        }
-        if libc::WIFSIGNALED(status) {
-            return Ending::Signalled {
-                signal: libc::WTERMSIG(status),
-                memory_exhausted,
-            };
-        }
-        match serde_json::from_slice::<Report>(line) {
-            Ok(Report::NotLoaded {
-                password_wanted,
-                memory_exhausted: thrown,
-            }) => Ending::Reported(Report::NotLoaded {
-                password_wanted,
-                memory_exhausted: memory_exhausted || thrown,
-            }),
-            Ok(Report::NotStored {
-                error_code,
-                memory_exhausted: thrown,
-            }) => Ending::Reported(Report::NotStored {
-                error_code,
-                memory_exhausted: memory_exhausted || thrown,
-            }),
-            Ok(report) => Ending::Reported(report),
-            Err(_) => Ending::Exited {
-                status: libc::WEXITSTATUS(status),
-                memory_exhausted,
-            },
-        }
+    }
+}
+
+/// How a child ended that was not killed, from what it said and its status.
+fn judge(said: &[u8], status: i32) -> Ending {
+    let Some(mut said) = said.strip_prefix(CONFINED_LINE) else {
+        // It has not opened the document: what it says is ours, and its end is not the document's fault.
+        return Ending::NotStarted(match serde_json::from_slice::<NotConfined>(said) {
+            Ok(not_confined) => not_confined.to_string(),
+            Err(_) => format!("a conversion ended before it opened its document (wait status {status:#x})"),
+        });
+    };
+    let mut memory_exhausted = false;
+    while let Some(rest) = said.strip_prefix(MEMORY_EXHAUSTED_LINE) {
+        (memory_exhausted, said) = (true, rest);
+    }
+    if libc::WIFSIGNALED(status) {
+        return Ending::Signalled {
+            signal: libc::WTERMSIG(status),
+            memory_exhausted,
+        };
+    }
+    match serde_json::from_slice(said) {
+        Ok(report) => Ending::Reported {
+            report,
+            memory_exhausted,
+        },
+        Err(_) => Ending::Exited {
+            status: libc::WEXITSTATUS(status),
+            memory_exhausted,
+        },
     }
 }
 
@@ -404,6 +411,11 @@ impl Running {
 fn exit(status: i32) -> ! {
     // SAFETY: always allowed.
     unsafe { libc::_exit(status) }
+}
+
+fn is_socket(descriptor: BorrowedFd<'_>) -> bool {
+    use nix::sys::stat::{SFlag, fstat};
+    fstat(descriptor).is_ok_and(|file| SFlag::from_bits_truncate(file.st_mode) & SFlag::S_IFMT == SFlag::S_IFSOCK)
 }
 
 /// Closes every descriptor but the standard ones: the worker opens all of its own close-on-exec, and this holds when
@@ -469,4 +481,47 @@ fn folders_in(directory: &Path) -> io::Result<Vec<String>> {
         }
     }
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::protocol::Report;
+
+    /// A compromised child may say what it likes: that it was never locked in is not believed once it was, or its
+    /// document would be tried again for ever.
+    #[test]
+    fn a_child_is_believed_less_once_it_is_locked_in() {
+        let refused = r#"{"step":{"Jail":"Seccomp"},"errno":1}"#;
+        let Ending::NotStarted(sentence) = judge(refused.as_bytes(), 0) else {
+            panic!("{:?}", judge(refused.as_bytes(), 0));
+        };
+        assert!(
+            sentence.contains("could not install the system call filter"),
+            "{sentence}"
+        );
+        let crashed = Ending::Exited {
+            status: 0,
+            memory_exhausted: false,
+        };
+        for lie in [refused, "{\"NotConfined\":\"a sentence of its own\"}", ""] {
+            assert_eq!(judge(format!("confined\n{lie}").as_bytes(), 0), crashed, "{lie}");
+        }
+        assert!(
+            matches!(judge(b"\"Done\"", 0), Ending::NotStarted(_)),
+            "done without a jail"
+        );
+        assert!(matches!(judge(b"", libc::SIGSYS), Ending::NotStarted(_)));
+    }
+
+    #[test]
+    fn an_allocation_that_failed_is_remembered_whatever_is_reported() {
+        assert_eq!(
+            judge(b"confined\nmemory\n\"Done\"", 0),
+            Ending::Reported {
+                report: Report::Done,
+                memory_exhausted: true
+            }
+        );
+    }
 }

@@ -119,41 +119,40 @@ impl Jail {
     pub fn enter(self) -> Result<(), EnterError> {
         let mut keep = self.keep;
         keep.extend(self.ruleset.as_ref().map(AsRawFd::as_raw_fd));
-        descriptors::keep_only(&keep).map_err(EnterError::at("close the inherited descriptors"))?;
+        descriptors::keep_only(&keep).map_err(EnterError::at(Step::Descriptors))?;
 
         if self.layers.no_new_privs.is_ok() {
-            prctl::set_no_new_privs().map_err(EnterError::at("set no_new_privs"))?;
+            prctl::set_no_new_privs().map_err(EnterError::at(Step::NoNewPrivileges))?;
         }
-        self.limits.apply().map_err(EnterError::at("set the resource limits"))?;
+        self.limits.apply().map_err(EnterError::at(Step::Limits))?;
 
         if self.layers.namespaces.is_ok() {
-            match identity::leave_namespaces().map_err(EnterError::at("leave the network, ipc and uts namespaces")) {
+            match identity::leave_namespaces().map_err(EnterError::at(Step::Namespaces)) {
                 Err(error) if self.mode == Mode::Required => return Err(error),
                 _ => {}
             }
         }
-        identity::drop_capability_bounds().map_err(EnterError::at("drop the bounding set of capabilities"))?;
+        identity::drop_capability_bounds().map_err(EnterError::at(Step::CapabilityBounds))?;
         if let Some(identity) = self.identity {
-            identity.assume().map_err(EnterError::at("change user and groups"))?;
+            identity.assume().map_err(EnterError::at(Step::Identity))?;
         }
-        identity::drop_capabilities().map_err(EnterError::at("drop all capabilities"))?;
+        identity::drop_capabilities().map_err(EnterError::at(Step::Capabilities))?;
 
         // After the change of user, because the kernel forgets the death signal there. A parent that died before is
         // noticed by the child having another one now.
-        prctl::set_pdeathsig(Signal::SIGKILL).map_err(EnterError::at("ask to die with the parent"))?;
+        prctl::set_pdeathsig(Signal::SIGKILL).map_err(EnterError::at(Step::DeathSignal))?;
         if getppid() != self.parent {
             return Err(EnterError {
-                step: "ask to die with the parent",
+                step: Step::DeathSignal,
                 source: io::ErrorKind::NotFound.into(),
             });
         }
 
         if let Some(ruleset) = self.ruleset {
-            landlock::restrict(ruleset).map_err(EnterError::at("restrict itself with landlock"))?;
+            landlock::restrict(ruleset).map_err(EnterError::at(Step::Landlock))?;
         }
         if self.layers.seccomp.is_ok() {
-            seccomp::install(self.layers.landlock.as_ref().ok().copied())
-                .map_err(EnterError::at("install the system call filter"))?;
+            seccomp::install(self.layers.landlock.as_ref().ok().copied()).map_err(EnterError::at(Step::Seccomp))?;
         }
         Ok(())
     }
@@ -189,18 +188,60 @@ pub enum PrepareError {
     },
 }
 
+/// A step of [`Jail::enter`], so that a child can say without a word of its own where it stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Step {
+    /// Close what it inherited.
+    Descriptors,
+    /// `no_new_privs`.
+    NoNewPrivileges,
+    /// Resource limits.
+    Limits,
+    /// Namespaces of its own.
+    Namespaces,
+    /// The bounding set of capabilities.
+    CapabilityBounds,
+    /// User and groups.
+    Identity,
+    /// All other capabilities.
+    Capabilities,
+    /// To die with its parent.
+    DeathSignal,
+    /// The file rules.
+    Landlock,
+    /// The system call filter.
+    Seccomp,
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Descriptors => "close the inherited descriptors",
+            Self::NoNewPrivileges => "set no_new_privs",
+            Self::Limits => "set the resource limits",
+            Self::Namespaces => "leave the network, ipc and uts namespaces",
+            Self::CapabilityBounds => "drop the bounding set of capabilities",
+            Self::Identity => "change user and groups",
+            Self::Capabilities => "drop all capabilities",
+            Self::DeathSignal => "ask to die with the parent",
+            Self::Landlock => "restrict itself with landlock",
+            Self::Seccomp => "install the system call filter",
+        })
+    }
+}
+
 /// The kernel refused a step that [`probe`] had promised.
 #[derive(Debug, thiserror::Error)]
 #[error("the sandbox could not {step}: {source}")]
 pub struct EnterError {
     /// What was being done.
-    pub step: &'static str,
+    pub step: Step,
     /// What the system said.
     pub source: io::Error,
 }
 
 impl EnterError {
-    fn at<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Self {
+    fn at<E: Into<io::Error>>(step: Step) -> impl FnOnce(E) -> Self {
         move |source| Self {
             step,
             source: source.into(),

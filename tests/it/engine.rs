@@ -183,7 +183,7 @@ async fn a_document_becomes_a_pdf() {
         bench.engine.version()
     );
     drop(kept);
-    assert_eq!(bench.job_directories(), Vec::<String>::new());
+    crate::engine_limits::nothing_left(&bench).await;
 }
 
 #[tokio::test]

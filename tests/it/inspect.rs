@@ -121,6 +121,7 @@ fn every_hostile_document_is_judged_by_what_it_is() {
         ("zip-without-directory.docx", "document.corrupt"),
         ("zip-flipped-byte.docx", "document.corrupt"),
         ("zip-lying-size.docx", "document.corrupt"),
+        ("zip-offset-past-the-end.docx", "document.corrupt"),
         ("zip-two-documents.docx", "document.corrupt"),
         // It does not begin as a zip, and stock LibreOffice does not open it either.
         ("zip-junk-before.docx", "source.unsupported"),

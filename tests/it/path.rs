@@ -529,6 +529,32 @@ async fn a_failed_job_says_all_that_is_known_of_it_and_is_not_taken_for_another(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_never_got_out_is_published_even_when_its_source_is_gone() {
+    let world = World::start().await;
+    let generation = world.upload_fixture(INVOICE, "invoice.docx").await;
+    let event = notification("invoice.docx", &generation);
+    world.cloud.add_fault(Fault {
+        peer: Some(Peer::Pubsub),
+        method: Some("POST".to_owned()),
+        path_prefix: "/v1/projects/local-project/topics/results:publish".to_owned(),
+        skip: 0,
+        count: 1000,
+        effect: Effect::Status {
+            status: 403,
+            retry_after: None,
+        },
+    });
+    assert_eq!(world.post(&event).await.status(), 503);
+    world.cloud.clear_faults();
+    world.delete(INPUT, "invoice.docx").await;
+    assert_eq!(world.post(&event).await.status(), 204);
+    let result = world.result().await.data;
+    assert_eq!(result["status"], "succeeded", "{result}");
+    let url = result["outputs"][0]["signedUrl"].as_str().unwrap();
+    assert_eq!(world.download(url).await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn outputs_stay_in_the_order_they_were_asked_for() {
     let world = World::start().await;
     world.upload_fixture(INVOICE, "invoice.docx").await;

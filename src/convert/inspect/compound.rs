@@ -1,16 +1,16 @@
 //! Compound files: the binary formats of Word, Excel and PowerPoint, and the wrapper of encrypted OOXML.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 
 use cfb::{CompoundFile, Stream};
 
-use super::{DocumentKind, Format, Subject, fill};
+use super::{Bounded, DocumentKind, Format, Subject, fill};
 use crate::error::{Step, Stop};
 
-type Compound = CompoundFile<BufReader<File>>;
+type Compound = CompoundFile<BufReader<Bounded>>;
 
-pub(super) fn inspect(subject: &Subject<'_>, file: File, size: u64) -> Step<DocumentKind> {
+pub(super) fn inspect(subject: &Subject<'_>, file: Bounded) -> Step<DocumentKind> {
+    let size = file.size;
     // Refuses tables that lead out of the file, as those of a file cut short do.
     let mut compound = Compound::open(BufReader::new(file)).map_err(|error| broken(subject, &error))?;
     let streams: Vec<String> = compound
@@ -45,7 +45,7 @@ fn broken(subject: &Subject<'_>, error: &io::Error) -> Stop {
     )
 }
 
-fn open(subject: &Subject<'_>, compound: &mut Compound, name: &str) -> Step<Stream<BufReader<File>>> {
+fn open(subject: &Subject<'_>, compound: &mut Compound, name: &str) -> Step<Stream<BufReader<Bounded>>> {
     compound.open_stream(name).map_err(|error| broken(subject, &error))
 }
 

@@ -3,7 +3,6 @@
 //! A package is taken only whole. LibreOffice would "repair" a broken one and print what is left of it.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
 use zip::read::ZipReadOptions;
@@ -11,7 +10,7 @@ use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::xml::{Scanner, Tag};
-use super::{DocumentKind, Format, InspectLimits, Subject, fill};
+use super::{Bounded, DocumentKind, Format, InspectLimits, Subject, fill};
 use crate::error::{Step, Stop};
 
 const CONTENT_TYPES: &str = "[content_types].xml";
@@ -20,7 +19,8 @@ const MANIFEST: &str = "META-INF/manifest.xml";
 /// The longest media type of OpenDocument has 62 bytes.
 const MEDIA_TYPE: usize = 128;
 
-pub(super) fn inspect(subject: &Subject<'_>, mut file: File, size: u64) -> Step<DocumentKind> {
+pub(super) fn inspect(subject: &Subject<'_>, mut file: Bounded) -> Step<DocumentKind> {
+    let size = file.size;
     let entries = declared_entries(&mut file, size).map_err(|error| subject.unreadable(&error))?;
     let Some(entries) = entries else {
         return Err(subject.corrupt("ends before its zip directory does"));
@@ -50,7 +50,7 @@ pub(super) fn inspect(subject: &Subject<'_>, mut file: File, size: u64) -> Step<
 }
 
 /// The number of entries by the end record, read before anything is allocated for them; `None` without an end record.
-fn declared_entries(file: &mut File, size: u64) -> io::Result<Option<u64>> {
+fn declared_entries(file: &mut Bounded, size: u64) -> io::Result<Option<u64>> {
     const RECORD: usize = 22;
     const LONGEST_COMMENT: u64 = 65_535;
     const LOCATOR: usize = 20;
@@ -92,7 +92,7 @@ fn zip_error(subject: &Subject<'_>, error: ZipError) -> Stop {
 
 fn read_entry(
     subject: &Subject<'_>,
-    archive: &mut ZipArchive<BufReader<File>>,
+    archive: &mut ZipArchive<BufReader<Bounded>>,
     index: usize,
     budget: &mut Budget<'_>,
     contents: &mut Contents,

@@ -1,6 +1,6 @@
 //! Reads how many pages a PDF has, from a file that a compromised process may have written.
 //!
-//! Memory is bounded whatever the file says: no table of its objects is built, and nothing larger than
+//! Memory and time are bounded whatever the file says: no table of its objects is built, and nothing larger than
 //! [`LARGEST_OBJECT`] is read at once. It follows ISO 32000-2, 7.5: the end of the file names the cross-reference
 //! section, that names the catalog, that names the page tree's root, that has the `/Count`.
 //! (The crate `lopdf` reads a file whole into memory and brings a hundred packages.)
@@ -8,10 +8,12 @@
 mod lexer;
 mod predictor;
 
+use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Instant;
 
 use flate2::read::ZlibDecoder;
 use lexer::Lexer;
@@ -21,6 +23,10 @@ use predictor::Unpredicted;
 const LARGEST_OBJECT: u64 = 1 << 20;
 /// Sections that one look-up goes through: LibreOffice writes one, every tool that appends adds one.
 const MOST_SECTIONS: usize = 64;
+/// Bytes that may be read and inflated in all: so many, and so many times the file's size, at most.
+const WORK: (u64, u64, u64) = (32 << 20, 2, 256 << 20);
+/// What one read costs beside its bytes.
+const READ_COST: u64 = 1024;
 /// Where `startxref` and `%%EOF` are, with white space after them.
 const TAIL: u64 = 2048;
 
@@ -33,6 +39,9 @@ pub(super) enum PdfError {
     /// It is not what a PDF must be; where it is not.
     #[error("is not whole: {0}")]
     Malformed(&'static str),
+    /// It could not be checked in the time there was.
+    #[error("takes too long to check")]
+    TooLong,
 }
 
 type Result<T> = std::result::Result<T, PdfError>;
@@ -56,8 +65,8 @@ pub(super) fn open(path: &Path) -> Result<File> {
 /// How many pages the file at `path` has, at least one.
 ///
 /// # Errors
-/// It is missing, cut short, or no PDF.
-pub(super) fn pages(path: &Path) -> Result<u64> {
+/// It is missing, cut short, or no PDF; or it is not done at `deadline`.
+pub(super) fn pages(path: &Path, deadline: Instant) -> Result<u64> {
     let file = open(path)?;
     let size = file.metadata()?.len();
     let mut head = [0; 5];
@@ -73,7 +82,11 @@ pub(super) fn pages(path: &Path) -> Result<u64> {
     let start = find_last(trimmed, b"startxref").ok_or(PdfError::Malformed("it names no cross-reference section"))?;
     let start = Lexer::new(&trimmed[start + b"startxref".len()..]).number()?;
 
-    let document = Document { file: &file, size };
+    let document = Document {
+        file: &file,
+        size,
+        work: Work::of(size, deadline),
+    };
     let root = document.root(start)?;
     let catalog = document.object(start, root, 0)?;
     let tree = Lexer::new(&catalog).entry(b"Pages")?.reference()?;
@@ -88,6 +101,33 @@ pub(super) fn pages(path: &Path) -> Result<u64> {
 struct Document<'a> {
     file: &'a File,
     size: u64,
+    work: Work,
+}
+
+/// What may still be done for one file: it may say that a byte of it is a gigabyte, or lead in circles.
+struct Work {
+    left: Cell<u64>,
+    deadline: Instant,
+}
+
+impl Work {
+    fn of(size: u64, deadline: Instant) -> Self {
+        let (least, times, most) = WORK;
+        Self {
+            left: Cell::new(size.saturating_mul(times).saturating_add(least).min(most)),
+            deadline,
+        }
+    }
+
+    fn spend(&self, bytes: u64) -> Result<()> {
+        if Instant::now() >= self.deadline {
+            return Err(PdfError::TooLong);
+        }
+        let left = self.left.get().checked_sub(bytes);
+        self.left.set(left.unwrap_or(0));
+        left.map(drop)
+            .ok_or(PdfError::Malformed("it takes more work than a file of its size should"))
+    }
 }
 
 /// Where an object is.
@@ -119,8 +159,12 @@ impl Document<'_> {
             return Err(PdfError::Malformed("its object streams are nested"));
         }
         let mut at = Some(start);
-        for _ in 0..MOST_SECTIONS {
-            let Some(offset) = at else { break };
+        let mut seen = Vec::new();
+        while let Some(offset) = at {
+            if seen.len() == MOST_SECTIONS || seen.contains(&offset) {
+                return Err(PdfError::Malformed("its cross-reference sections do not end"));
+            }
+            seen.push(offset);
             let section = self.section(offset)?;
             let place = match section.data {
                 None => self.in_table(offset, number)?,
@@ -165,7 +209,7 @@ impl Document<'_> {
         let data = lexer.stream_data()?;
         Ok(Section {
             dictionary: bytes[begin..].to_vec(),
-            data: Some(offset + data),
+            data: offset.checked_add(data),
         })
     }
 
@@ -173,16 +217,17 @@ impl Document<'_> {
     /// of its 20-byte entries; what it finds first ends the walk. Also answers where the trailer's dictionary begins,
     /// when the walk came so far.
     fn subsections<T>(&self, table: u64, visit: impl Fn(u64, u64, u64) -> Option<T>) -> Result<(Option<T>, u64)> {
-        let mut at = table + 4;
+        const FAR: PdfError = PdfError::Malformed("its cross-reference table is longer than the file");
+        let mut at = table.checked_add(4).ok_or(FAR)?;
         loop {
             let bytes = self.read(at, 64)?;
             let mut lexer = Lexer::new(&bytes);
             if lexer.word(b"trailer").is_ok() {
-                return Ok((None, at + lexer.at as u64));
+                return Ok((None, at.checked_add(lexer.at as u64).ok_or(FAR)?));
             }
             let (first, count) = (lexer.number()?, lexer.number()?);
             lexer.skip_space();
-            let entries = at + lexer.at as u64;
+            let entries = at.checked_add(lexer.at as u64).ok_or(FAR)?;
             if let Some(found) = visit(first, count, entries) {
                 return Ok((Some(found), 0));
             }
@@ -190,17 +235,20 @@ impl Document<'_> {
                 .checked_mul(20)
                 .and_then(|length| entries.checked_add(length))
                 .filter(|&next| next > at && next < self.size)
-                .ok_or(PdfError::Malformed("its cross-reference table is longer than the file"))?;
+                .ok_or(FAR)?;
         }
     }
 
     fn in_table(&self, table: u64, number: u64) -> Result<Option<Place>> {
         let (found, _) = self.subsections(table, |first, count, entries| {
-            (first..first.saturating_add(count))
-                .contains(&number)
-                .then(|| entries + (number - first) * 20)
+            (first..first.saturating_add(count)).contains(&number).then(|| {
+                (number - first)
+                    .checked_mul(20)
+                    .and_then(|before| entries.checked_add(before))
+            })
         })?;
         let Some(entry) = found else { return Ok(None) };
+        let entry = entry.ok_or(PdfError::Malformed("its cross-reference table is longer than the file"))?;
         let entry = self.read(entry, 20)?;
         let mut lexer = Lexer::new(&entry);
         let (offset, _) = (lexer.number()?, lexer.number()?);
@@ -224,11 +272,11 @@ impl Document<'_> {
             if (pair[0]..pair[0].saturating_add(pair[1])).contains(&number) {
                 let width = kind + second + third;
                 let mut rows = self.decoded(dictionary, data)?;
-                let skip = (before + (number - pair[0]))
-                    .checked_mul(width)
-                    .filter(|&skip| skip < 1 << 32);
+                let skip = before
+                    .checked_add(number - pair[0])
+                    .and_then(|rows| rows.checked_mul(width));
                 let skip = skip.ok_or(PdfError::Malformed("its cross-reference stream is too long"))?;
-                io::copy(&mut (&mut rows).take(skip), &mut io::sink())?;
+                self.skip(&mut rows, skip)?;
                 let mut field = |width: u64| -> Result<u64> {
                     let mut value = 0;
                     for _ in 0..width {
@@ -249,6 +297,18 @@ impl Document<'_> {
             before = before.saturating_add(pair[1]);
         }
         Ok(None)
+    }
+
+    /// Inflates, and pays for, what comes before something.
+    fn skip(&self, rows: &mut dyn Read, mut count: u64) -> Result<()> {
+        let mut chunk = [0; 8192];
+        while count > 0 {
+            let wanted = usize::try_from(count).unwrap_or(chunk.len()).min(chunk.len());
+            self.work.spend(wanted as u64)?;
+            rows.read_exact(&mut chunk[..wanted])?;
+            count -= wanted as u64;
+        }
+        Ok(())
     }
 
     fn object_at(&self, offset: u64, number: u64) -> Result<Vec<u8>> {
@@ -272,6 +332,7 @@ impl Document<'_> {
             Lexer::new(&dictionary).entry(b"N")?.number()?,
         );
         let mut bytes = Vec::new();
+        self.work.spend(LARGEST_OBJECT)?;
         let compressed =
             io::Cursor::new(&dictionary[usize::try_from(inside).unwrap_or(usize::MAX).min(dictionary.len())..]);
         ZlibDecoder::new(compressed)
@@ -330,6 +391,8 @@ impl Document<'_> {
         if offset >= self.size {
             return Err(PdfError::Malformed("it points behind its own end"));
         }
+        self.work
+            .spend(length.min(self.size - offset).saturating_add(READ_COST))?;
         read_some(self.file, offset, length)
     }
 }
@@ -387,7 +450,104 @@ mod tests {
     fn pages_of(content: &[u8]) -> std::result::Result<u64, String> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), content).unwrap();
-        pages(file.path()).map_err(|error| error.to_string())
+        pages(file.path(), far()).map_err(|error| error.to_string())
+    }
+
+    /// No deadline that a test meets.
+    fn far() -> Instant {
+        Instant::now() + std::time::Duration::from_secs(600)
+    }
+
+    fn compressed(bytes: &[u8]) -> Vec<u8> {
+        use std::io::Write as _;
+        let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+        packed.write_all(bytes).unwrap();
+        packed.finish().unwrap()
+    }
+
+    /// A PDF with a catalog and a page tree in an object stream, and a cross-reference stream whose dictionary has
+    /// these entries, and this content in place of its own.
+    fn packed(entries: &str, content: Option<&[u8]>) -> Vec<u8> {
+        let mut pdf = b"%PDF-1.7\n".to_vec();
+        let objects = "1 0 2 33 <</Type/Catalog/Pages 2 0 R    >><</Type/Pages/Kids[]/Count 4>>";
+        let objects = compressed(objects.replacen(" <<", "\n<<", 1).as_bytes());
+        let stream = pdf.len();
+        pdf.extend(
+            format!(
+                "3 0 obj\n<</Type/ObjStm/N 2/First 9/Filter/FlateDecode/Length {}>>stream\n",
+                objects.len()
+            )
+            .bytes(),
+        );
+        pdf.extend(objects);
+        pdf.extend(b"\nendstream endobj\n");
+        let start = pdf.len();
+        let mut rows = Vec::new();
+        for (kind, place, index) in [(0, 0, 0), (2, 3, 0), (2, 3, 1), (1, stream, 0)] {
+            rows.extend([
+                kind,
+                u8::try_from(place >> 8).unwrap(),
+                u8::try_from(place & 255).unwrap(),
+                index,
+            ]);
+        }
+        let rows = compressed(content.unwrap_or(&rows));
+        pdf.extend(
+            format!(
+                "4 0 obj\n<</Type/XRef/Root 1 0 R/W[1 2 1]/Filter/FlateDecode{entries}/Length {}>>stream\n",
+                rows.len()
+            )
+            .bytes(),
+        );
+        pdf.extend(rows);
+        pdf.extend(format!("\nendstream endobj\nstartxref\n{start}\n%%EOF").bytes());
+        pdf
+    }
+
+    #[test]
+    fn streams_are_read_without_a_tool() {
+        assert_eq!(pages_of(&packed("/Size 4", None)), Ok(4));
+    }
+
+    #[test]
+    fn numbers_near_the_largest_do_not_overflow() {
+        for index in [
+            "5 18446744073709551615 1 3",
+            "18446744073709551615 18446744073709551615 1 3",
+            "0 1 0 18446744073709551615",
+        ] {
+            let content = packed(&format!("/Index[{index}]/Size 4"), None);
+            let _ = pages_of(&content);
+        }
+        let far = made(3).replace("xref\n0 6", "xref\n0 18446744073709551615");
+        assert!(pages_of(far.as_bytes()).is_err());
+    }
+
+    /// A few kilobytes that inflate to gigabytes, looked through once for each of 64 sections, would hold a thread for
+    /// minutes.
+    #[test]
+    fn work_is_bounded() {
+        let bomb = packed("/Index[5 99999999 1 3]/Size 4", Some(&vec![0; 48 << 20]));
+        let error = pages_of(&bomb).unwrap_err();
+        assert!(error.contains("more work"), "{error}");
+        let text = made(3);
+        let start: usize = text
+            .rsplit("startxref\n")
+            .next()
+            .unwrap()
+            .lines()
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let circle = text
+            .replace("0 6\n", "9 6\n")
+            .replace("/Root 1 0 R", &format!("/Root 1 0 R/Prev {start}"));
+        let error = pages_of(circle.as_bytes()).unwrap_err();
+        assert!(error.contains("do not end"), "{error}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), made(3)).unwrap();
+        assert!(matches!(pages(file.path(), Instant::now()), Err(PdfError::TooLong)));
     }
 
     #[test]
@@ -425,7 +585,11 @@ mod tests {
                             .windows(6)
                             .any(|bytes| bytes == b"ObjStm")
                     );
-                    assert_eq!(pages(&packed).map_err(|error| error.to_string()), Ok(40), "{options:?}");
+                    assert_eq!(
+                        pages(&packed, far()).map_err(|error| error.to_string()),
+                        Ok(40),
+                        "{options:?}"
+                    );
                 }
             }
         }
@@ -477,12 +641,13 @@ mod tests {
     /// A compromised child may write anything: no byte of damage may end in a panic or a wait.
     #[test]
     fn no_damage_panics() {
-        let good = made(3).into_bytes();
-        for at in 0..good.len() {
-            for byte in [0, b'9', b'<', b'(', 0xff] {
-                let mut damaged = good.clone();
-                damaged[at] = byte;
-                let _ = pages_of(&damaged);
+        for good in [made(3).into_bytes(), packed("/Index[0 4]/Size 4", None)] {
+            for at in 0..good.len() {
+                for byte in [0, b'9', b'<', b'(', 0xff] {
+                    let mut damaged = good.clone();
+                    damaged[at] = byte;
+                    let _ = pages_of(&damaged);
+                }
             }
         }
     }
@@ -493,11 +658,11 @@ mod tests {
         let (file, link) = (directory.path().join("file.pdf"), directory.path().join("link.pdf"));
         std::fs::write(&file, made(1)).unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
-        assert!(pages(&link).is_err(), "a symbolic link");
+        assert!(pages(&link, far()).is_err(), "a symbolic link");
         std::fs::hard_link(&file, directory.path().join("second.pdf")).unwrap();
-        assert!(pages(&file).is_err(), "a second name");
+        assert!(pages(&file, far()).is_err(), "a second name");
         let pipe = directory.path().join("pipe.pdf");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(pages(&pipe).is_err(), "a pipe");
+        assert!(pages(&pipe, far()).is_err(), "a pipe");
     }
 }

@@ -1,10 +1,12 @@
 #!/bin/sh
-# Every check that guards a change, one lane each: `make test` and CI come here. A lane that this machine cannot run is
-# named with its reason; one that fails does not stop the others. Non-zero when any failed.
+# The README's second command, and what CI runs: installs what is missing, then every check that guards a change, one
+# lane each. A lane that this machine cannot run is named with its reason; one that fails does not stop the others.
+# Non-zero when any failed.
 set -u
 cd "$(dirname "$0")/.."
 CARGO=${CARGO:-cargo}
-command -v "$CARGO" >/dev/null || { echo "checks: no '$CARGO' here: install Rust from https://rustup.rs" >&2; exit 1; }
+command -v "$CARGO" >/dev/null || { echo "test: no '$CARGO' here: install Rust from https://rustup.rs" >&2; exit 1; }
+sh deploy/as-root.sh deploy/packages.sh engine build test || exit 1
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 passed=0 failed=0 skipped=0
