@@ -125,13 +125,28 @@ impl Source {
 pub enum Format {
     /// A PDF.
     Pdf,
+    /// The first page, as LibreOffice draws it at 96 dots an inch.
+    Png,
+    /// The same with lossy compression.
+    Jpg,
+    /// Plain text in UTF-8.
+    Txt,
+    /// One web page, with its images inside.
+    Html,
 }
 
 impl Format {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Pdf, Self::Png, Self::Jpg, Self::Txt, Self::Html];
+
     /// As messages write it; also the file extension.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pdf => "pdf",
+            Self::Png => "png",
+            Self::Jpg => "jpg",
+            Self::Txt => "txt",
+            Self::Html => "html",
         }
     }
 
@@ -139,6 +154,10 @@ impl Format {
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Pdf => "application/pdf",
+            Self::Png => "image/png",
+            Self::Jpg => "image/jpeg",
+            Self::Txt => "text/plain; charset=utf-8",
+            Self::Html => "text/html; charset=utf-8",
         }
     }
 
@@ -147,15 +166,21 @@ impl Format {
     /// # Errors
     /// `option.invalid`, with the formats there are.
     pub fn parse(name: &str) -> Result<Self, Failure> {
-        match name {
-            "pdf" => Ok(Self::Pdf),
-            _ => Err(Failure::new(
-                FailureCode::OptionInvalid,
-                format!("The output format {name:?} is not one this version makes: use \"pdf\"."),
-            )
-            .with("format", name)
-            .with("allowed", vec!["pdf"])),
-        }
+        Self::ALL
+            .into_iter()
+            .find(|format| format.as_str() == name)
+            .ok_or_else(|| {
+                let names = Self::ALL.map(Self::as_str);
+                Failure::new(
+                    FailureCode::OptionInvalid,
+                    format!(
+                        "The output format {name:?} is not one this version makes: use one of \"{}\".",
+                        names.join("\", \"")
+                    ),
+                )
+                .with("format", name)
+                .with("allowed", names.to_vec())
+            })
     }
 }
 

@@ -35,8 +35,8 @@ pub(super) struct Arguments {
     /// Documents to convert.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// What to make.
-    #[arg(long, value_name = "FORMAT", default_value = "pdf", value_parser = ["pdf"])]
+    /// What to make of each file; png and jpg are of its first page.
+    #[arg(long, value_name = "FORMAT", default_value = "pdf", value_parser = Format::ALL.map(Format::as_str))]
     to: String,
     /// How to make it: an option of the README's table, its value literal for a text, else as JSON. Again for more.
     #[arg(long = "option", value_name = "NAME=VALUE")]

@@ -63,12 +63,16 @@ pub async fn run(
     let exports = outputs
         .iter()
         .enumerate()
-        .map(|(index, wanted)| match wanted.format {
-            Format::Pdf => Export {
-                file: format!("output-{index}.{}", wanted.format.as_str()),
-                format: engine::Format::Pdf,
-                options: filter_data(&wanted.options),
+        .map(|(index, wanted)| Export {
+            file: format!("output-{index}.{}", wanted.format.as_str()),
+            format: match wanted.format {
+                Format::Pdf => engine::Format::Pdf,
+                Format::Png => engine::Format::Png,
+                Format::Jpg => engine::Format::Jpg,
+                Format::Txt => engine::Format::Txt,
+                Format::Html => engine::Format::Html,
             },
+            options: filter_data(&wanted.options),
         })
         .collect();
     let conversion = Conversion {
@@ -105,7 +109,7 @@ pub async fn run(
             path: output.path,
             size: output.size,
             crc32c,
-            pages: u32::try_from(output.pages).ok(),
+            pages: output.pages.and_then(|pages| u32::try_from(pages).ok()),
         });
     }
     Ok(Converted { files, document })
@@ -176,6 +180,17 @@ fn stop(verdict: &Verdict, name: &str) -> Stop {
             FailureCode::DocumentEngineCrashed,
             "made LibreOffice crash, twice, in fresh processes",
         ),
+        Verdict::FormatNotOfKind => {
+            return Failure::new(
+                FailureCode::OptionInvalid,
+                format!(
+                    "The document {name:?} is of a kind that not every format asked for can be made of: txt is made of \
+                     texts and web pages, html of these and spreadsheets, png and jpg of all but web pages, pdf of all."
+                ),
+            )
+            .with("option", "format")
+            .into();
+        }
         Verdict::NoSuchPages => {
             return Failure::new(
                 FailureCode::OptionInvalid,

@@ -83,10 +83,16 @@ fn load_and_store(office: &Office, job: &Job) -> Report {
         return Report::NoExportFilter;
     };
     for wanted in &job.exports {
-        let properties = [
-            ("FilterName", Value::Text(wanted.format.filter(kind).to_owned())),
+        let Some(filter) = wanted.format.filter(kind) else {
+            return Report::FormatNotOfKind;
+        };
+        let mut properties = vec![
+            ("FilterName", Value::Text(filter.to_owned())),
             ("Overwrite", Value::Boolean(true)),
         ];
+        if let Some(options) = wanted.format.filter_options() {
+            properties.push(("FilterOptions", Value::Text(options.to_owned())));
+        }
         let options = export::filter_data(&wanted.options);
         if let Err(complaint) = document.store(&job.directory.join(&wanted.file), &properties, &options) {
             note_exhausted_memory(&complaint);

@@ -75,8 +75,8 @@ pub struct Output {
     pub path: PathBuf,
     /// Its bytes.
     pub size: u64,
-    /// Its pages.
-    pub pages: u64,
+    /// Its pages, where the format has them.
+    pub pages: Option<u64>,
 }
 
 /// Why there is no output.
@@ -94,6 +94,9 @@ pub enum Verdict {
     /// LibreOffice reads it as something that has no pages: a database, a library of macros.
     #[error("the document is of a kind that has no pages")]
     Unsupported,
+    /// LibreOffice does not make one of the formats of a document of this kind: text of a presentation.
+    #[error("LibreOffice does not make this format of a document of this kind")]
+    FormatNotOfKind,
     /// The document has none of the pages that an export's `PageRange` names.
     #[error("the document has none of the pages that were asked for")]
     NoSuchPages,

@@ -13,6 +13,14 @@ use super::office::{Document, Value};
 pub enum Format {
     /// PDF, of every kind of document.
     Pdf,
+    /// The first page as an image, of every kind but web pages.
+    Png,
+    /// The same, compressed with losses.
+    Jpg,
+    /// Plain text in UTF-8, of texts.
+    Txt,
+    /// One HTML file with its images inside, of texts and spreadsheets.
+    Html,
 }
 
 /// What a loaded document is. LibreOffice has one export filter a kind and format.
@@ -101,15 +109,43 @@ pub(super) fn kind_of(document: &Document<'_>) -> Option<Kind> {
 }
 
 impl Format {
-    /// The export filter's internal name.
-    pub(super) fn filter(self, kind: Kind) -> &'static str {
-        match (self, kind) {
+    /// The export filter's internal name, if LibreOffice has one for this format of this kind.
+    pub(super) fn filter(self, kind: Kind) -> Option<&'static str> {
+        Some(match (self, kind) {
             (Self::Pdf, Kind::Spreadsheet) => "calc_pdf_Export",
             (Self::Pdf, Kind::Presentation) => "impress_pdf_Export",
             (Self::Pdf, Kind::Drawing) => "draw_pdf_Export",
             (Self::Pdf, Kind::WebPage) => "writer_web_pdf_Export",
             (Self::Pdf, Kind::Formula) => "math_pdf_Export",
             (Self::Pdf, Kind::Text) => "writer_pdf_Export",
+            (Self::Png, Kind::Spreadsheet) => "calc_png_Export",
+            (Self::Png, Kind::Presentation) => "impress_png_Export",
+            (Self::Png, Kind::Drawing) => "draw_png_Export",
+            (Self::Png, Kind::Text) => "writer_png_Export",
+            (Self::Jpg, Kind::Spreadsheet) => "calc_jpg_Export",
+            (Self::Jpg, Kind::Presentation) => "impress_jpg_Export",
+            (Self::Jpg, Kind::Drawing) => "draw_jpg_Export",
+            (Self::Jpg, Kind::Text) => "writer_jpg_Export",
+            (Self::Txt, Kind::WebPage) => "Text (encoded) (StarWriter/Web)",
+            (Self::Txt, Kind::Text) => "Text (encoded)",
+            (Self::Html, Kind::Spreadsheet) => "HTML (StarCalc)",
+            (Self::Html, Kind::WebPage) => "HTML",
+            (Self::Html, Kind::Text) => "HTML (StarWriter)",
+            // The images of web pages are in LibreOffice's list, and its writing them fails; the HTML of presentations and
+            // drawings is many files.
+            (Self::Png | Self::Jpg, Kind::WebPage)
+            | (Self::Txt, Kind::Spreadsheet | Kind::Presentation | Kind::Drawing)
+            | (Self::Html, Kind::Presentation | Kind::Drawing)
+            | (_, Kind::Formula) => return None,
+        })
+    }
+
+    /// The export filter's `FilterOptions`, which are older than `FilterData` and one string.
+    pub(super) fn filter_options(self) -> Option<&'static str> {
+        match self {
+            Self::Txt => Some("UTF8"),
+            Self::Html => Some("EmbedImages"),
+            Self::Pdf | Self::Png | Self::Jpg => None,
         }
     }
 }

@@ -16,6 +16,7 @@
 
 mod child;
 mod claim;
+mod complete;
 mod configuration;
 mod conversion;
 mod directory;

@@ -7,8 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::complete;
 use super::conversion::{Conversion, Converted, Limit, Limits, Output, Verdict};
 use super::directory::Owned;
+use super::export::Format;
 use super::pdf::{self, PdfError};
 use super::protocol::{Ending, Report, Usage};
 
@@ -32,7 +34,7 @@ pub(super) struct Expected {
     /// Kept as long as this is looked at.
     directory: Arc<Owned>,
     document: String,
-    files: Vec<String>,
+    files: Vec<(String, Format)>,
     limits: Limits,
     password_given: bool,
 }
@@ -42,7 +44,11 @@ impl Expected {
         Self {
             directory: conversion.directory.hold(),
             document: conversion.document.clone(),
-            files: conversion.exports.iter().map(|export| export.file.clone()).collect(),
+            files: conversion
+                .exports
+                .iter()
+                .map(|export| (export.file.clone(), export.format))
+                .collect(),
             limits: conversion.limits,
             password_given: conversion.password.is_some(),
         }
@@ -153,6 +159,7 @@ impl Expected {
             Report::NotLoaded { password_wanted: true } => Verdict::Encrypted,
             Report::NotLoaded { .. } => Verdict::Corrupt,
             Report::NoExportFilter => Verdict::Unsupported,
+            Report::FormatNotOfKind => Verdict::FormatNotOfKind,
             Report::NoSuchPages => Verdict::NoSuchPages,
             Report::NotStored { .. } if self.is_at_limit() => {
                 Verdict::TooComplex(Limit::OutputSize(self.limits.output_size))
@@ -188,9 +195,10 @@ impl Expected {
     fn check(&self, usage: Usage, deadline: Instant) -> Attempt {
         let limits = self.limits;
         let mut outputs = Vec::with_capacity(self.files.len());
-        for file in &self.files {
+        for (file, format) in &self.files {
             let path = self.directory.path().join(file);
-            let checked = pdf::open(&path).and_then(|file| Ok((file.metadata()?.len(), pdf::pages(&path, deadline)?)));
+            let checked =
+                pdf::open(&path).and_then(|file| Ok((file.metadata()?.len(), pages(*format, &path, deadline)?)));
             let (size, pages) = match checked {
                 Ok(checked) => checked,
                 Err(error) => {
@@ -209,9 +217,9 @@ impl Expected {
             if size > limits.output_size {
                 return Attempt::Decided(Err(Verdict::TooComplex(Limit::OutputSize(limits.output_size))));
             }
-            if pages > limits.pages {
+            if let Some(found) = pages.filter(|pages| *pages > limits.pages) {
                 let limit = Limit::Pages {
-                    found: pages,
+                    found,
                     limit: limits.pages,
                 };
                 return Attempt::Decided(Err(Verdict::TooComplex(limit)));
@@ -219,6 +227,14 @@ impl Expected {
             outputs.push(Output { path, size, pages });
         }
         Attempt::Decided(Ok(Converted { outputs, usage }))
+    }
+}
+
+/// Checks that an output is of its format to its end, and counts its pages where the format has them.
+fn pages(format: Format, path: &Path, deadline: Instant) -> Result<Option<u64>, PdfError> {
+    match format {
+        Format::Pdf => pdf::pages(path, deadline).map(Some),
+        Format::Png | Format::Jpg | Format::Txt | Format::Html => complete::check(format, path).map(|()| None),
     }
 }
 

@@ -158,6 +158,8 @@ pub(super) enum Report {
     },
     /// The document loaded, and is of no kind that the wanted format can be made of.
     NoExportFilter,
+    /// The document is of a kind that LibreOffice makes no such format of.
+    FormatNotOfKind,
     /// The document has none of the pages that were asked for.
     NoSuchPages,
     /// The output was not written.

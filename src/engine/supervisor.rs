@@ -354,7 +354,12 @@ async fn trial(process: &Arc<Process>, work: &Arc<WorkDirectory>) -> Result<(), 
     let deadline = tokio::time::Instant::now() + CHECK_GRACE;
     let decide = move |expected: Expected| expected.decide(ending, usage, deadline.into_std());
     match blocking(expected, decide).await.map_err(sentence)? {
-        Attempt::Decided(Ok(converted)) if converted.outputs.iter().all(|output| output.pages == sample.pages) => {
+        Attempt::Decided(Ok(converted))
+            if converted
+                .outputs
+                .iter()
+                .all(|output| output.pages == Some(sample.pages)) =>
+        {
             Ok(())
         }
         Attempt::Decided(Ok(_)) => Err("its document has not the pages that it should have".to_owned()),

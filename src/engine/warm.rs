@@ -92,9 +92,10 @@ pub(super) fn warm(office: &Office, directory: &Path) -> Result<(), String> {
                 let output = directory.join("warm.pdf");
                 let loaded = office.load(&document, &reading(filter)).map_err(complained)?;
                 let kind = export::kind_of(&loaded).ok_or_else(|| wrong("loads as no known kind".to_owned()))?;
-                loaded
-                    .store(&output, &writing(Format::Pdf.filter(kind)), &[])
-                    .map_err(complained)?;
+                let pdf = Format::Pdf
+                    .filter(kind)
+                    .ok_or_else(|| wrong("is of a kind without a PDF".to_owned()))?;
+                loaded.store(&output, &writing(pdf), &[]).map_err(complained)?;
                 loaded.close().map_err(complained)?;
                 let pages = pdf::pages(&output, Instant::now() + CHECK_LIMIT)
                     .map_err(|error| wrong(format!("becomes no good PDF: {error}")))?;

@@ -187,6 +187,24 @@ fn an_option_is_given_as_text_or_json_and_a_wrong_one_is_wrong_usage() {
 }
 
 #[test]
+fn convert_makes_other_formats_too() {
+    let out = tempfile::tempdir().unwrap();
+    let mut command = platen();
+    command.arg("convert").arg(fixture("documents/plain/deck.pptx"));
+    let output = command
+        .args(["--to", "png", "--json", "--out"])
+        .arg(out.path())
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let line: Value = serde_json::from_str(text(&output.stdout).trim()).unwrap();
+    assert_eq!(line["pages"], Value::Null);
+    assert_eq!(line["output"], out.path().join("deck.png").to_str().unwrap());
+    let png = std::fs::read(out.path().join("deck.png")).unwrap();
+    assert!(png.starts_with(b"\x89PNG"));
+}
+
+#[test]
 fn a_flag_beats_its_variable() {
     let out = tempfile::tempdir().unwrap();
     let mut command = platen();

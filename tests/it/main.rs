@@ -26,6 +26,7 @@ mod inspect;
 mod keys;
 mod local_cloud;
 mod options;
+mod outputs;
 mod path;
 mod sandbox;
 mod sign;

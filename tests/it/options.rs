@@ -1,6 +1,6 @@
 //! Every option, read back from the PDF that a job with it makes. One document is loaded once for all its outputs.
 
-mod documents;
+pub(crate) mod documents;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -101,7 +101,7 @@ impl Pdf {
 }
 
 /// Posts a job and gives its result.
-async fn post(world: &World, object: &str, outputs: Value) -> Value {
+pub(crate) async fn post(world: &World, object: &str, outputs: Value) -> Value {
     let source = format!("gs://{INPUT}/{object}");
     let answer = world.post(&job(&json!({"source": source, "outputs": outputs}))).await;
     assert_eq!(answer.status(), 204);

@@ -37,7 +37,7 @@ pub(super) enum PdfError {
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
     /// It is not what a PDF must be; where it is not.
-    #[error("is no whole PDF: {0}")]
+    #[error("is not whole: {0}")]
     Malformed(&'static str),
     /// It could not be checked in the time there was.
     #[error("takes too long to check")]

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 const NAMESPACES: &str = r#"xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0" xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0" xmlns:style="urn:oasis:names:tc:opendocument:xmlns:style:1.0" xmlns:fo="urn:oasis:names:tc:opendocument:xmlns:xsl-fo-compatible:1.0" xmlns:draw="urn:oasis:names:tc:opendocument:xmlns:drawing:1.0" xmlns:svg="urn:oasis:names:tc:opendocument:xmlns:svg-compatible:1.0" xmlns:xlink="http://www.w3.org/1999/xlink" xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:table="urn:oasis:names:tc:opendocument:xmlns:table:1.0" xmlns:ooo="http://openoffice.org/2004/office" xmlns:form="urn:oasis:names:tc:opendocument:xmlns:form:1.0" xmlns:presentation="urn:oasis:names:tc:opendocument:xmlns:presentation:1.0" xmlns:smil="urn:oasis:names:tc:opendocument:xmlns:smil-compatible:1.0" xmlns:anim="urn:oasis:names:tc:opendocument:xmlns:animation:1.0" office:version="1.3""#;
 
 /// Pixels a side of the picture in [`report`]; it is four centimetres wide, so it has 381 dots an inch.
-pub(super) const PICTURE: u32 = 600;
+pub(crate) const PICTURE: u32 = 600;
 
 fn document(kind: &str, rest: &str) -> Vec<u8> {
     format!(
@@ -19,7 +19,7 @@ fn document(kind: &str, rest: &str) -> Vec<u8> {
 /// A text of four pages: headings of three levels, a comment, a placeholder, a bookmark, links to a file and to a
 /// document, two form fields of one name, a photograph, and an empty page that is inserted because the last page must
 /// be a right one.
-pub(super) fn report() -> Vec<u8> {
+pub(crate) fn report() -> Vec<u8> {
     let field = |id: u8| {
         format!(
             r#"<form:text form:name="field" xml:id="control{id}" form:id="control{id}" form:control-implementation="ooo:com.sun.star.form.component.TextField" form:current-value="typed"/>"#
@@ -70,7 +70,7 @@ pub(super) fn report() -> Vec<u8> {
 }
 
 /// Three slides, with notes, a transition, and the second hidden.
-pub(super) fn deck() -> Vec<u8> {
+pub(crate) fn deck() -> Vec<u8> {
     let slide = |number: u8, style: &str| {
         format!(
             r#"<draw:page draw:name="page{number}" draw:style-name="{style}" draw:master-page-name="Default"><draw:frame svg:x="2cm" svg:y="2cm" svg:width="20cm" svg:height="3cm"><draw:text-box><text:p>Slide number {number}</text:p></draw:text-box></draw:frame><presentation:notes><draw:page-thumbnail svg:x="2cm" svg:y="2cm" svg:width="15cm" svg:height="10cm" draw:page-number="{number}" presentation:class="page"/><draw:frame presentation:class="notes" svg:x="2cm" svg:y="14cm" svg:width="17cm" svg:height="10cm"><draw:text-box><text:p>Notes of {number}</text:p></draw:text-box></draw:frame></presentation:notes></draw:page>"#
@@ -95,7 +95,7 @@ pub(super) fn deck() -> Vec<u8> {
 }
 
 /// Two sheets; the first one is several pages long.
-pub(super) fn sheets() -> Vec<u8> {
+pub(crate) fn sheets() -> Vec<u8> {
     let rows: String = (0..150)
         .map(|row| {
             format!(

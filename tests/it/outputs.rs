@@ -1,0 +1,114 @@
+//! Formats other than PDF, as jobs ask for them: several outputs of one load.
+
+use serde_json::{Value, json};
+
+use crate::harness::World;
+use crate::options::{documents, post};
+
+/// Asks for formats of a document and gives the outputs' entries with their bytes.
+async fn convert(world: &World, object: &str, document: Vec<u8>, formats: &[&str]) -> Vec<(Value, Vec<u8>)> {
+    world.upload(object, document).await;
+    let asked: Vec<Value> = formats.iter().map(|format| json!({"format": format})).collect();
+    let result = post(world, object, asked.into()).await;
+    assert_eq!(result["status"], "succeeded", "{result}");
+    let mut outputs = Vec::new();
+    for output in result["outputs"].as_array().unwrap() {
+        let answer = world.download(output["signedUrl"].as_str().unwrap()).await;
+        assert_eq!(answer.status(), 200);
+        assert_eq!(
+            answer.headers()["content-type"],
+            output["contentType"].as_str().unwrap()
+        );
+        outputs.push((output.clone(), answer.bytes().await.unwrap().to_vec()));
+    }
+    assert_eq!(outputs.len(), formats.len());
+    outputs
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_load_makes_every_format_of_a_text() {
+    let world = World::start().await;
+    let formats = ["pdf", "png", "jpg", "txt", "html"];
+    let outputs = convert(&world, "a/report.fodt", documents::report(), &formats).await;
+    for ((output, _), (format, content_type)) in outputs.iter().zip(formats.iter().zip([
+        "application/pdf",
+        "image/png",
+        "image/jpeg",
+        "text/plain; charset=utf-8",
+        "text/html; charset=utf-8",
+    ])) {
+        assert_eq!(output["format"], *format);
+        assert_eq!(output["contentType"], content_type);
+        assert_eq!(output["name"], format!("a/report.{format}"));
+        assert_eq!(output["pages"], if *format == "pdf" { json!(5) } else { Value::Null });
+    }
+    let [_, png, jpg, txt, html] = outputs.try_into().unwrap();
+    // Width and height of an A4 page at 96 dots an inch, where a PNG has them.
+    assert_eq!(&png.1[16..24], [0, 0, 3, 27, 0, 0, 4, 100]);
+    assert!(jpg.1.starts_with(b"\xff\xd8\xff") && jpg.1.ends_with(b"\xff\xd9"));
+    let txt = text(&txt.1);
+    assert!(
+        txt.starts_with("\u{feff}Alpha heading") && txt.contains("Very last page"),
+        "{txt}"
+    );
+    let html = text(&html.1);
+    assert!(html.contains("<title>The title of it</title>") && html.contains("Very last page"));
+    assert_eq!(html.matches("<img ").count(), html.matches("src=\"data:image/").count());
+    assert!(html.contains("<img "), "the photograph is in it");
+    assert!(
+        html.contains("\"../other/minutes.odt\"") && !html.contains("platen"),
+        "no path of the worker is in it"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_of_the_first_page() {
+    let world = World::start().await;
+    let image = async |object: &str, from: &str, to: &str| {
+        let document = text(&documents::report()).replace(from, to).into_bytes();
+        convert(&world, object, document, &["png"]).await.remove(0).1
+    };
+    let original = image("original.fodt", "", "").await;
+    assert!(image("second.fodt", "Second page", "Another page").await == original);
+    assert!(image("first.fodt", "First page", "Another page").await != original);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_kinds_have_the_formats_that_libreoffice_makes_of_them() {
+    let world = World::start().await;
+    let outputs = convert(&world, "sheets.fods", documents::sheets(), &["png", "html", "pdf"]).await;
+    assert!(outputs[0].1.starts_with(b"\x89PNG"));
+    assert!(text(&outputs[1].1).contains("<table") && text(&outputs[1].1).contains("short"));
+    assert_eq!(outputs[2].0["pages"], 4);
+    let outputs = convert(&world, "deck.fodp", documents::deck(), &["jpg", "png"]).await;
+    assert!(outputs[0].1.starts_with(b"\xff\xd8\xff"));
+    let drawing = std::fs::read(crate::harness::fixture("documents/plain/drawing.odg")).unwrap();
+    convert(&world, "drawing.odg", drawing, &["png", "jpg"]).await;
+    let page = std::fs::read(crate::harness::fixture("documents/plain/page.html")).unwrap();
+    let outputs = convert(&world, "page.html", page, &["txt", "html"]).await;
+    assert!(text(&outputs[0].1).contains("Reading room"));
+    assert!(text(&outputs[1].1).contains("Reading room"));
+
+    for (object, format) in [
+        ("deck.fodp", "txt"),
+        ("deck.fodp", "html"),
+        ("sheets.fods", "txt"),
+        ("drawing.odg", "html"),
+        ("page.html", "jpg"),
+    ] {
+        let result = post(&world, object, json!([{"format": "pdf"}, {"format": format}])).await;
+        assert_eq!(result["error"]["code"], "option.invalid", "{object} {format}: {result}");
+        assert!(
+            result["error"]["message"].as_str().unwrap().contains(format),
+            "{result}"
+        );
+    }
+    for options in [json!({"quality": 50}), json!({"page": 2}), json!({"width": 400})] {
+        let result = post(&world, "deck.fodp", json!([{"format": "png", "options": options}])).await;
+        assert_eq!(result["error"]["code"], "option.invalid", "{options}: {result}");
+    }
+}
