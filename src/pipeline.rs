@@ -11,7 +11,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::accept::verify::VerifyRules;
+use crate::accept::verify::Verifier;
 use crate::accept::{self, Ignored, Message, Plan, Rules, Trace};
 use crate::config::Limits;
 use crate::convert::{self, Look, SourceObject, Wanted};
@@ -25,9 +25,9 @@ use crate::job::{Job, NameValues, is_object_name};
 
 /// Everything the pipeline works with.
 pub struct Context {
-    /// How tokens are proved.
-    pub verify: VerifyRules,
-    /// The keys that prove them.
+    /// Who finds out who sent a request.
+    pub verifier: Verifier,
+    /// The keys that prove it, to say whether there are any.
     pub keys: KeySet,
     /// What the configuration says about events.
     pub rules: Rules,

@@ -4,6 +4,7 @@ mod decode;
 mod plan;
 mod push;
 mod trace;
+mod verified;
 pub mod verify;
 
 pub(crate) use decode::JOB_METADATA;

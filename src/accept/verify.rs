@@ -10,21 +10,19 @@ use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
-use jsonwebtoken::Algorithm;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::verified::{Known, Times, Verified};
 use crate::error::{Refusal, RefusalKind};
-use crate::google::keys::{KeyError, KeySet};
+use crate::google::keys::{KeyError, KeySet, PublicKey};
 
 /// What Cloud Run puts in the place of the signature once it has checked it.
 /// Source: cloud.google.com/run/docs/troubleshooting#signature-removed.
 const REMOVED_SIGNATURE: &str = "SIGNATURE_REMOVED_BY_GOOGLE";
 /// Cloud Run checks this header instead of `Authorization` when both are there, so the other one is unchecked.
 const UNCHECKED: &str = "x-serverless-authorization";
-/// How far clocks may differ, in seconds.
-const SKEW: i64 = 10;
 /// Google's are 40 characters.
 const KEY_ID_LIMIT: usize = 256;
 const ISSUERS: [&str; 2] = ["https://accounts.google.com", "accounts.google.com"];
@@ -61,30 +59,98 @@ pub struct Caller {
     pub subject: String,
 }
 
-/// Finds out who sent a request with these headers.
-///
-/// # Errors
-/// `Unauthenticated` for a token that is missing or proves nothing (the message is for the log only), `WrongCaller` for
-/// a good token of another audience or account, `Unavailable` when the keys cannot be had.
-pub async fn verify(
-    headers: &HeaderMap,
-    rules: &VerifyRules,
-    keys: &KeySet,
-    now: DateTime<Utc>,
-) -> Result<Caller, Refusal> {
-    if rules.mode == Mode::CloudRunIam && headers.contains_key(UNCHECKED) {
-        return Err(unauthenticated(
-            "X-Serverless-Authorization is there, so the platform has not checked Authorization",
-        ));
+/// Finds out who sends requests.
+pub struct Verifier {
+    rules: VerifyRules,
+    keys: KeySet,
+    verified: Verified,
+}
+
+impl Verifier {
+    /// Accepts what these rules say, proved by these keys.
+    pub fn new(rules: VerifyRules, keys: KeySet) -> Self {
+        Self {
+            rules,
+            keys,
+            verified: Verified::new(),
+        }
     }
-    let token = Token::parse(bearer(headers).map_err(unauthenticated)?).map_err(unauthenticated)?;
-    if rules.mode != Mode::CloudRunIam || token.signature != REMOVED_SIGNATURE {
-        check_signature(&token, keys).await?;
+
+    /// Finds out who sent a request with these headers. A token that has been verified before is looked up: it costs a
+    /// hash, and its key and its times are checked again.
+    ///
+    /// # Errors
+    /// `Unauthenticated` for a token that is missing or proves nothing (the message is for the log only), `WrongCaller`
+    /// for a good token of another audience or account, `Unavailable` when the keys cannot be had.
+    pub async fn verify(&self, headers: &HeaderMap, now: DateTime<Utc>) -> Result<Caller, Refusal> {
+        if self.rules.mode == Mode::CloudRunIam && headers.contains_key(UNCHECKED) {
+            return Err(unauthenticated(
+                "X-Serverless-Authorization is there, so the platform has not checked Authorization",
+            ));
+        }
+        let text = bearer(headers).map_err(unauthenticated)?;
+        let digest = Verified::digest(text);
+        if let Some(known) = self.verified.get(&digest)
+            && known.times.check(now.timestamp()).is_ok()
+            && self.key(&known.key_id).await? == known.key
+        {
+            return Ok(known.caller.clone());
+        }
+        let token = Token::parse(text).map_err(unauthenticated)?;
+        let removed = self.rules.mode == Mode::CloudRunIam && token.signature == REMOVED_SIGNATURE;
+        let key = if removed {
+            None
+        } else {
+            Some(self.check_signature(&token).await?)
+        };
+        let claims: Claims = serde_json::from_value(token.claims)
+            .map_err(|_| unauthenticated("a claim is missing or of the wrong type"))?;
+        check_issue(&claims).map_err(unauthenticated)?;
+        let times = claims.times;
+        times.check(now.timestamp()).map_err(unauthenticated)?;
+        let caller = check_caller(claims, &self.rules)?;
+        // A token whose signature was not ours to check is not remembered: nothing about it was costly.
+        if let Some(key) = key {
+            let known = Known {
+                key_id: token.key_id,
+                key,
+                times,
+                caller: caller.clone(),
+            };
+            self.verified.insert(digest, known, now.timestamp());
+        }
+        Ok(caller)
     }
-    let claims: Claims =
-        serde_json::from_value(token.claims).map_err(|_| unauthenticated("a claim is missing or of the wrong type"))?;
-    check_issue(&claims, now.timestamp()).map_err(unauthenticated)?;
-    check_caller(claims, rules)
+
+    /// How many verified tokens are remembered now.
+    pub fn remembered(&self) -> usize {
+        self.verified.len()
+    }
+
+    async fn key(&self, key_id: &str) -> Result<PublicKey, Refusal> {
+        self.keys.key(key_id).await.map_err(|error| match error {
+            KeyError::Unknown => unauthenticated("the token's key is not one of the issuer's"),
+            KeyError::Unavailable(error) => Refusal {
+                retry_after: error.retry_after,
+                ..Refusal::new(
+                    RefusalKind::Unavailable,
+                    format!("the keys that verify tokens are not available: {error}"),
+                )
+            },
+        })
+    }
+
+    /// The key whose signature it is.
+    async fn check_signature(&self, token: &Token<'_>) -> Result<PublicKey, Refusal> {
+        let key = self.key(&token.key_id).await?;
+        // Without padding and without stray bits: one signature has one spelling.
+        let signature = URL_SAFE_NO_PAD.decode(token.signature).unwrap_or_default();
+        if key.verifies(token.signed.as_bytes(), &signature) {
+            Ok(key)
+        } else {
+            Err(unauthenticated("the token's signature is wrong"))
+        }
+    }
 }
 
 fn unauthenticated(why: &'static str) -> Refusal {
@@ -147,32 +213,14 @@ impl<'a> Token<'a> {
     }
 }
 
-async fn check_signature(token: &Token<'_>, keys: &KeySet) -> Result<(), Refusal> {
-    let key = keys.key(&token.key_id).await.map_err(|error| match error {
-        KeyError::Unknown => unauthenticated("the token's key is not one of the issuer's"),
-        KeyError::Unavailable(error) => Refusal {
-            retry_after: error.retry_after,
-            ..Refusal::new(
-                RefusalKind::Unavailable,
-                format!("the keys that verify tokens are not available: {error}"),
-            )
-        },
-    })?;
-    match jsonwebtoken::crypto::verify(token.signature, token.signed.as_bytes(), &key, Algorithm::RS256) {
-        Ok(true) => Ok(()),
-        Ok(false) | Err(_) => Err(unauthenticated("the token's signature is wrong")),
-    }
-}
-
 /// The claims that count. Times are whole seconds, as Google writes them: a text or a fraction is refused.
 #[derive(Deserialize)]
 struct Claims {
     iss: String,
     aud: Audience,
     sub: String,
-    exp: i64,
-    iat: i64,
-    nbf: Option<i64>,
+    #[serde(flatten)]
+    times: Times,
     email: String,
     email_verified: bool,
 }
@@ -185,19 +233,10 @@ enum Audience {
     List([String; 1]),
 }
 
-/// Issued by Google, and good now.
-fn check_issue(claims: &Claims, now: i64) -> Result<(), &'static str> {
+/// Issued by Google, for somebody.
+fn check_issue(claims: &Claims) -> Result<(), &'static str> {
     if !ISSUERS.contains(&claims.iss.as_str()) {
         return Err("the token's issuer is not Google");
-    }
-    if claims.exp.saturating_add(SKEW) <= now {
-        return Err("the token has expired");
-    }
-    if claims.iat > now + SKEW || claims.nbf.is_some_and(|nbf| nbf > now + SKEW) {
-        return Err("the token is from the future");
-    }
-    if claims.iat < 0 || claims.exp <= claims.iat {
-        return Err("the token's times contradict each other");
     }
     if !claims.email_verified {
         return Err("the token's email is not verified, so it names nobody");

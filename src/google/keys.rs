@@ -1,20 +1,20 @@
 //! The public keys that verify Google's ID tokens (a JSON Web Key Set, RFC 7517), cached as the server allows.
 
-use std::collections::{HashMap, HashSet};
+mod jwk;
+
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::DecodingKey;
 use reqwest::header::{AGE, CACHE_CONTROL, HeaderMap};
 use reqwest::{Method, StatusCode};
-use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::flight::{Flight, locked};
 use super::http::{self, Http};
 use super::{Error, Kind};
+
+pub use jwk::PublicKey;
 
 /// Google's own key set.
 pub const URL: &str = "https://www.googleapis.com/oauth2/v3/certs";
@@ -29,6 +29,8 @@ const EAGER: Duration = Duration::from_secs(4);
 const EAGER_ON_DEMAND: Duration = Duration::from_secs(1);
 /// With keys past their time whose renewal failed.
 const AGAIN: Duration = Duration::from_secs(30);
+/// For how long a failure to renew says that the next try will fail too, so that nobody needs to wait for it.
+const OUTAGE_KNOWN: Duration = Duration::from_secs(300);
 /// Token after token with a made-up key id must not become fetch after fetch.
 const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(60);
 /// How long keys are good when the server does not say it, and the bounds of what it may say.
@@ -37,8 +39,6 @@ const LEAST_AGE: Duration = Duration::from_secs(5);
 const MOST_AGE: Duration = Duration::from_secs(24 * 3600);
 /// How long keys are used beyond their time while no new ones can be had.
 const STALE_LIMIT: Duration = Duration::from_secs(24 * 3600);
-/// Smaller moduli can be factored; larger ones aws-lc does not verify with.
-const MODULUS_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// Why there is no key.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -64,9 +64,9 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    keys: HashMap<String, DecodingKey>,
+    keys: HashMap<String, PublicKey>,
     fresh_until: Option<Instant>,
-    /// When the last fetch ended, and how, if badly.
+    /// When the last fetch ended, or was put beside a request, and how the last one ended, if badly.
     asked: Option<Instant>,
     failed: Option<Error>,
     asked_for_unknown: Option<Instant>,
@@ -82,15 +82,40 @@ impl State {
         !self.keys.is_empty() && self.fresh_until.is_some_and(|until| now < until)
     }
 
-    /// Whether to ask, seen from a request that wants this key.
-    fn has_to_ask(&self, kid: &str, now: Instant) -> bool {
+    /// What a request that wants this key does first.
+    fn next_step(&self, kid: &str, now: Instant) -> Step {
         let since = |time: Option<Instant>| time.map_or(Duration::MAX, |time| now.saturating_duration_since(time));
-        match () {
-            () if !self.usable(now) => since(self.asked) >= EAGER_ON_DEMAND,
-            () if !self.is_fresh(now) && since(self.asked) >= AGAIN => true,
-            () => !self.keys.contains_key(kid) && since(self.asked_for_unknown) >= UNKNOWN_KEY_PAUSE,
+        if !self.usable(now) {
+            return if since(self.asked) >= EAGER_ON_DEMAND {
+                Step::Ask
+            } else {
+                Step::Join
+            };
+        }
+        let ask_again = !self.is_fresh(now) && (self.failed.is_none() || since(self.asked) >= AGAIN);
+        // Known since the keys went stale, and not long ago: a worker without a processor between two requests has
+        // asked nobody for hours, and one of these keys may be gone.
+        let failing = self.failed.is_some() && self.asked > self.fresh_until && since(self.asked) < OUTAGE_KNOWN;
+        match self.keys.get(kid) {
+            // While asking is known to fail, nobody with a good token waits for the next try.
+            Some(key) if ask_again && failing => Step::UseAndAsk(key.clone()),
+            Some(_) if ask_again => Step::Ask,
+            Some(key) => Step::Use(key.clone()),
+            None if ask_again || since(self.asked_for_unknown) >= UNKNOWN_KEY_PAUSE => Step::Ask,
+            None => Step::Join,
         }
     }
+}
+
+enum Step {
+    /// The key is there.
+    Use(PublicKey),
+    /// The key is there and past its time; the last question failed, so the next one is put beside this request.
+    UseAndAsk(PublicKey),
+    /// Nothing to say before the set has been asked for.
+    Ask,
+    /// Asking is not allowed now; somebody else's answer may be under way.
+    Join,
 }
 
 impl KeySet {
@@ -114,26 +139,33 @@ impl KeySet {
     ///
     /// # Errors
     /// See [`KeyError`].
-    pub async fn key(&self, kid: &str) -> Result<DecodingKey, KeyError> {
-        let ask = {
+    pub async fn key(&self, kid: &str) -> Result<PublicKey, KeyError> {
+        let step = {
             let now = Instant::now();
             let mut state = locked(&self.0.state);
-            let ask = state.has_to_ask(kid, now);
-            match state.keys.get(kid) {
-                Some(key) if !ask && state.usable(now) => return Ok(key.clone()),
-                _ => {}
-            }
+            let step = state.next_step(kid, now);
             // Also while the set is stale: in an outage of the key set, made-up ids must not become a flood of requests.
-            if ask && state.usable(now) && !state.keys.contains_key(kid) {
+            if matches!(step, Step::Ask) && state.usable(now) && !state.keys.contains_key(kid) {
                 state.asked_for_unknown = Some(now);
             }
-            ask
+            if matches!(step, Step::UseAndAsk(_)) {
+                // As good as put: one at a time.
+                state.asked = Some(now);
+            }
+            step
         };
         // A failure is in the state, where those find it too who may not ask now.
-        if ask {
-            self.fetch().await.ok();
-        } else {
-            self.0.flight.join().await;
+        match step {
+            Step::Use(key) => return Ok(key),
+            Step::UseAndAsk(key) => {
+                let set = self.clone();
+                tokio::spawn(async move { set.fetch().await.ok() });
+                return Ok(key);
+            }
+            Step::Ask => {
+                self.fetch().await.ok();
+            }
+            Step::Join => self.0.flight.join().await,
         }
         let state = locked(&self.0.state);
         match (state.usable(Instant::now()), state.keys.get(kid), &state.failed) {
@@ -204,14 +236,14 @@ impl KeySet {
             .await
     }
 
-    async fn request(&self) -> Result<(HashMap<String, DecodingKey>, Duration), Error> {
+    async fn request(&self) -> Result<(HashMap<String, PublicKey>, Duration), Error> {
         let response = http::send(OPERATION, &self.0.url, self.0.http.request(Method::GET, &self.0.url)).await?;
         if response.status() != StatusCode::OK {
             return Err(self.error(Kind::Unavailable, "the answer is not 200"));
         }
         let age = time_to_live(response.headers());
         let body = http::body(OPERATION, &self.0.url, response, BODY_LIMIT).await?;
-        let keys = parse(&body).map_err(|why| self.error(Kind::Invalid, why))?;
+        let keys = jwk::parse(&body).map_err(|why| self.error(Kind::Invalid, why))?;
         Ok((keys, age))
     }
 
@@ -220,81 +252,34 @@ impl KeySet {
     }
 }
 
-/// `max-age` minus `Age` (RFC 9111 section 4.2), within bounds.
+/// `max-age` minus `Age` (RFC 9111 section 4.2), within bounds. An answer that may not be stored or has to be asked for
+/// every time is kept as shortly as any; where a directive comes twice, the first counts.
 fn time_to_live(headers: &HeaderMap) -> Duration {
-    let directive = |value: &str| {
-        value
-            .split(',')
-            .find_map(|part| part.trim().strip_prefix("max-age=")?.parse::<u64>().ok())
-    };
-    let max_age = headers
+    let directives: Vec<String> = headers
         .get_all(CACHE_CONTROL)
         .iter()
         .filter_map(|value| value.to_str().ok())
-        .find_map(directive);
-    let age = headers
-        .get(AGE)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.trim().parse::<u64>().ok());
+        .flat_map(|value| value.split(','))
+        .map(|directive| directive.trim().to_ascii_lowercase())
+        .collect();
+    if directives
+        .iter()
+        .any(|directive| directive == "no-store" || directive == "no-cache")
+    {
+        return LEAST_AGE;
+    }
+    let max_age = directives
+        .iter()
+        .find_map(|directive| directive.strip_prefix("max-age="))
+        .and_then(|value| seconds(value.trim_matches('"')));
+    let age = headers.get(AGE).and_then(|value| seconds(value.to_str().ok()?.trim()));
     max_age
-        .map_or(DEFAULT_AGE, |max_age| {
-            Duration::from_secs(max_age.saturating_sub(age.unwrap_or(0)))
-        })
+        .map_or(DEFAULT_AGE, |max_age| max_age.saturating_sub(age.unwrap_or_default()))
         .clamp(LEAST_AGE, MOST_AGE)
 }
 
-#[derive(Deserialize)]
-struct Set {
-    keys: Vec<Key>,
-}
-
-#[derive(Deserialize)]
-struct Key {
-    kid: Option<String>,
-    kty: Option<String>,
-    alg: Option<String>,
-    #[serde(rename = "use")]
-    purpose: Option<String>,
-    n: Option<String>,
-    e: Option<String>,
-}
-
-/// Takes the keys that are RSA keys for RS256 signatures and leaves the others out. Two keys of one id make the whole
-/// set worthless: it would depend on their order which one counts.
-fn parse(body: &[u8]) -> Result<HashMap<String, DecodingKey>, &'static str> {
-    let set: Set = serde_json::from_slice(body).map_err(|_| "the answer is not a JSON Web Key Set")?;
-    let mut ids = HashSet::new();
-    if !set
-        .keys
-        .iter()
-        .filter_map(|key| key.kid.as_deref())
-        .all(|kid| ids.insert(kid))
-    {
-        return Err("two keys have the same id");
-    }
-    let keys: HashMap<_, _> = set
-        .keys
-        .iter()
-        .filter_map(|key| Some((key.kid.clone()?, usable(key)?)))
-        .collect();
-    if keys.is_empty() {
-        return Err("none of the keys is an RSA key for RS256 signatures");
-    }
-    Ok(keys)
-}
-
-fn usable(key: &Key) -> Option<DecodingKey> {
-    let is = |field: &Option<String>, wanted: &str| field.as_deref().is_none_or(|value| value == wanted);
-    if key.kty.as_deref() != Some("RSA") || !is(&key.alg, "RS256") || !is(&key.purpose, "sig") {
-        return None;
-    }
-    let (n, e) = (key.n.as_deref()?, key.e.as_deref()?);
-    let modulus = URL_SAFE_NO_PAD.decode(n).ok()?;
-    let leading = modulus.iter().position(|byte| *byte != 0)?;
-    let bits = (modulus.len() - leading) * 8 - modulus[leading].leading_zeros() as usize;
-    // 65537, the only exponent in use: with 1 every message would be its own signature.
-    if !MODULUS_BITS.contains(&bits) || e != "AQAB" {
-        return None;
-    }
-    DecodingKey::from_rsa_components(n, e).ok()
+/// Delta-seconds; more than can be counted is as long as can be (RFC 9111 section 1.2.2).
+fn seconds(text: &str) -> Option<Duration> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| Duration::from_secs(text.parse().unwrap_or(u64::MAX)))
 }

@@ -21,7 +21,6 @@ use futures_util::FutureExt;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
 
-use crate::accept;
 use crate::error::{Refusal, RefusalKind};
 use crate::pipeline::{self, Context};
 
@@ -75,9 +74,7 @@ async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Respo
         return answer::refuse(&Refusal::new(RefusalKind::Unavailable, "the worker is shutting down"));
     }
     // The token first: nobody makes us read 16 MiB without one.
-    let verified =
-        accept::verify::verify(&parts.headers, &service.context.verify, &service.context.keys, arrived).await;
-    match verified {
+    match service.context.verifier.verify(&parts.headers, arrived).await {
         Ok(caller) => tracing::debug!(caller = caller.email, "verified"),
         Err(refusal) => return answer::refuse(&refusal),
     }

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::Service;
 use crate::accept::Rules;
-use crate::accept::verify::{Mode, VerifyRules};
+use crate::accept::verify::{Mode, Verifier, VerifyRules};
 use crate::config::{Config, EngineConfig, PushAuth, Topic};
 use crate::deliver::sign::{Endpoint, Signer};
 use crate::deliver::{Links, Results};
@@ -82,15 +82,16 @@ pub async fn start(config: Config) -> Result<Arc<Service>, StartError> {
     let keys = KeySet::new(http.clone(), config.endpoints.jwks);
     let refreshed = keys.clone();
     tokio::spawn(async move { refreshed.keep_fresh().await });
-    let context = Context {
-        verify: VerifyRules {
-            mode: match config.push_auth {
-                PushAuth::Oidc => Mode::Oidc,
-                PushAuth::CloudRunIam => Mode::CloudRunIam,
-            },
-            audiences: config.push_audiences,
-            emails: config.push_service_accounts,
+    let rules = VerifyRules {
+        mode: match config.push_auth {
+            PushAuth::Oidc => Mode::Oidc,
+            PushAuth::CloudRunIam => Mode::CloudRunIam,
         },
+        audiences: config.push_audiences,
+        emails: config.push_service_accounts,
+    };
+    let context = Context {
+        verifier: Verifier::new(rules, keys.clone()),
         keys,
         rules: Rules {
             input_buckets: config.input_buckets,

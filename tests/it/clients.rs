@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::http::HeaderMap;
 use chrono::Utc;
-use platen::accept::verify::{Mode, VerifyRules, verify};
+use platen::accept::verify::{Mode, Verifier, VerifyRules};
 use platen::deliver::disposition::content_disposition;
 use platen::deliver::sign::{Endpoint, Request, Signer, Style};
 use platen::error::RefusalKind;
@@ -273,13 +273,13 @@ async fn messages_are_published_and_push_tokens_verified() {
         audiences: vec!["us".into()],
         emails: vec![caller.clone()],
     };
+    let verifier = Verifier::new(rules, keys);
     let ask = async |audience: &str| {
         let token = world.cloud.id_token(&world.cloud.claims(&caller, audience));
         let mut headers = HeaderMap::new();
         headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
-        verify(&headers, &rules, &keys, Utc::now())
-            .await
-            .map_err(|refusal| refusal.kind)
+        let verified = verifier.verify(&headers, Utc::now()).await;
+        verified.map_err(|refusal| refusal.kind)
     };
     assert_eq!(ask("us").await.unwrap().email, caller);
     assert_eq!(ask("them").await, Err(RefusalKind::WrongCaller));
