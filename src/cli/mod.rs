@@ -5,6 +5,7 @@ mod convert;
 mod demo;
 mod output;
 mod serve;
+mod sign;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,7 @@ enum Command {
     #[cfg(feature = "local-cloud")]
     Demo(demo::Arguments),
     Convert(convert::Arguments),
+    Sign(sign::Arguments),
 }
 
 /// How a command ends when it does not succeed.
@@ -66,6 +68,7 @@ pub fn run() -> ExitCode {
         #[cfg(feature = "local-cloud")]
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
+        Command::Sign(arguments) => sign::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

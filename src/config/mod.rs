@@ -2,7 +2,10 @@
 //!
 //! Everything comes through [`Strings`], so that a test passes a map, and every problem is reported at once.
 
-mod parse;
+pub(crate) mod parse;
+mod sign;
+
+pub use sign::SignConfig;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -277,16 +280,8 @@ impl Config {
             reader.problem("SIGNED_URL_TTL", "is over 12h, and SIGNER_SERVICE_ACCOUNT signs through signBlob, whose keys Google may rotate after that: lower it, or sign with a key file");
         }
         let iam_credentials = reader.optional("IAM_CREDENTIALS_ENDPOINT", parse::base_url);
-        let oauth_token_endpoint = reader.optional("OAUTH_TOKEN_ENDPOINT", parse::base_url);
-        let metadata_host = reader.optional("GCE_METADATA_HOST", parse::host);
-        let endpoints = Self::read_endpoints(reader, iam_credentials.clone()?);
-        let credentials = google::token::Settings {
-            credentials_file: reader.get("GOOGLE_APPLICATION_CREDENTIALS").map(PathBuf::from),
-            well_known_file: well_known_file(reader),
-            metadata_host: metadata_host?,
-            oauth_token_endpoint: oauth_token_endpoint?,
-            iam_credentials_endpoint: iam_credentials?,
-        };
+        let credentials = credentials(reader, iam_credentials.clone());
+        let endpoints = Self::read_endpoints(reader, iam_credentials?);
         Some(Self {
             port: port?,
             output_bucket: output_bucket?,
@@ -303,7 +298,7 @@ impl Config {
             ack_deadline: ack_deadline?,
             engine: engine?,
             endpoints: endpoints?,
-            credentials,
+            credentials: credentials?,
             project: reader.get("GOOGLE_CLOUD_PROJECT"),
         })
     }
@@ -337,6 +332,20 @@ fn check_time(reader: &mut Reader<'_>, time: Duration, ack_deadline: Duration) {
             ),
         );
     }
+}
+
+/// Where to look for credentials. `iam_credentials` is `IAM_CREDENTIALS_ENDPOINT`, none when it is wrong.
+#[expect(clippy::option_option, reason = "as Reader::optional gives it")]
+fn credentials(reader: &mut Reader<'_>, iam_credentials: Option<Option<String>>) -> Option<google::token::Settings> {
+    let oauth_token_endpoint = reader.optional("OAUTH_TOKEN_ENDPOINT", parse::base_url);
+    let metadata_host = reader.optional("GCE_METADATA_HOST", parse::host);
+    Some(google::token::Settings {
+        credentials_file: reader.get("GOOGLE_APPLICATION_CREDENTIALS").map(PathBuf::from),
+        well_known_file: well_known_file(reader),
+        metadata_host: metadata_host?,
+        oauth_token_endpoint: oauth_token_endpoint?,
+        iam_credentials_endpoint: iam_credentials?,
+    })
 }
 
 /// Where gcloud keeps Application Default Credentials.

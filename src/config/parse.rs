@@ -50,7 +50,11 @@ pub(super) fn buckets(text: &str) -> Parsed<Vec<String>> {
     list(text)?.iter().map(|item| bucket(item)).collect()
 }
 
-pub(super) fn email(text: &str) -> Parsed<String> {
+/// A service account's address.
+///
+/// # Errors
+/// A sentence part that follows the variable's name.
+pub(crate) fn email(text: &str) -> Parsed<String> {
     let parts: Vec<&str> = text.split('@').collect();
     if parts.len() == 2
         && parts.iter().all(|part| !part.is_empty())
@@ -158,7 +162,10 @@ pub(super) fn emulator_host(text: &str) -> Parsed<String> {
 }
 
 /// `host` or `host:port`.
-pub(super) fn host(text: &str) -> Parsed<String> {
+///
+/// # Errors
+/// A sentence part that follows the variable's name.
+pub(crate) fn host(text: &str) -> Parsed<String> {
     base_url(&format!("http://{text}"))
         .ok()
         .filter(|_| !text.contains(['/', '?', '@']))

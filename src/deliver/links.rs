@@ -96,10 +96,7 @@ impl Links {
         };
         self.signer.sign(&request).await.map_err(|error| match error {
             SignError::Google(error) => {
-                let grant = format!(
-                    "gcloud iam service-accounts add-iam-policy-binding {} --member=serviceAccount:WORKER --role=roles/iam.serviceAccountTokenCreator",
-                    self.signer.email()
-                );
+                let grant = self.signer.grant("serviceAccount:WORKER");
                 Refusal::unavailable(&error, &grant).into()
             }
             // The lifetime was checked before anything was converted, so this is ours.

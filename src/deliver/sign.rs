@@ -178,14 +178,21 @@ impl Signer {
     /// Signs the request.
     ///
     /// # Errors
-    /// `Refused` for a time under 1 s or over [`Signer::longest`] and for what [`prepare`] refuses; else what signBlob
+    /// `Refused` for a lifetime under 1 s or over [`Signer::longest`] and for what [`prepare`] refuses; else what signBlob
     /// says.
     pub async fn sign(&self, request: &Request<'_>) -> Result<SignedUrl, SignError> {
-        if request.ttl < Duration::from_secs(1) || request.ttl > self.longest() {
-            let longest = self.longest().as_secs() / 3600;
-            return Err(SignError::Refused(format!(
-                "a URL of this signer is good for 1 s to {longest} h"
-            )));
+        if request.ttl < Duration::from_secs(1) {
+            return Err(SignError::Refused("a URL is good for 1 s at least".into()));
+        }
+        if request.ttl > self.longest() {
+            return Err(SignError::Refused(match self {
+                Self::Key(_) => "a URL is good for 7d at most".into(),
+                Self::Blob { .. } => {
+                    "a URL signed through signBlob is good for 12h at most, because Google may rotate \
+                                      those keys after that; with a key file for 7d"
+                        .into()
+                }
+            }));
         }
         let unsigned = prepare(request, self.email())?;
         let signature = match self {

@@ -11,10 +11,9 @@ use crate::accept::Rules;
 use crate::accept::verify::{Mode, Verifier, VerifyRules};
 use crate::config::{Config, EngineConfig, PushAuth, Topic};
 use crate::deliver::sign::{Endpoint, Signer};
-use crate::deliver::{Links, Results};
+use crate::deliver::{Links, NoSigner, Results};
 use crate::engine::{self, Engine};
 use crate::google::http::Http;
-use crate::google::iam::Iam;
 use crate::google::keys::KeySet;
 use crate::google::pubsub::Publisher;
 use crate::google::storage::Storage;
@@ -164,27 +163,18 @@ async fn topic(config: &Config, tokens: Option<&Tokens>) -> Result<String, Start
     Ok(format!("projects/{project}/topics/{name}"))
 }
 
-/// `signBlob` as `SIGNER_SERVICE_ACCOUNT` when that is set, else a local key, else `signBlob` as the worker's account.
 async fn signer(config: &Config, http: &Http, tokens: Option<&Tokens>) -> Result<Signer, StartError> {
-    if config.signer_service_account.is_none()
-        && let Some(key) = tokens.and_then(Tokens::local_key)
-    {
-        return Ok(Signer::Key(key.clone()));
-    }
-    let iam = Iam::new(http.clone(), &config.endpoints.iam_credentials, tokens.cloned());
-    let email = match (&config.signer_service_account, tokens) {
-        (Some(email), _) => email.clone(),
-        (None, Some(tokens)) => tokens
-            .email()
-            .await
-            .map_err(|error| StartError::unavailable("the worker's own service account cannot be found", error))?,
-        (None, None) => {
-            return Err(StartError::Configuration(
+    let named = config.signer_service_account.as_deref();
+    Signer::choose(http.clone(), tokens, &config.endpoints.iam_credentials, named)
+        .await
+        .map_err(|error| match error {
+            NoSigner::NoCredentials => StartError::Configuration(
                 "nobody can sign URLs: set SIGNER_SERVICE_ACCOUNT, or run with credentials".to_owned(),
-            ));
-        }
-    };
-    Ok(Signer::Blob { iam, email })
+            ),
+            NoSigner::Google(error) => {
+                StartError::unavailable("the worker's own service account cannot be found", error)
+            }
+        })
 }
 
 fn endpoint(config: &Config) -> Endpoint {

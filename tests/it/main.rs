@@ -31,5 +31,6 @@ mod outputs;
 mod path;
 mod sandbox;
 mod sign;
+mod sign_command;
 mod verified_tokens;
 mod wycheproof;

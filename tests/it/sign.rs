@@ -19,7 +19,7 @@ use crate::peer::{Peer, Reply};
 const EMAIL: &str = "signer@project.iam.gserviceaccount.com";
 
 /// Where the owner's shared material is, when it is here.
-fn shared() -> Option<PathBuf> {
+pub(crate) fn shared() -> Option<PathBuf> {
     let given = std::env::var_os("PLATEN_SHARED").map(PathBuf::from);
     let path = given.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"));
     path.join("conformance").is_dir().then_some(path)

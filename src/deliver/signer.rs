@@ -1,0 +1,144 @@
+//! Who signs: a key file, a key that the credentials hold, or an account through signBlob.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::sign::{SignError, Signer};
+use crate::google::http::Http;
+use crate::google::iam::Iam;
+use crate::google::secret::Secret;
+use crate::google::signing::SigningKey;
+use crate::google::token::{Settings, Tokens};
+use crate::google::{self, Kind};
+
+/// The role that lets one account sign as another, or as itself.
+const ROLE: &str = "roles/iam.serviceAccountTokenCreator";
+
+/// Why there is nobody to sign.
+#[derive(Debug, thiserror::Error)]
+pub enum NoSigner {
+    /// There are neither credentials nor an account that could be asked without any.
+    #[error("there are no credentials, and no account to sign as is named")]
+    NoCredentials,
+    /// The credentials cannot be used, or do not say whose they are.
+    #[error(transparent)]
+    Google(#[from] google::Error),
+}
+
+impl Signer {
+    /// By the contract's order: signBlob as the account that is named, else a key that the credentials hold, else
+    /// signBlob as the credentials' own account.
+    ///
+    /// # Errors
+    /// See [`NoSigner`].
+    pub async fn choose(
+        http: Http,
+        tokens: Option<&Tokens>,
+        iam_base_url: &str,
+        named: Option<&str>,
+    ) -> Result<Self, NoSigner> {
+        let email = match (named, tokens) {
+            (Some(email), _) => email.to_owned(),
+            (None, None) => return Err(NoSigner::NoCredentials),
+            (None, Some(tokens)) => match tokens.local_key() {
+                Some(key) => return Ok(Self::Key(key.clone())),
+                None => tokens.email().await?,
+            },
+        };
+        let iam = Iam::new(http, iam_base_url, tokens.cloned());
+        Ok(Self::Blob { iam, email })
+    }
+}
+
+/// A signer with what is known about who asks it to sign.
+#[derive(Debug)]
+pub struct Discovered {
+    /// Who signs.
+    pub signer: Signer,
+    /// The universe that the credentials are of, when they say it.
+    pub universe_domain: Option<String>,
+    tokens: Option<Tokens>,
+}
+
+impl Discovered {
+    /// With the private key of a service account's key file. Nothing is asked of anybody.
+    ///
+    /// # Errors
+    /// A sentence that names the file and never what is in it.
+    pub fn from_key_file(file: &Path) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct KeyFile {
+            client_email: String,
+            private_key: Secret,
+            universe_domain: Option<String>,
+        }
+        let shown = file.display();
+        let text = std::fs::read(file).map_err(|error| format!("{shown} cannot be read: {error}"))?;
+        let key: KeyFile = serde_json::from_slice(&text).map_err(|_| {
+            format!(
+                "{shown} is no service account's key file (JSON with client_email and private_key): make one with \
+                 'gcloud iam service-accounts keys create', or sign without a key with --signer EMAIL"
+            )
+        })?;
+        let signing = SigningKey::from_pem(key.client_email, key.private_key.expose())
+            .map_err(|error| format!("{shown}: {}", error.message))?;
+        Ok(Self {
+            signer: Signer::Key(signing),
+            universe_domain: key.universe_domain,
+            tokens: None,
+        })
+    }
+
+    /// With Application Default Credentials, as `named` or as whoever they are.
+    ///
+    /// # Errors
+    /// See [`NoSigner`].
+    pub async fn from_environment(
+        credentials: &Settings,
+        iam_base_url: &str,
+        named: Option<&str>,
+    ) -> Result<Self, NoSigner> {
+        let http = Http::new()?;
+        let tokens = Tokens::discover(http.clone(), credentials).await?;
+        let signer = Signer::choose(http, tokens.as_ref(), iam_base_url, named).await?;
+        Ok(Self {
+            signer,
+            universe_domain: None,
+            tokens,
+        })
+    }
+
+    /// What a person should do about an error of this signer: for a missing right the role, on what, and the command.
+    pub async fn advice(&self, error: &SignError) -> String {
+        let SignError::Google(google) = error else {
+            return error.to_string();
+        };
+        if google.kind != Kind::Forbidden {
+            return error.to_string();
+        }
+        let caller = match &self.tokens {
+            Some(tokens) => tokens.email().await.ok(),
+            None => None,
+        };
+        let member = caller.map_or_else(
+            || "user:YOUR_ACCOUNT".to_owned(),
+            |email| format!("serviceAccount:{email}"),
+        );
+        format!(
+            "{error}; signing needs {ROLE} on {}: {}",
+            self.signer.email(),
+            self.signer.grant(&member)
+        )
+    }
+}
+
+impl Signer {
+    /// The command that lets `member` sign as this account.
+    pub fn grant(&self, member: &str) -> String {
+        format!(
+            "gcloud iam service-accounts add-iam-policy-binding {} --member={member} --role={ROLE}",
+            self.email()
+        )
+    }
+}
