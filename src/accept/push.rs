@@ -43,7 +43,7 @@ pub enum Payload {
     StorageEvent {
         /// The last part of the type, such as `finalized`.
         kind: String,
-        /// The object resource.
+        /// The object resource; null when it cannot be read.
         resource: Value,
     },
 }
@@ -83,14 +83,14 @@ pub fn push(headers: &HeaderMap, body: &[u8]) -> Result<Message, Refusal> {
             id: text(headers, "ce-id"),
             time: text(headers, "ce-time"),
         };
-        return event.message(json(body)?);
+        return event.message(json(body));
     }
-    let content_type = text(headers, "content-type").unwrap_or_default().to_ascii_lowercase();
-    if content_type.starts_with("application/cloudevents+json") {
+    let content_type = text(headers, "content-type").unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    if media_type.eq_ignore_ascii_case("application/cloudevents+json") {
         return structured(json(body)?);
     }
-    if text(headers, "x-goog-pubsub-message-id").is_some() || text(headers, "x-goog-pubsub-subscription-name").is_some()
-    {
+    if headers.keys().any(|name| name.as_str().starts_with("x-goog-pubsub-")) {
         return Ok(unwrapped(headers, body));
     }
     match json(body)? {
@@ -122,7 +122,9 @@ struct CloudEvent {
 }
 
 impl CloudEvent {
-    fn message(self, data: Value) -> Result<Message, Refusal> {
+    /// Data that cannot be read fails the job where the envelope says that it is one, and is no event at all where the
+    /// data is the envelope.
+    fn message(self, data: Result<Value, Refusal>) -> Result<Message, Refusal> {
         if let Some(kind) = self.kind.strip_prefix(STORAGE_EVENT) {
             return Ok(Message {
                 id: self.id,
@@ -130,12 +132,12 @@ impl CloudEvent {
                 delivery_attempt: None,
                 payload: Payload::StorageEvent {
                     kind: kind.to_owned(),
-                    resource: data,
+                    resource: data.unwrap_or_default(),
                 },
             });
         }
         if self.kind == MESSAGE_PUBLISHED {
-            let Value::Object(envelope) = data else {
+            let Value::Object(envelope) = data? else {
                 return Err(not_an_event("the CloudEvent's data is no Pub/Sub message"));
             };
             let mut message = wrapped(&envelope)?;
@@ -165,8 +167,10 @@ fn structured(event: Value) -> Result<Message, Refusal> {
         time: string("time"),
     };
     let data = match (event.remove("data"), event.get("data_base64").and_then(Value::as_str)) {
-        (Some(data), _) => data,
-        (None, Some(encoded)) => json(&decode_base64(encoded).map_err(|reason| not_an_event(&reason))?)?,
+        (Some(data), _) => Ok(data),
+        (None, Some(encoded)) => decode_base64(encoded)
+            .map_err(|reason| not_an_event(&reason))
+            .and_then(|data| json(&data)),
         (None, None) => return Err(not_an_event("the structured CloudEvent has no data")),
     };
     outer.message(data)
@@ -205,8 +209,12 @@ fn wrapped(envelope: &Map<String, Value>) -> Result<Message, Refusal> {
             .find_map(|name| message.get(*name)?.as_str())
             .map(str::to_owned)
     };
-    let id = string(["messageId", "message_id"]);
-    let published = string(["publishTime", "publish_time"]).as_deref().and_then(time);
+    // Of a CloudEvent in attributes, its own id and time serve where the message has none.
+    let id = string(["messageId", "message_id"]).or_else(|| attributes.get("ce-id").cloned());
+    let published = string(["publishTime", "publish_time"])
+        .as_ref()
+        .or_else(|| attributes.get("ce-time"))
+        .and_then(|text| time(text));
     let delivery_attempt = envelope
         .get("deliveryAttempt")
         .and_then(Value::as_u64)
@@ -226,12 +234,11 @@ fn payload(data: Result<Vec<u8>, String>, attributes: BTreeMap<String, String>) 
     let Some(kind) = attributes.get("ce-type") else {
         return Ok(Payload::Data { data, attributes });
     };
-    if let (Some(kind), Ok(bytes)) = (kind.strip_prefix(STORAGE_EVENT), &data)
-        && let Ok(resource) = serde_json::from_slice(bytes)
-    {
+    if let Some(kind) = kind.strip_prefix(STORAGE_EVENT) {
+        let resource = data.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         return Ok(Payload::StorageEvent {
             kind: kind.to_owned(),
-            resource,
+            resource: resource.unwrap_or_default(),
         });
     }
     if kind == MESSAGE_PUBLISHED

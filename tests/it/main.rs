@@ -13,6 +13,7 @@ mod peer;
 mod architecture;
 mod cli;
 mod clients;
+mod decoding;
 mod emulator;
 mod engine;
 mod engine_limits;
