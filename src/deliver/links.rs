@@ -1,10 +1,12 @@
 //! The link to one stored output: pinned to its generation, its type and the name it is saved under.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
 
 use super::disposition::content_disposition;
+use super::link_cache::{LinkCache, LinkKey};
 use super::sign::{Endpoint, Request, SignError, SignedUrl, Signer, Style};
 use super::store::Stored;
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step};
@@ -17,6 +19,7 @@ pub struct Links {
     signer: Signer,
     endpoint: Endpoint,
     ttl: Duration,
+    signed: Arc<LinkCache>,
 }
 
 impl Links {
@@ -35,7 +38,12 @@ impl Links {
                 longest.as_secs()
             ));
         }
-        Ok(Self { signer, endpoint, ttl })
+        Ok(Self {
+            signer,
+            endpoint,
+            ttl,
+            signed: Arc::default(),
+        })
     }
 
     /// The same, with calls to Google counted against this budget.
@@ -66,12 +74,12 @@ impl Links {
         }
     }
 
-    /// Signs one output's link.
+    /// One output's link: through signBlob one that was signed a short while ago, if there is one, else a new one.
     ///
     /// # Errors
     /// Refused when the signature cannot be had now.
     pub async fn link(&self, output: &Stored, disposition: Disposition, ttl: Duration) -> Step<SignedUrl> {
-        let target = &output.target;
+        let (target, now) = (&output.target, Utc::now());
         let query = [
             ("generation".to_owned(), output.generation.to_string()),
             (
@@ -91,10 +99,22 @@ impl Links {
             query: &query,
             style: Style::Path,
             endpoint: &self.endpoint,
-            at: Utc::now(),
+            at: now,
             ttl,
         };
-        self.signer.sign(&request).await.map_err(|error| match error {
+        let signed = match &self.signer {
+            Signer::Key(_) => self.signer.sign(&request).await,
+            Signer::Blob { .. } => {
+                let key = LinkKey {
+                    bucket: target.bucket.clone(),
+                    name: target.name.clone(),
+                    query: query.to_vec(),
+                    ttl,
+                };
+                self.signed.get(key, now, || self.signer.sign(&request)).await
+            }
+        };
+        signed.map_err(|error| match error {
             SignError::Google(error) => {
                 let grant = self.signer.grant("serviceAccount:WORKER");
                 Refusal::unavailable(&error, &grant).into()

@@ -1,6 +1,7 @@
 //! From output files to a signed link on a topic.
 
 pub mod disposition;
+mod link_cache;
 mod links;
 mod publish;
 mod result;

@@ -94,7 +94,7 @@ pub struct Request<'a> {
 }
 
 /// Why a URL cannot be signed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum SignError {
     /// What was asked for cannot be a signed URL. The sentence says why.
     #[error("{0}")]

@@ -7,7 +7,7 @@
 mod api;
 pub mod encode;
 mod error;
-mod flight;
+pub(crate) mod flight;
 pub mod http;
 pub mod iam;
 pub mod keys;

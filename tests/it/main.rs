@@ -26,6 +26,7 @@ mod identity;
 mod inspect;
 mod key_set;
 mod keys;
+mod links;
 mod local_cloud;
 mod options;
 mod outputs;
