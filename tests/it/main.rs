@@ -19,6 +19,7 @@ mod engine;
 mod engine_limits;
 mod faults;
 mod formats;
+mod front_door;
 mod google;
 mod hostile;
 mod http;
