@@ -303,7 +303,7 @@ fn google_message(text: &[u8]) -> (Option<String>, Option<String>) {
 }
 
 /// A peer's words made fit for a log: one line, bounded, without queries of URLs and without anything like a token.
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let mut line = String::new();
     for word in text
         .split(|c: char| c.is_whitespace() || c.is_control())

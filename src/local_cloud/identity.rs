@@ -135,6 +135,57 @@ struct Account {
     public_keys: Vec<(String, Vec<u8>)>,
 }
 
+/// A person who has logged in with an OAuth client.
+#[derive(Clone)]
+pub(super) struct User {
+    pub(super) email: String,
+    pub(super) client_id: String,
+    pub(super) client_secret: String,
+}
+
+/// A right on a service account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Permission {
+    SignBlob,
+    GetAccessToken,
+    GetOpenIdToken,
+    ImplicitDelegation,
+}
+
+impl Permission {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::SignBlob => "iam.serviceAccounts.signBlob",
+            Self::GetAccessToken => "iam.serviceAccounts.getAccessToken",
+            Self::GetOpenIdToken => "iam.serviceAccounts.getOpenIdToken",
+            Self::ImplicitDelegation => "iam.serviceAccounts.implicitDelegation",
+        }
+    }
+}
+
+/// A role that lets somebody act as a service account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AccountRole {
+    /// `roles/iam.serviceAccountTokenCreator`: all of it.
+    TokenCreator,
+    /// `roles/iam.serviceAccountOpenIdTokenCreator`: ID tokens alone.
+    OpenIdTokenCreator,
+    /// `roles/iam.workloadIdentityUser`: access tokens and ID tokens, no signatures.
+    WorkloadIdentityUser,
+}
+
+impl AccountRole {
+    fn holds(self, permission: Permission) -> bool {
+        match self {
+            Self::TokenCreator => true,
+            Self::OpenIdTokenCreator => permission == Permission::GetOpenIdToken,
+            Self::WorkloadIdentityUser => {
+                matches!(permission, Permission::GetAccessToken | Permission::GetOpenIdToken)
+            }
+        }
+    }
+}
+
 struct AccessToken {
     email: String,
     expires: DateTime<Utc>,
@@ -146,8 +197,12 @@ pub(super) struct Identity {
     project: String,
     accounts: Mutex<BTreeMap<String, Account>>,
     access_tokens: Mutex<HashMap<String, AccessToken>>,
-    /// `(member, account)`: the member is Service Account Token Creator on the account.
-    token_creators: Mutex<BTreeSet<(String, String)>>,
+    /// Member, account, and the role that the one has on the other.
+    grants: Mutex<BTreeSet<(String, String, AccountRole)>>,
+    /// By refresh token.
+    users: Mutex<HashMap<String, User>>,
+    /// The keys of other identity providers, by the audience that federates them.
+    providers: Mutex<HashMap<String, Arc<RsaKey>>>,
     /// The current key first; the others are still published.
     oidc_keys: Mutex<Vec<Arc<RsaKey>>>,
 }
@@ -159,7 +214,9 @@ impl Identity {
             project,
             accounts: Mutex::default(),
             access_tokens: Mutex::default(),
-            token_creators: Mutex::default(),
+            grants: Mutex::default(),
+            users: Mutex::default(),
+            providers: Mutex::default(),
             oidc_keys: Mutex::new(vec![Arc::new(RsaKey::generate()?)]),
         })
     }
@@ -245,16 +302,88 @@ impl Identity {
         })
     }
 
-    pub(super) fn allow_token_creator(&self, member: &str, account: &str) {
-        lock(&self.token_creators).insert((member.to_owned(), account.to_owned()));
+    pub(super) fn grant(&self, member: &str, account: &str, role: AccountRole) {
+        lock(&self.grants).insert((member.to_owned(), account.to_owned(), role));
     }
 
-    pub(super) fn deny_token_creator(&self, member: &str, account: &str) {
-        lock(&self.token_creators).remove(&(member.to_owned(), account.to_owned()));
+    pub(super) fn revoke(&self, member: &str, account: &str, role: AccountRole) {
+        lock(&self.grants).remove(&(member.to_owned(), account.to_owned(), role));
     }
 
-    pub(super) fn may_create_tokens(&self, member: &str, account: &str) -> bool {
-        lock(&self.token_creators).contains(&(member.to_owned(), account.to_owned()))
+    /// Whether a member has a permission on an account: by itself, or as one of a pool.
+    pub(super) fn may(&self, member: &str, account: &str, permission: Permission) -> bool {
+        let pool = member
+            .strip_prefix("principal:")
+            .and_then(|name| name.split_once("/subject/"))
+            .map(|(pool, _)| format!("principalSet:{pool}/*"));
+        lock(&self.grants).iter().any(|(granted, on, role)| {
+            let is_member = granted == member || pool.as_ref() == Some(granted);
+            is_member && on == account && role.holds(permission)
+        })
+    }
+
+    /// A person who has logged in: what gcloud then writes into its file of Application Default Credentials.
+    pub(super) fn log_in(&self, email: &str, token_uri: &str) -> Value {
+        self.add_account(email);
+        let user = User {
+            email: email.to_owned(),
+            client_id: format!("{}.apps.googleusercontent.com", random_hex(8)),
+            client_secret: format!("GOCSPX-{}", random_hex(12)),
+        };
+        let refresh_token = format!("1//{}", random_hex(32));
+        let file = json!({
+            "type": "authorized_user", "client_id": user.client_id, "client_secret": user.client_secret,
+            "refresh_token": refresh_token, "token_uri": token_uri, "universe_domain": "googleapis.com", "account": "",
+        });
+        lock(&self.users).insert(refresh_token, user);
+        file
+    }
+
+    pub(super) fn user(&self, refresh_token: &str) -> Option<User> {
+        lock(&self.users).get(refresh_token).cloned()
+    }
+
+    /// Makes a pool trust an identity provider, whose key is made here.
+    pub(super) fn federate(&self, audience: &str) -> io::Result<()> {
+        let key = Arc::new(RsaKey::generate()?);
+        lock(&self.providers).insert(audience.to_owned(), key);
+        Ok(())
+    }
+
+    /// What the provider gives one of its own; empty where there is no such provider.
+    pub(super) fn token_of_provider(&self, audience: &str, subject: &str, lifetime: TimeDelta) -> String {
+        let now = self.clock.now();
+        let claims = json!({
+            "iss": "https://issuer.example", "sub": subject, "aud": format!("https:{audience}"),
+            "iat": now.timestamp(), "exp": (now + lifetime).timestamp(),
+        });
+        let key = lock(&self.providers).get(audience).cloned();
+        key.map(|key| key.jwt(&claims)).unwrap_or_default()
+    }
+
+    /// The principal that a provider's token proves, or OAuth's error and a sentence.
+    pub(super) fn federated(&self, audience: &str, token: &str) -> Result<String, (&'static str, &'static str)> {
+        let Some(key) = lock(&self.providers).get(audience).cloned() else {
+            return Err((
+                "invalid_target",
+                "The target service indicated by the \"audience\" parameters is invalid.",
+            ));
+        };
+        let Some(claims) = verified(token, std::slice::from_ref(&key)) else {
+            return Err((
+                "invalid_grant",
+                "Unable to verify the signature of the given JWT using keys.",
+            ));
+        };
+        if claims["aud"] != format!("https:{audience}") {
+            return Err(("invalid_grant", "The audience in ID Token does not match the expected audience."));
+        }
+        if claims["exp"].as_i64().is_none_or(|exp| exp <= self.clock.now().timestamp()) {
+            return Err(("invalid_grant", "ID Token issued is stale to sign-in."));
+        }
+        let pool = audience.split("/providers/").next().unwrap_or_default();
+        let subject = claims["sub"].as_str().unwrap_or_default();
+        Ok(format!("principal:{pool}/subject/{subject}"))
     }
 
     pub(super) fn new_access_token(&self, email: &str, lifetime: TimeDelta) -> String {
@@ -273,8 +402,27 @@ impl Identity {
     /// Whose access token this is, if it is one and has not expired.
     pub(super) fn caller(&self, access_token: &str) -> Option<String> {
         let tokens = lock(&self.access_tokens);
-        let token = tokens.get(access_token)?;
+        let Some(token) = tokens.get(access_token) else {
+            return self.self_signed(access_token);
+        };
         (self.clock.now() < token.expires).then(|| token.email.clone())
+    }
+
+    /// A service account may sign its own access token (google.aip.dev/auth/4111).
+    fn self_signed(&self, token: &str) -> Option<String> {
+        let (signed, signature) = token.rsplit_once('.')?;
+        let (header, claims) = signed.split_once('.')?;
+        let part = |text: &str| -> Option<Value> { serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok() };
+        let (header, claims) = (part(header)?, part(claims)?);
+        let email = claims["iss"].as_str()?;
+        let (issued, expires) = (claims["iat"].as_i64()?, claims["exp"].as_i64()?);
+        let now = self.clock.now().timestamp();
+        let for_apis = claims["scope"].as_str().is_some_and(|scope| !scope.is_empty());
+        let good = header["alg"] == "RS256" && claims["sub"] == email && for_apis;
+        let timely = issued <= now + 60 && now < expires && expires - issued <= 3600;
+        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+        let proven = self.verifies(email, header["kid"].as_str(), signed.as_bytes(), &signature);
+        (good && timely && proven).then(|| email.to_owned())
     }
 
     pub(super) fn revoke_access_tokens(&self) {
@@ -321,19 +469,23 @@ impl Identity {
 
     /// Whether a JWT is signed by a published OIDC key; its claims.
     pub(super) fn verified_id_token(&self, token: &str) -> Option<Value> {
-        let (signed, signature) = token.rsplit_once('.')?;
-        let (header, claims) = signed.split_once('.')?;
-        let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
-        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-        let keys = lock(&self.oidc_keys);
-        let key = keys
-            .iter()
-            .find(|key| header["kid"] == key.id && header["alg"] == "RS256")?;
-        UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.public_der())
-            .verify(signed.as_bytes(), &signature)
-            .ok()?;
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
+        verified(token, &lock(&self.oidc_keys))
     }
+}
+
+/// The claims of a JWT that one of the keys signed.
+fn verified(token: &str, keys: &[Arc<RsaKey>]) -> Option<Value> {
+    let (signed, signature) = token.rsplit_once('.')?;
+    let (header, claims) = signed.split_once('.')?;
+    let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
+    let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+    let key = keys
+        .iter()
+        .find(|key| header["kid"] == key.id && header["alg"] == "RS256")?;
+    UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.public_der())
+        .verify(signed.as_bytes(), &signature)
+        .ok()?;
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
 }
 
 /// The public half of a PKCS#8 private key, PEM or DER, as `RSAPublicKey` in DER.

@@ -5,8 +5,10 @@ use std::time::Duration;
 use reqwest::{Method, Response};
 use tokio::time::timeout;
 
-use super::{Issued, TokenAnswer};
+use super::{Issued, TokenAnswer, UNIVERSE_DOMAIN};
+use crate::google::encode;
 use crate::google::http::{self, Http};
+use crate::google::secret::Secret;
 use crate::google::{Error, Kind};
 
 /// Link-local, the same on every machine of Google's.
@@ -61,6 +63,31 @@ impl Metadata {
 
     pub(super) async fn project_id(&self) -> Result<String, Error> {
         self.text("/computeMetadata/v1/project/project-id").await
+    }
+
+    /// An ID token of the machine's account. Only the full format has the account's address.
+    /// Source: cloud.google.com/compute/docs/instances/verifying-instance-identity.
+    pub(super) async fn id_token(&self, audience: &str, include_email: bool) -> Result<Secret, Error> {
+        let format = if include_email { "full" } else { "standard" };
+        let audience = encode::component(audience);
+        let path = format!("{ACCOUNT}/identity?audience={audience}&format={format}");
+        let response = self.get(&path).await?;
+        let body = http::body(OPERATION, &self.base_url, response, 64 * 1024).await?;
+        match std::str::from_utf8(&body).map(str::trim) {
+            Ok(token) if token.split('.').count() == 3 && !token.contains(char::is_whitespace) => {
+                Ok(Secret::new(token))
+            }
+            _ => Err(self.strange("the answer is not an ID token")),
+        }
+    }
+
+    /// Machines of Google's own do not always have the entry.
+    pub(super) async fn universe_domain(&self) -> Result<String, Error> {
+        match self.text("/computeMetadata/v1/universe/universe-domain").await {
+            Ok(domain) => Ok(domain),
+            Err(error) if error.kind == Kind::NotFound || error.status == Some(200) => Ok(UNIVERSE_DOMAIN.to_owned()),
+            Err(error) => Err(error),
+        }
     }
 
     async fn text(&self, path: &str) -> Result<String, Error> {
