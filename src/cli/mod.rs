@@ -1,10 +1,13 @@
 //! The commands, one file each. [`run`] alone chooses, and alone prints why one failed.
 
+mod cloud;
 mod convert;
 #[cfg(feature = "local-cloud")]
 mod demo;
 mod output;
 mod serve;
+mod submit;
+mod token;
 
 use std::process::ExitCode;
 
@@ -27,6 +30,8 @@ enum Command {
     #[cfg(feature = "local-cloud")]
     Demo(demo::Arguments),
     Convert(convert::Arguments),
+    Submit(submit::Arguments),
+    Token(token::Arguments),
 }
 
 /// How a command ends when it does not succeed.
@@ -66,6 +71,8 @@ pub fn run() -> ExitCode {
         #[cfg(feature = "local-cloud")]
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
+        Command::Submit(arguments) => submit::run(&arguments),
+        Command::Token(arguments) => token::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

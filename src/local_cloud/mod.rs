@@ -394,6 +394,11 @@ impl LocalCloud {
             .new_access_token(email, self.world.settings.access_token_lifetime)
     }
 
+    /// Whose access token that is, if it is one and good.
+    pub fn caller(&self, access_token: &str) -> Option<String> {
+        self.world.identity.caller(access_token)
+    }
+
     /// Makes every access token invalid at once.
     pub fn revoke_access_tokens(&self) {
         self.world.identity.revoke_access_tokens();

@@ -224,7 +224,7 @@ impl Tokens {
     }
 
     /// Who these credentials are, as an IAM policy names members; a word in capitals where they do not say.
-    async fn member(&self) -> String {
+    pub(crate) async fn member(&self) -> String {
         match &self.0.source {
             Source::User(_) => "user:YOUR_ADDRESS".to_owned(),
             Source::Federated(source) => source.member(),
