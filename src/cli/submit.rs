@@ -38,10 +38,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "URL")]
     service: Option<String>,
     /// Whom the ID token is for [default: the service's URL without a path].
-    #[arg(long, value_name = "AUD", requires = "service")]
+    #[arg(long, value_name = "AUD", conflicts_with = "topic")]
     audience: Option<String>,
     /// Call the service as this service account.
-    #[arg(long, value_name = "EMAIL", requires = "service")]
+    #[arg(long, value_name = "EMAIL", conflicts_with = "topic")]
     impersonate: Option<String>,
     /// The topic that pushes to the worker: projects/PROJECT/topics/TOPIC, or TOPIC.
     #[arg(long)]

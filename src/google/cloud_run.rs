@@ -18,6 +18,8 @@ use super::token::Tokens;
 const OPERATION: &str = "call the service";
 /// The most that an answer may have.
 const LIMIT: usize = 16 * 1024 * 1024;
+/// A token with less than this left is replaced before it is used.
+const LEAST: Duration = Duration::from_secs(60);
 
 /// The service, and who calls it for which audience.
 #[derive(Debug)]
@@ -26,7 +28,7 @@ pub struct Service {
     url: String,
     tokens: Tokens,
     audience: String,
-    /// Good for an hour, and for all calls.
+    /// Good for an hour at most, and for all calls until then.
     token: Mutex<Option<Secret>>,
 }
 
@@ -52,6 +54,15 @@ pub struct Caller {
     /// Whom the token is for.
     #[serde(default)]
     pub aud: String,
+    /// Until when it is good, in seconds since 1970.
+    #[serde(default)]
+    exp: i64,
+}
+
+impl Caller {
+    fn is_good_for(&self, time: Duration) -> bool {
+        chrono::DateTime::from_timestamp(self.exp, 0).is_some_and(|end| chrono::Utc::now() + time < end)
+    }
 }
 
 /// Why a call brought nothing.
@@ -89,40 +100,24 @@ impl Service {
         self.token().await.map(drop)
     }
 
-    /// Posts JSON, asking for the result in the answer (RFC 7240); none where the service has none to give (204). A 401
-    /// gets a fresh token once: the one that was there may have grown old.
+    /// Posts JSON, asking for the result in the answer (RFC 7240); none where the service has none to give (204).
     ///
     /// # Errors
     /// No ID token, no answer, or one that is no success.
     pub async fn call(&self, body: &Value) -> Result<Option<Value>, CallError> {
-        let (token, fresh) = self.token().await?;
-        match self.send(&token, body).await {
-            Err(CallError::Refused(refused)) if refused.status == 401 && !fresh => {
-                self.forget(&token).await;
-                let (token, _) = self.token().await?;
-                self.send(&token, body).await
-            }
-            outcome => outcome,
-        }
+        let token = self.token().await?;
+        self.send(&token, body).await
     }
 
-    /// The token, and whether it was made for this call.
-    async fn token(&self) -> Result<(Secret, bool), Error> {
+    async fn token(&self) -> Result<Secret, Error> {
         let mut kept = self.token.lock().await;
-        if let Some(token) = &*kept {
-            return Ok((token.clone(), false));
+        if let Some(token) = kept.as_ref().filter(|token| claims(token).is_good_for(LEAST)) {
+            return Ok(token.clone());
         }
         // With the address: the service knows its callers by it.
         let token = self.tokens.id_token(&self.audience, true).await?;
         *kept = Some(token.clone());
-        Ok((token, true))
-    }
-
-    async fn forget(&self, token: &Secret) {
-        let mut kept = self.token.lock().await;
-        if kept.as_ref() == Some(token) {
-            *kept = None;
-        }
+        Ok(token)
     }
 
     async fn send(&self, token: &Secret, body: &Value) -> Result<Option<Value>, CallError> {
