@@ -106,7 +106,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let submitted = async {
             if let Some(url) = &service {
                 let to = service::To::new(&cloud, url, arguments).await?;
-                to.send(&jobs, deadline, results.is_some(), &mut waiting, &mut failed).await?;
+                to.send(&jobs, deadline, results.is_some(), &mut waiting, &mut failed)
+                    .await?;
             } else if let Some(topic) = &arguments.topic {
                 topic::publish(&cloud, topic, &jobs, &mut waiting, &mut failed).await?;
             }
@@ -124,7 +125,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             results.release(others).await;
         }
         outcome?;
-        if failed.0 == 0 { Ok(()) } else { Err(Failure::Work(None)) }
+        if failed.0 == 0 {
+            Ok(())
+        } else {
+            Err(Failure::Work(None))
+        }
     })
 }
 
@@ -143,9 +148,9 @@ fn jobs(arguments: &Arguments) -> Result<Vec<Job>, Failure> {
     let outputs = if arguments.to.is_none() && arguments.options.is_empty() {
         None
     } else {
-        let format = Format::parse(arguments.to.as_deref().unwrap_or("pdf")).map_err(|failure| usage(failure.message))?;
-        let options =
-            Options::parse_arguments(format, &arguments.options).map_err(|failure| usage(failure.message))?;
+        let format =
+            Format::parse(arguments.to.as_deref().unwrap_or("pdf")).map_err(|failure| usage(failure.message))?;
+        let options = Options::parse_arguments(format, &arguments.options).map_err(|failure| usage(failure.message))?;
         Some(json!([{"format": format.as_str(), "options": options.to_json()}]))
     };
     let job = |source: &String| {
@@ -166,10 +171,17 @@ fn jobs(arguments: &Arguments) -> Result<Vec<Job>, Failure> {
 
 /// The ID token goes there: encrypted, or no further than this machine.
 fn service_url(text: &str) -> Result<Url, Failure> {
-    let refused = || Failure::Usage(Some(format!("--service {text}: write https://HOST, or http:// on this machine")));
+    let refused = || {
+        Failure::Usage(Some(format!(
+            "--service {text}: write https://HOST, or http:// on this machine"
+        )))
+    };
     let url = Url::parse(text).map_err(|_| refused())?;
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-    let is_here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    let is_here = host == "localhost"
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback());
     let plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
     if plain && (url.scheme() == "https" || url.scheme() == "http" && is_here) {
         Ok(url)

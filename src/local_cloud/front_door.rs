@@ -94,7 +94,13 @@ fn admit(world: &World, service: &Service, claims: &Value) -> Result<(), StatusC
 fn refused(status: StatusCode, path: &str) -> Response {
     let path: String = path
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || "/-_.~".contains(c) { c } else { '?' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "/-_.~".contains(c) {
+                c
+            } else {
+                '?'
+            }
+        })
         .collect();
     let (title, sentence) = if status == StatusCode::UNAUTHORIZED {
         (

@@ -71,7 +71,11 @@ fn allowed(
         Box::new(rpc_error(StatusCode::NOT_FOUND, "NOT_FOUND", &message))
     };
     let Some(mut member) = caller else {
-        return if world.identity.knows(account) { Ok(()) } else { Err(not_found(account)) };
+        return if world.identity.knows(account) {
+            Ok(())
+        } else {
+            Err(not_found(account))
+        };
     };
     for delegate in delegates.as_array().into_iter().flatten() {
         let email = delegate
@@ -79,7 +83,11 @@ fn allowed(
             .and_then(|name| name.strip_prefix("projects/-/serviceAccounts/"));
         let Some(email) = email else {
             let message = "Invalid form of account ID. Should be [Gaia ID |Email |Unique ID |] of the account";
-            return Err(Box::new(rpc_error(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", message)));
+            return Err(Box::new(rpc_error(
+                StatusCode::BAD_REQUEST,
+                "INVALID_ARGUMENT",
+                message,
+            )));
         };
         if !world.identity.knows(email) {
             return Err(not_found(email));

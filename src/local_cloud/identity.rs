@@ -376,9 +376,15 @@ impl Identity {
             ));
         };
         if claims["aud"] != format!("https:{audience}") {
-            return Err(("invalid_grant", "The audience in ID Token does not match the expected audience."));
+            return Err((
+                "invalid_grant",
+                "The audience in ID Token does not match the expected audience.",
+            ));
         }
-        if claims["exp"].as_i64().is_none_or(|exp| exp <= self.clock.now().timestamp()) {
+        if claims["exp"]
+            .as_i64()
+            .is_none_or(|exp| exp <= self.clock.now().timestamp())
+        {
             return Err(("invalid_grant", "ID Token issued is stale to sign-in."));
         }
         let pool = audience.split("/providers/").next().unwrap_or_default();

@@ -367,7 +367,9 @@ impl LocalCloud {
 
     /// Logs a person in: the file that `gcloud auth application-default login` writes, with `token_uri` on this cloud.
     pub fn log_in(&self, email: &str) -> Value {
-        self.world.identity.log_in(email, &format!("{}/token", self.world.urls.iam))
+        self.world
+            .identity
+            .log_in(email, &format!("{}/token", self.world.urls.iam))
     }
 
     /// Makes a pool trust an identity provider: `audience` is

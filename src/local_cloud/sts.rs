@@ -35,7 +35,10 @@ pub(super) fn handle(world: &World, request: &Request) -> Response {
         return oauth::error("invalid_request", "Invalid subject_token_type.");
     }
     if !field("scope").starts_with("https://www.googleapis.com/auth/") {
-        return oauth::error("invalid_scope", "The requested scope is invalid, unknown, or malformed.");
+        return oauth::error(
+            "invalid_scope",
+            "The requested scope is invalid, unknown, or malformed.",
+        );
     }
     let audience = field("audience");
     // A pool of an organisation has no project of its own.

@@ -32,8 +32,7 @@ enum Id {
 
 impl Waiting {
     pub(super) fn message(&mut self, id: &str, source: &str) {
-        self.sources
-            .insert(Id::Message(id.to_owned()), Some(source.to_owned()));
+        self.sources.insert(Id::Message(id.to_owned()), Some(source.to_owned()));
     }
 
     /// Two submissions of one job are one job.
@@ -90,7 +89,10 @@ impl<'a> Results<'a> {
             let pulled = match timeout_at(deadline, self.subscription.pull()).await {
                 Err(_) => {
                     for source in waiting.left() {
-                        failed.say(source, "no result came in time; raise --timeout, or see the worker's log");
+                        failed.say(
+                            source,
+                            "no result came in time; raise --timeout, or see the worker's log",
+                        );
                     }
                     return Ok(());
                 }

@@ -54,7 +54,9 @@ impl To {
         waiting: &mut Waiting,
         failed: &mut Failed,
     ) -> Result<(), Failure> {
-        let calls = jobs.iter().map(|job| async move { (job, self.one(job, deadline).await) });
+        let calls = jobs
+            .iter()
+            .map(|job| async move { (job, self.one(job, deadline).await) });
         let mut answers = futures_util::stream::iter(calls).buffer_unordered(AT_ONCE);
         while let Some((job, answer)) = answers.next().await {
             match answer {
@@ -63,7 +65,10 @@ impl To {
                     None => failed.say(&job.source, "the answer is no result message: is the service a worker?"),
                 },
                 Ok(Some(result)) => failed.result(&job.source, &result),
-                Ok(None) => failed.say(&job.source, "the worker ignored it: it is no document, or one that Platen wrote"),
+                Ok(None) => failed.say(
+                    &job.source,
+                    "the worker ignored it: it is no document, or one that Platen wrote",
+                ),
                 Err(why) => failed.say(&job.source, &why),
             }
         }
@@ -136,7 +141,9 @@ impl To {
             (404, None) => format!(
                 "there is no service at {url} (HTTP 404), or its ingress setting keeps callers from outside away"
             ),
-            (300..=399, _) => format!("{url} redirects (HTTP {status}), and a token follows no redirect: name the service itself"),
+            (300..=399, _) => {
+                format!("{url} redirects (HTTP {status}), and a token follows no redirect: name the service itself")
+            }
             (_, Some((code, message))) => format!("the worker answered HTTP {status}, {code}: {message}"),
             (_, None) => format!("{url} answered HTTP {status} without a worker's words"),
         }

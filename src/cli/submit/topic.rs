@@ -31,7 +31,10 @@ pub(super) async fn publish(
                 eprintln!("published {} as message {id}", job.source);
                 waiting.message(&id, &job.source);
             }
-            Err(error) => failed.say(&job.source, &granting(cloud, error, "topics", "roles/pubsub.publisher").await),
+            Err(error) => failed.say(
+                &job.source,
+                &granting(cloud, error, "topics", "roles/pubsub.publisher").await,
+            ),
         }
     }
     Ok(())

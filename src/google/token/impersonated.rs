@@ -170,7 +170,11 @@ impl Impersonated {
             .await;
         match answer {
             Err(error) if error.kind == Kind::Forbidden && error.operation == operation => {
-                let message = format!("{}. {}", error.message.trim_end_matches('.'), self.grant(operation).await);
+                let message = format!(
+                    "{}. {}",
+                    error.message.trim_end_matches('.'),
+                    self.grant(operation).await
+                );
                 Err(Error { message, ..error })
             }
             answer => answer,
@@ -186,9 +190,7 @@ impl Impersonated {
         };
         let member = self.source.member().await;
         let command = |account: &str, member: &str, role: &str| {
-            format!(
-                "gcloud iam service-accounts add-iam-policy-binding {account} --member='{member}' --role={role}"
-            )
+            format!("gcloud iam service-accounts add-iam-policy-binding {account} --member='{member}' --role={role}")
         };
         if self.delegates.is_empty() {
             return format!(
@@ -203,7 +205,11 @@ impl Impersonated {
             let account = account.rsplit('/').next().unwrap_or_default();
             // Only the last step is the call itself; before it every account makes a token of the next.
             let last = account == self.email;
-            let role = if last { role } else { "roles/iam.serviceAccountTokenCreator" };
+            let role = if last {
+                role
+            } else {
+                "roles/iam.serviceAccountTokenCreator"
+            };
             commands.push(command(account, &before, role));
             before = format!("serviceAccount:{account}");
         }

@@ -86,7 +86,9 @@ impl ServiceAccount {
     /// Google puts the account's address in whether it is asked to or not.
     pub(super) async fn id_token(&self, audience: &str) -> Result<Secret, Error> {
         let claims = json!({"aud": self.audience, "target_audience": audience});
-        self.exchange(claims).await.map(|answer: IdentityAnswer| answer.id_token)
+        self.exchange(claims)
+            .await
+            .map(|answer: IdentityAnswer| answer.id_token)
     }
 
     async fn exchange<T: DeserializeOwned>(&self, claims: Value) -> Result<T, Error> {

@@ -28,8 +28,15 @@ async fn it_is_run_only_where_the_operator_allows_it() {
     let cloud = cloud().await;
     let script = Script::new(&format!("touch {}", "$(dirname $0)/has-run"));
     let file = file(&script, json!({}));
-    let error = Tokens::discover(Http::new().unwrap(), &file.settings(&cloud)).await.unwrap_err();
-    assert!(error.to_string().contains("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES=1"), "{error}");
+    let error = Tokens::discover(Http::new().unwrap(), &file.settings(&cloud))
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES=1"),
+        "{error}"
+    );
     for value in ["0", "true", ""] {
         let mut environment = file.environment(&cloud);
         environment.insert("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES".to_owned(), value.to_owned());
@@ -53,7 +60,11 @@ async fn it_gets_the_variables_that_google_defines_and_none_of_ours() {
         "command": format!("{} \"an argument\" --of=it", script.command()), "output_file": output_file,
     });
     let file = File::new(&federation(json!({"executable": executable}), Some(CALLER)));
-    cloud.grant(&principal(), CALLER, platen::local_cloud::AccountRole::WorkloadIdentityUser);
+    cloud.grant(
+        &principal(),
+        CALLER,
+        platen::local_cloud::AccountRole::WorkloadIdentityUser,
+    );
     let mut environment = file.environment(&cloud);
     environment.insert("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES".to_owned(), "1".to_owned());
     environment.insert("A_SECRET_OF_THE_WORKER".to_owned(), CANARY.to_owned());
@@ -75,7 +86,11 @@ async fn it_gets_the_variables_that_google_defines_and_none_of_ours() {
     ]);
     assert_eq!(seen, expected);
     assert_eq!(script.read("arguments"), "an argument\n--of=it\n");
-    assert!(!script.read("descriptors").contains("socket:"), "{}", script.read("descriptors"));
+    assert!(
+        !script.read("descriptors").contains("socket:"),
+        "{}",
+        script.read("descriptors")
+    );
 }
 
 #[tokio::test]
@@ -126,13 +141,22 @@ async fn what_it_says_wrong_is_told_and_what_it_must_not_say_is_not() {
     };
     let cases = [
         (format!("echo {CANARY}"), "not the JSON that Google defines"),
-        (format!("echo '{good}'; echo {CANARY}"), "not the JSON that Google defines"),
-        (format!("echo {CANARY} >&2; exit 3"), "it failed; run it by hand"),
-        (format!("echo '{}'; exit 1", response(CANARY)), "it failed; run it by hand"),
         (
-            format!("echo '{}'; exit 1", json!({
-                "version": 1, "success": false, "code": "401", "message": format!("nobody is logged in eyJ{CANARY}"),
-            })),
+            format!("echo '{good}'; echo {CANARY}"),
+            "not the JSON that Google defines",
+        ),
+        (format!("echo {CANARY} >&2; exit 3"), "it failed; run it by hand"),
+        (
+            format!("echo '{}'; exit 1", response(CANARY)),
+            "it failed; run it by hand",
+        ),
+        (
+            format!(
+                "echo '{}'; exit 1",
+                json!({
+                    "version": 1, "success": false, "code": "401", "message": format!("nobody is logged in eyJ{CANARY}"),
+                })
+            ),
             "it says: 401 nobody is logged in [redacted]",
         ),
         (with("version", json!(2)), "version other than 1"),
@@ -180,7 +204,10 @@ async fn saml_goes_to_the_exchange_as_it_is() {
     tokens.access_token().await.unwrap();
     let sent = String::from_utf8(google.requests()[0].body.clone()).unwrap();
     assert!(sent.contains("subject_token=PHNhbWw%2B&"), "{sent}");
-    assert!(sent.contains("subject_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Asaml2"), "{sent}");
+    assert!(
+        sent.contains("subject_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Asaml2"),
+        "{sent}"
+    );
 }
 
 /// The shortest time that Google allows is five seconds, which this test takes.
@@ -194,7 +221,10 @@ async fn one_that_does_not_end_is_ended_with_all_that_it_started() {
         ..file.settings(&cloud)
     };
     let error = tokens(&settings).await.access_token().await.unwrap_err();
-    assert!(error.to_string().contains("ended after 5 s without an answer"), "{error}");
+    assert!(
+        error.to_string().contains("ended after 5 s without an answer"),
+        "{error}"
+    );
     let pids = script.read("pids");
     assert_eq!(pids.lines().count(), 2);
     for pid in pids.lines() {

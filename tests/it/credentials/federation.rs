@@ -14,7 +14,10 @@ fn google() -> Peer {
             200,
             json!({"access_token": format!("federated-{number}"), "expires_in": 3599, "token_type": "Bearer"}),
         ),
-        _ => Reply::json(200, json!({"accessToken": "of-the-account", "expireTime": "2999-01-01T00:00:00Z"})),
+        _ => Reply::json(
+            200,
+            json!({"accessToken": "of-the-account", "expireTime": "2999-01-01T00:00:00Z"}),
+        ),
     })
 }
 
@@ -31,7 +34,10 @@ fn at(google: &Peer, file: &File) -> Settings {
 fn form(request: &Recorded) -> Vec<(String, String)> {
     let decode = |text: &str| {
         let text = text.replace('+', " ");
-        percent_encoding::percent_decode_str(&text).decode_utf8().unwrap().into_owned()
+        percent_encoding::percent_decode_str(&text)
+            .decode_utf8()
+            .unwrap()
+            .into_owned()
     };
     String::from_utf8(request.body.clone())
         .unwrap()
@@ -42,7 +48,10 @@ fn form(request: &Recorded) -> Vec<(String, String)> {
 }
 
 fn field(request: &Recorded, name: &str) -> Option<String> {
-    form(request).into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    form(request)
+        .into_iter()
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value)
 }
 
 #[tokio::test]
@@ -57,8 +66,14 @@ async fn the_exchange_is_what_googles_own_clients_send() {
     let [exchange, impersonate] = &google.requests()[..] else {
         panic!("two requests")
     };
-    assert_eq!((exchange.method.as_str(), exchange.target.as_str()), ("POST", "/v1/token"));
-    assert_eq!(exchange.header("content-type"), Some("application/x-www-form-urlencoded"));
+    assert_eq!(
+        (exchange.method.as_str(), exchange.target.as_str()),
+        ("POST", "/v1/token")
+    );
+    assert_eq!(
+        exchange.header("content-type"),
+        Some("application/x-www-form-urlencoded")
+    );
     assert_eq!(exchange.header("authorization"), None);
     let mut sent = form(exchange);
     sent.sort();
@@ -88,16 +103,25 @@ async fn the_exchange_is_what_googles_own_clients_send() {
 #[tokio::test]
 async fn a_federated_token_that_iam_refuses_is_exchanged_anew_once() {
     let google = Peer::start(|request, number| match request.target.as_str() {
-        "/v1/token" => Reply::json(200, json!({"access_token": format!("federated-{number}"), "expires_in": 3599})),
+        "/v1/token" => Reply::json(
+            200,
+            json!({"access_token": format!("federated-{number}"), "expires_in": 3599}),
+        ),
         _ if number == 1 => Reply::status(401),
-        _ => Reply::json(200, json!({"accessToken": "good", "expireTime": "2999-01-01T00:00:00Z"})),
+        _ => Reply::json(
+            200,
+            json!({"accessToken": "good", "expireTime": "2999-01-01T00:00:00Z"}),
+        ),
     });
     let subject = File::text("s");
     let file = File::new(&federation(json!({"file": subject.path()}), Some(CALLER)));
     let tokens = tokens(&at(&google, &file)).await;
     assert_eq!(tokens.access_token().await.unwrap().expose(), "good");
     let requests = google.requests();
-    let bearers: Vec<_> = requests.iter().filter_map(|request| request.header("authorization")).collect();
+    let bearers: Vec<_> = requests
+        .iter()
+        .filter_map(|request| request.header("authorization"))
+        .collect();
     assert_eq!(bearers, ["Bearer federated-0", "Bearer federated-2"]);
 }
 
@@ -105,7 +129,10 @@ async fn a_federated_token_that_iam_refuses_is_exchanged_anew_once() {
 async fn a_file_is_read_for_every_exchange_as_text_or_as_json() {
     let google = google();
     let subject = File::text("one");
-    let as_text = File::new(&federation(json!({"file": subject.path(), "format": {"type": "text"}}), None));
+    let as_text = File::new(&federation(
+        json!({"file": subject.path(), "format": {"type": "text"}}),
+        None,
+    ));
     let first = tokens(&at(&google, &as_text)).await;
     first.access_token().await.unwrap();
     std::fs::write(subject.path(), "two").unwrap();
@@ -117,7 +144,11 @@ async fn a_file_is_read_for_every_exchange_as_text_or_as_json() {
     std::fs::write(subject.path(), json!({"access_token": "three"}).to_string()).unwrap();
     let tokens = tokens(&at(&google, &as_json)).await;
     tokens.access_token().await.unwrap();
-    let sent: Vec<_> = google.requests().iter().map(|request| field(request, "subject_token").unwrap()).collect();
+    let sent: Vec<_> = google
+        .requests()
+        .iter()
+        .map(|request| field(request, "subject_token").unwrap())
+        .collect();
     assert_eq!(sent, ["one", "two", "three"]);
     assert_eq!(
         field(&google.requests()[2], "scope").unwrap(),
@@ -144,8 +175,15 @@ async fn a_url_is_asked_with_its_headers_and_no_redirect_is_followed() {
     };
     let file = File::new(&source("/token?secret=q", "h"));
     tokens(&at(&google, &file)).await.access_token().await.unwrap();
-    assert_eq!(field(&google.requests()[0], "subject_token").unwrap(), "from-the-issuer");
-    for (path, header) in [("/token?secret=q", CANARY), ("/elsewhere", "h"), ("/other?secret=canary-that", "h")] {
+    assert_eq!(
+        field(&google.requests()[0], "subject_token").unwrap(),
+        "from-the-issuer"
+    );
+    for (path, header) in [
+        ("/token?secret=q", CANARY),
+        ("/elsewhere", "h"),
+        ("/other?secret=canary-that", "h"),
+    ] {
         let file = File::new(&source(path, header));
         let tokens = tokens(&at(&google, &file)).await;
         let error = tokens.access_token().await.unwrap_err();
@@ -170,7 +208,12 @@ async fn a_workforce_pool_names_who_pays_and_a_client_itself() {
     content["workforce_pool_user_project"] = json!("4711");
     let file = File::new(&content);
     let token = file.tokens(&cloud).await.access_token().await.unwrap();
-    assert!(cloud.caller(token.expose()).unwrap().ends_with("/workforcePools/staff/subject/build-7"));
+    assert!(
+        cloud
+            .caller(token.expose())
+            .unwrap()
+            .ends_with("/workforcePools/staff/subject/build-7")
+    );
 
     let google = google();
     content["client_id"] = json!("client");
@@ -192,7 +235,10 @@ async fn a_subject_token_that_proves_nothing_gets_nothing_and_is_not_shown() {
         let file = File::new(&federation(json!({"file": subject.path()}), None));
         let error = file.tokens(&cloud).await.access_token().await.unwrap_err();
         let shown = format!("{error} {error:?}");
-        assert!(shown.contains("invalid_grant") && shown.contains("Security Token Service"), "{shown}");
+        assert!(
+            shown.contains("invalid_grant") && shown.contains("Security Token Service"),
+            "{shown}"
+        );
         assert!(!shown.contains(CANARY) && !shown.contains(&token), "{shown}");
     }
     let subject = File::text(&good);
@@ -211,30 +257,66 @@ async fn files_that_would_send_tokens_astray_are_refused_before_anything_is_sent
     };
     let of = |source: Value| federation(source, None);
     let cases = [
-        (with("token_url", json!("https://sts.canary.example/v1/token")), "token_url is not a host of googleapis.com"),
-        (with("token_url", json!("http://sts.googleapis.com/v1/token")), "token_url is no URL that a secret"),
         (
-            with("service_account_impersonation_url", json!(impersonation_url(CALLER).replace("googleapis.com", "canary.example"))),
+            with("token_url", json!("https://sts.canary.example/v1/token")),
+            "token_url is not a host of googleapis.com",
+        ),
+        (
+            with("token_url", json!("http://sts.googleapis.com/v1/token")),
+            "token_url is no URL that a secret",
+        ),
+        (
+            with(
+                "service_account_impersonation_url",
+                json!(impersonation_url(CALLER).replace("googleapis.com", "canary.example")),
+            ),
             "service_account_impersonation_url is not a host of googleapis.com",
         ),
         (
-            with("service_account_impersonation_url", json!(impersonation_url("a/../canary@x"))),
+            with(
+                "service_account_impersonation_url",
+                json!(impersonation_url("a/../canary@x")),
+            ),
             "service_account_impersonation_url is not",
         ),
-        (with("universe_domain", json!("canary.example/x?")), "universe_domain that is no domain"),
-        (with("workforce_pool_user_project", json!("canary")), "audience is no workforce pool's"),
-        (of(json!({"url": "http://canary.example/token"})), "credential_source.url is no URL"),
-        (of(json!({"url": "https://x.example", "headers": {"a": "canary\n"}})), "headers that cannot be sent"),
+        (
+            with("universe_domain", json!("canary.example/x?")),
+            "universe_domain that is no domain",
+        ),
+        (
+            with("workforce_pool_user_project", json!("canary")),
+            "audience is no workforce pool's",
+        ),
+        (
+            of(json!({"url": "http://canary.example/token"})),
+            "credential_source.url is no URL",
+        ),
+        (
+            of(json!({"url": "https://x.example", "headers": {"a": "canary\n"}})),
+            "headers that cannot be sent",
+        ),
         (of(json!({})), "one of file, url and executable"),
-        (of(json!({"file": "/a", "url": "https://x.example"})), "one of file, url and executable"),
+        (
+            of(json!({"file": "/a", "url": "https://x.example"})),
+            "one of file, url and executable",
+        ),
         (
             of(json!({"environment_id": "aws1", "region_url": "http://169.254.169.254/canary"})),
             "AWS by its signed requests, which Platen does not make",
         ),
-        (of(json!({"certificate": {"use_default_certificate_config": true}})), "X.509 certificate"),
+        (
+            of(json!({"certificate": {"use_default_certificate_config": true}})),
+            "X.509 certificate",
+        ),
         (of(json!({"executable": {"command": "canary --x"}})), "absolute path"),
-        (of(json!({"executable": {"command": "/bin/canary", "timeout_millis": 4999}})), "timeout_millis"),
-        (of(json!({"file": "/a", "format": {"type": "canary"}})), "a field is not as expected"),
+        (
+            of(json!({"executable": {"command": "/bin/canary", "timeout_millis": 4999}})),
+            "timeout_millis",
+        ),
+        (
+            of(json!({"file": "/a", "format": {"type": "canary"}})),
+            "a field is not as expected",
+        ),
     ];
     for (content, why) in cases {
         let file = File::new(&content);
@@ -249,7 +331,8 @@ async fn files_that_would_send_tokens_astray_are_refused_before_anything_is_sent
         assert!(!shown.contains("canary"), "{shown}");
     }
     // Azure's metadata server speaks no TLS, and an operator's own endpoints are not the file's.
-    let azure = of(json!({"url": "http://169.254.169.254/metadata/identity/oauth2/token", "headers": {"Metadata": "True"}}));
+    let azure =
+        of(json!({"url": "http://169.254.169.254/metadata/identity/oauth2/token", "headers": {"Metadata": "True"}}));
     let moved = with("token_url", json!("https://sts.private.example/v1/token"));
     for content in [azure, moved] {
         let file = File::new(&content);
@@ -263,7 +346,11 @@ async fn who_pays_is_said_where_the_credentials_say_so() {
     for (of_file, of_environment, expected) in [
         (None, None, None),
         (Some("of-the-file"), None, Some("of-the-file")),
-        (Some("of-the-file"), Some("of-the-environment"), Some("of-the-environment")),
+        (
+            Some("of-the-file"),
+            Some("of-the-environment"),
+            Some("of-the-environment"),
+        ),
     ] {
         let api = Peer::replies(vec![Reply::json(200, json!({"messageIds": ["1"]}))]);
         let mut content = cloud.log_in(super::USER);
@@ -275,7 +362,10 @@ async fn who_pays_is_said_where_the_credentials_say_so() {
         };
         let tokens = tokens(&settings).await;
         let publisher = platen::google::pubsub::Publisher::new(Http::new().unwrap(), &api.url, Some(tokens));
-        publisher.publish("projects/p/topics/t", b"", &Default::default()).await.unwrap();
+        publisher
+            .publish("projects/p/topics/t", b"", &Default::default())
+            .await
+            .unwrap();
         assert_eq!(api.requests()[0].header("x-goog-user-project"), expected);
     }
 }

@@ -54,7 +54,10 @@ async fn metadata_server() {
     sign_as(&cloud, &tokens, &own).await.unwrap();
     // As itself, too, only with the role on itself.
     cloud.deny_token_creator(WORKER, WORKER);
-    assert_eq!(sign_as(&cloud, &tokens, WORKER).await.as_ref().map_err(kind), Err(Kind::Forbidden));
+    assert_eq!(
+        sign_as(&cloud, &tokens, WORKER).await.as_ref().map_err(kind),
+        Err(Kind::Forbidden)
+    );
 }
 
 /// GKE with Workload Identity and no service account of Google's: an identity that has no address.
@@ -79,7 +82,11 @@ async fn metadata_server_of_a_kubernetes_service_account() {
     assert!(error.to_string().contains("--impersonate EMAIL"), "{error}");
     let error = tokens.email().await.unwrap_err();
     assert!(error.to_string().contains("SIGNER_SERVICE_ACCOUNT"), "{error}");
-    assert_eq!(tokens.universe_domain().await.unwrap(), "googleapis.com", "which the server does not know");
+    assert_eq!(
+        tokens.universe_domain().await.unwrap(),
+        "googleapis.com",
+        "which the server does not know"
+    );
 }
 
 #[tokio::test]
@@ -91,7 +98,10 @@ async fn service_account() {
     assert_eq!(id_token(&tokens).await.unwrap()["email"], CALLER);
     assert_eq!(tokens.local_key().unwrap().client_email, CALLER);
     assert_eq!(tokens.local_key().unwrap().sign(b"what is signed").unwrap().len(), 256);
-    assert_eq!(sign_as(&cloud, &tokens, WORKER).await.as_ref().map_err(kind), Err(Kind::Forbidden));
+    assert_eq!(
+        sign_as(&cloud, &tokens, WORKER).await.as_ref().map_err(kind),
+        Err(Kind::Forbidden)
+    );
     cloud.allow_token_creator(CALLER, WORKER);
     sign_as(&cloud, &tokens, WORKER).await.unwrap();
 }
@@ -104,20 +114,35 @@ async fn authorized_user() {
     let tokens = file.tokens(&cloud).await;
     assert_eq!(caller(&cloud, &tokens).await.as_deref(), Some(USER));
     let error = id_token(&tokens).await.unwrap_err().to_string();
-    for word in ["OAuth client", "private service refuses", "--impersonate EMAIL", "roles/iam.serviceAccountOpenIdTokenCreator"] {
+    for word in [
+        "OAuth client",
+        "private service refuses",
+        "--impersonate EMAIL",
+        "roles/iam.serviceAccountOpenIdTokenCreator",
+    ] {
         assert!(error.contains(word), "{word}: {error}");
     }
     // The one audience that there is a token for.
     let client = content["client_id"].as_str().unwrap();
     let own = tokens.id_token(client, true).await.unwrap();
-    assert_eq!((&claims(own.expose())["aud"], &claims(own.expose())["email"]), (&json!(client), &json!(USER)));
+    assert_eq!(
+        (&claims(own.expose())["aud"], &claims(own.expose())["email"]),
+        (&json!(client), &json!(USER))
+    );
 
     cloud.grant(USER, CALLER, AccountRole::OpenIdTokenCreator);
     let as_caller = tokens.impersonate(CALLER).await.unwrap();
     assert_eq!(id_token(&as_caller).await.unwrap()["email"], CALLER);
-    assert_eq!(kind(&as_caller.access_token().await.unwrap_err()), Kind::Forbidden, "ID tokens alone");
+    assert_eq!(
+        kind(&as_caller.access_token().await.unwrap_err()),
+        Kind::Forbidden,
+        "ID tokens alone"
+    );
     assert!(tokens.email().await.is_err());
-    assert_eq!(sign_as(&cloud, &tokens, CALLER).await.as_ref().map_err(kind), Err(Kind::Forbidden));
+    assert_eq!(
+        sign_as(&cloud, &tokens, CALLER).await.as_ref().map_err(kind),
+        Err(Kind::Forbidden)
+    );
     cloud.allow_token_creator(USER, CALLER);
     sign_as(&cloud, &tokens, CALLER).await.unwrap();
 }
@@ -137,12 +162,20 @@ async fn impersonated_service_account() {
     assert_eq!(error.kind, Kind::Forbidden);
     let said = error.to_string();
     let steps = [
-        format!("add-iam-policy-binding {middle} --member='user:YOUR_ADDRESS' --role=roles/iam.serviceAccountTokenCreator"),
-        format!("add-iam-policy-binding {CALLER} --member='serviceAccount:{middle}' --role=roles/iam.serviceAccountTokenCreator"),
+        format!(
+            "add-iam-policy-binding {middle} --member='user:YOUR_ADDRESS' --role=roles/iam.serviceAccountTokenCreator"
+        ),
+        format!(
+            "add-iam-policy-binding {CALLER} --member='serviceAccount:{middle}' --role=roles/iam.serviceAccountTokenCreator"
+        ),
     ];
     assert!(steps.iter().all(|step| said.contains(step)), "{said}");
     cloud.allow_token_creator(USER, middle);
-    assert_eq!(kind(&tokens.access_token().await.unwrap_err()), Kind::Forbidden, "half a chain");
+    assert_eq!(
+        kind(&tokens.access_token().await.unwrap_err()),
+        Kind::Forbidden,
+        "half a chain"
+    );
     cloud.allow_token_creator(middle, CALLER);
     assert_eq!(caller(&cloud, &tokens).await.as_deref(), Some(CALLER));
     assert_eq!(id_token(&tokens).await.unwrap()["email"], CALLER);
@@ -150,9 +183,15 @@ async fn impersonated_service_account() {
     // Signs along the same chain: the account itself has no right on itself.
     sign_as(&cloud, &tokens, CALLER).await.unwrap();
     cloud.deny_token_creator(USER, middle);
-    assert_eq!(sign_as(&cloud, &tokens, CALLER).await.as_ref().map_err(kind), Err(Kind::Forbidden));
+    assert_eq!(
+        sign_as(&cloud, &tokens, CALLER).await.as_ref().map_err(kind),
+        Err(Kind::Forbidden)
+    );
     // As anybody else: with the account's own token.
-    assert_eq!(sign_as(&cloud, &tokens, WORKER).await.as_ref().map_err(kind), Err(Kind::Forbidden));
+    assert_eq!(
+        sign_as(&cloud, &tokens, WORKER).await.as_ref().map_err(kind),
+        Err(Kind::Forbidden)
+    );
     cloud.allow_token_creator(CALLER, WORKER);
     sign_as(&cloud, &tokens, WORKER).await.unwrap();
 }
@@ -170,12 +209,19 @@ async fn external_account_with_a_service_account() {
     );
     assert!(said.contains(&grant), "{said}");
     // Exactly what the error says.
-    cloud.grant(&format!("principalSet:{}/*", super::POOL), CALLER, AccountRole::WorkloadIdentityUser);
+    cloud.grant(
+        &format!("principalSet:{}/*", super::POOL),
+        CALLER,
+        AccountRole::WorkloadIdentityUser,
+    );
     assert_eq!(caller(&cloud, &tokens).await.as_deref(), Some(CALLER));
     assert_eq!(id_token(&tokens).await.unwrap()["email"], CALLER);
     // That role holds no signBlob: the account signs for itself, and must be allowed to.
     assert_eq!(tokens.email().await.unwrap(), CALLER);
-    assert_eq!(sign_as(&cloud, &tokens, CALLER).await.as_ref().map_err(kind), Err(Kind::Forbidden));
+    assert_eq!(
+        sign_as(&cloud, &tokens, CALLER).await.as_ref().map_err(kind),
+        Err(Kind::Forbidden)
+    );
     cloud.allow_token_creator(CALLER, CALLER);
     sign_as(&cloud, &tokens, CALLER).await.unwrap();
 }
@@ -188,12 +234,25 @@ async fn external_account_without() {
     let tokens = file.tokens(&cloud).await;
     assert_eq!(caller(&cloud, &tokens).await, Some(principal()));
     let said = id_token(&tokens).await.unwrap_err().to_string();
-    assert!(said.contains("--impersonate EMAIL") && said.contains("roles/iam.workloadIdentityUser"), "{said}");
+    assert!(
+        said.contains("--impersonate EMAIL") && said.contains("roles/iam.workloadIdentityUser"),
+        "{said}"
+    );
     cloud.grant(&principal(), CALLER, AccountRole::WorkloadIdentityUser);
     let as_caller = tokens.impersonate(CALLER).await.unwrap();
     assert_eq!(id_token(&as_caller).await.unwrap()["email"], CALLER);
-    assert!(tokens.email().await.unwrap_err().to_string().contains("SIGNER_SERVICE_ACCOUNT"));
-    assert_eq!(sign_as(&cloud, &tokens, CALLER).await.as_ref().map_err(kind), Err(Kind::Forbidden));
+    assert!(
+        tokens
+            .email()
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("SIGNER_SERVICE_ACCOUNT")
+    );
+    assert_eq!(
+        sign_as(&cloud, &tokens, CALLER).await.as_ref().map_err(kind),
+        Err(Kind::Forbidden)
+    );
     cloud.allow_token_creator(&principal(), CALLER);
     sign_as(&cloud, &tokens, CALLER).await.unwrap();
 }

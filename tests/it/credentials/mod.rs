@@ -5,6 +5,7 @@ mod federation;
 mod kinds;
 mod token;
 mod universe;
+mod worker;
 
 use std::collections::HashMap;
 use std::process::{Output, Stdio};

@@ -16,7 +16,10 @@ async fn it_prints_the_token_and_nothing_else() {
     let with = platen(&["token", "--audience", AUDIENCE, "--include-email"], &environment).await;
     assert_eq!(stderr(&with), "");
     let with = claims(&line(&with));
-    assert_eq!((&with["email"], &with["email_verified"]), (&json!(WORKER), &json!(true)));
+    assert_eq!(
+        (&with["email"], &with["email_verified"]),
+        (&json!(WORKER), &json!(true))
+    );
 }
 
 #[tokio::test]
@@ -24,7 +27,14 @@ async fn it_impersonates_whom_the_credentials_may_act_as() {
     let cloud = cloud().await;
     let user = File::new(&cloud.log_in(USER));
     let key = File::new(&cloud.create_key_file(WORKER).unwrap());
-    let arguments = ["token", "--audience", AUDIENCE, "--include-email", "--impersonate", CALLER];
+    let arguments = [
+        "token",
+        "--audience",
+        AUDIENCE,
+        "--include-email",
+        "--impersonate",
+        CALLER,
+    ];
     let environments = [
         (USER, user.environment(&cloud), "user:YOUR_ADDRESS".to_owned()),
         (WORKER, key.environment(&cloud), format!("serviceAccount:{WORKER}")),
@@ -39,7 +49,10 @@ async fn it_impersonates_whom_the_credentials_may_act_as() {
             "gcloud iam service-accounts add-iam-policy-binding {CALLER} --member='{member}' \
              --role=roles/iam.serviceAccountOpenIdTokenCreator"
         );
-        assert!(said.contains(&grant) && said.contains("iam.serviceAccounts.getOpenIdToken"), "{said}");
+        assert!(
+            said.contains(&grant) && said.contains("iam.serviceAccounts.getOpenIdToken"),
+            "{said}"
+        );
         cloud.allow_token_creator(who, CALLER);
         let token = claims(&line(&platen(&arguments, &environment).await));
         assert_eq!((&token["aud"], &token["email"]), (&json!(AUDIENCE), &json!(CALLER)));
@@ -76,7 +89,11 @@ async fn what_cannot_be_says_what_can() {
     let broken = File::new(&json!({"type": "authorized_user", "client_id": "c", "refresh_token": CANARY}));
     let output = platen(&["token", "--audience", AUDIENCE], &broken.environment(&cloud)).await;
     assert_eq!(output.status.code(), Some(64));
-    assert!(stderr(&output).contains("missing field `client_secret`"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("missing field `client_secret`"),
+        "{}",
+        stderr(&output)
+    );
     assert!(!stderr(&output).contains(CANARY), "{}", stderr(&output));
 }
 
@@ -89,7 +106,11 @@ async fn no_secret_of_any_kind_is_in_what_is_said() {
     other_client["client_secret"] = json!(CANARY);
     let mut key = cloud.create_key_file(CALLER).unwrap();
     key["client_email"] = json!("nobody@x");
-    for (content, why) in [(user, "invalid_grant"), (other_client, "invalid_client"), (key, "account not found")] {
+    for (content, why) in [
+        (user, "invalid_grant"),
+        (other_client, "invalid_client"),
+        (key, "account not found"),
+    ] {
         let file = File::new(&content);
         let mut environment = file.environment(&cloud);
         environment.insert("RUST_LOG".to_owned(), "trace".to_owned());

@@ -120,10 +120,7 @@ impl Executable {
             return Err(self.failed("it answers in a version other than 1"));
         }
         if !response.success {
-            let (code, message) = (
-                response.code.unwrap_or_default(),
-                response.message.unwrap_or_default(),
-            );
+            let (code, message) = (response.code.unwrap_or_default(), response.message.unwrap_or_default());
             return Err(self.failed(format!("it says: {}", clean(&format!("{code} {message}")))));
         }
         let token = match response.token_type.as_deref() {

@@ -81,9 +81,8 @@ pub(super) fn read(context: &Context<'_>, text: &[u8]) -> Result<Source, Error> 
     }
     let of_workforce = file.audience.contains("/workforcePools/");
     if file.workforce_pool_user_project.is_some() && !of_workforce {
-        return Err(context.refused(
-            "has a workforce_pool_user_project, and its audience is no workforce pool's: remove the field",
-        ));
+        return Err(context
+            .refused("has a workforce_pool_user_project, and its audience is no workforce pool's: remove the field"));
     }
     let account = match &file.service_account_impersonation_url {
         Some(url) => Some(impersonated::target(context, url)?),
