@@ -101,6 +101,10 @@ pub(super) fn patient(patience: Duration) -> Result<Http, Failure> {
     .map_err(work)
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is what errors are mapped with, which are values"
+)]
 pub(super) fn work(error: Error) -> Failure {
     Failure::Work(Some(error.to_string()))
 }

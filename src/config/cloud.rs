@@ -74,6 +74,7 @@ impl CloudConfig {
         let oauth_token = reader.optional("OAUTH_TOKEN_ENDPOINT", parse::base_url);
         let sts = reader.optional("STS_ENDPOINT", parse::base_url);
         let metadata_host = reader.optional("GCE_METADATA_HOST", parse::host);
+        let quota_project = reader.optional("GOOGLE_CLOUD_QUOTA_PROJECT", parse::project);
         let (storage, pubsub, iam_credentials) = (storage?, pubsub?, iam_credentials?);
         let credentials = google::token::Settings {
             credentials_file: reader.get("GOOGLE_APPLICATION_CREDENTIALS").map(PathBuf::from),
@@ -83,7 +84,7 @@ impl CloudConfig {
             iam_credentials_endpoint: iam_credentials.clone(),
             sts_endpoint: sts?,
             allow_executables: reader.get("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES").as_deref() == Some("1"),
-            quota_project: reader.get("GOOGLE_CLOUD_QUOTA_PROJECT"),
+            quota_project: quota_project?,
         };
         let endpoints = Endpoints {
             storage_is_emulator: storage.is_some(),

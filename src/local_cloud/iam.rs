@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::{
     World,
-    identity::Permission,
     oauth,
+    roles::Permission,
     server::{Request, decode, json as json_answer, rpc_error},
 };
 
@@ -92,7 +92,7 @@ fn allowed(
         if !world.identity.knows(email) {
             return Err(not_found(email));
         }
-        if !world.identity.may(&member, email, Permission::ImplicitDelegation) {
+        if !world.identity.grants.may(&member, email, Permission::ImplicitDelegation) {
             return Err(denied(permission));
         }
         email.clone_into(&mut member);
@@ -100,7 +100,7 @@ fn allowed(
     if !world.identity.knows(account) {
         return Err(not_found(account));
     }
-    if world.identity.may(&member, account, permission) {
+    if world.identity.grants.may(&member, account, permission) {
         return Ok(());
     }
     Err(denied(permission))

@@ -1,7 +1,7 @@
 //! Who is who: service accounts and their keys, access tokens, and the key that signs OIDC ID tokens.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     io,
     sync::{Arc, Mutex},
 };
@@ -19,7 +19,7 @@ use base64::{
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use super::{clock::Clock, server::lock};
+use super::{clock::Clock, federation::Providers, roles::Grants, server::lock};
 
 /// How long Google's OIDC ID tokens live.
 const ID_TOKEN_LIFETIME: TimeDelta = TimeDelta::hours(1);
@@ -143,49 +143,6 @@ pub(super) struct User {
     pub(super) client_secret: String,
 }
 
-/// A right on a service account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Permission {
-    SignBlob,
-    GetAccessToken,
-    GetOpenIdToken,
-    ImplicitDelegation,
-}
-
-impl Permission {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::SignBlob => "iam.serviceAccounts.signBlob",
-            Self::GetAccessToken => "iam.serviceAccounts.getAccessToken",
-            Self::GetOpenIdToken => "iam.serviceAccounts.getOpenIdToken",
-            Self::ImplicitDelegation => "iam.serviceAccounts.implicitDelegation",
-        }
-    }
-}
-
-/// A role that lets somebody act as a service account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum AccountRole {
-    /// `roles/iam.serviceAccountTokenCreator`: all of it.
-    TokenCreator,
-    /// `roles/iam.serviceAccountOpenIdTokenCreator`: ID tokens alone.
-    OpenIdTokenCreator,
-    /// `roles/iam.workloadIdentityUser`: access tokens and ID tokens, no signatures.
-    WorkloadIdentityUser,
-}
-
-impl AccountRole {
-    fn holds(self, permission: Permission) -> bool {
-        match self {
-            Self::TokenCreator => true,
-            Self::OpenIdTokenCreator => permission == Permission::GetOpenIdToken,
-            Self::WorkloadIdentityUser => {
-                matches!(permission, Permission::GetAccessToken | Permission::GetOpenIdToken)
-            }
-        }
-    }
-}
-
 struct AccessToken {
     email: String,
     expires: DateTime<Utc>,
@@ -197,12 +154,12 @@ pub(super) struct Identity {
     project: String,
     accounts: Mutex<BTreeMap<String, Account>>,
     access_tokens: Mutex<HashMap<String, AccessToken>>,
-    /// Member, account, and the role that the one has on the other.
-    grants: Mutex<BTreeSet<(String, String, AccountRole)>>,
+    /// Who may act as whom.
+    pub(super) grants: Grants,
     /// By refresh token.
     users: Mutex<HashMap<String, User>>,
-    /// The keys of other identity providers, by the audience that federates them.
-    providers: Mutex<HashMap<String, Arc<RsaKey>>>,
+    /// Whom the pools trust.
+    pub(super) providers: Providers,
     /// The current key first; the others are still published.
     oidc_keys: Mutex<Vec<Arc<RsaKey>>>,
 }
@@ -214,9 +171,9 @@ impl Identity {
             project,
             accounts: Mutex::default(),
             access_tokens: Mutex::default(),
-            grants: Mutex::default(),
+            grants: Grants::default(),
             users: Mutex::default(),
-            providers: Mutex::default(),
+            providers: Providers::default(),
             oidc_keys: Mutex::new(vec![Arc::new(RsaKey::generate()?)]),
         })
     }
@@ -302,26 +259,6 @@ impl Identity {
         })
     }
 
-    pub(super) fn grant(&self, member: &str, account: &str, role: AccountRole) {
-        lock(&self.grants).insert((member.to_owned(), account.to_owned(), role));
-    }
-
-    pub(super) fn revoke(&self, member: &str, account: &str, role: AccountRole) {
-        lock(&self.grants).remove(&(member.to_owned(), account.to_owned(), role));
-    }
-
-    /// Whether a member has a permission on an account: by itself, or as one of a pool.
-    pub(super) fn may(&self, member: &str, account: &str, permission: Permission) -> bool {
-        let pool = member
-            .strip_prefix("principal:")
-            .and_then(|name| name.split_once("/subject/"))
-            .map(|(pool, _)| format!("principalSet:{pool}/*"));
-        lock(&self.grants).iter().any(|(granted, on, role)| {
-            let is_member = granted == member || pool.as_ref() == Some(granted);
-            is_member && on == account && role.holds(permission)
-        })
-    }
-
     /// A person who has logged in: what gcloud then writes into its file of Application Default Credentials.
     pub(super) fn log_in(&self, email: &str, token_uri: &str) -> Value {
         self.add_account(email);
@@ -341,55 +278,6 @@ impl Identity {
 
     pub(super) fn user(&self, refresh_token: &str) -> Option<User> {
         lock(&self.users).get(refresh_token).cloned()
-    }
-
-    /// Makes a pool trust an identity provider, whose key is made here.
-    pub(super) fn federate(&self, audience: &str) -> io::Result<()> {
-        let key = Arc::new(RsaKey::generate()?);
-        lock(&self.providers).insert(audience.to_owned(), key);
-        Ok(())
-    }
-
-    /// What the provider gives one of its own; empty where there is no such provider.
-    pub(super) fn token_of_provider(&self, audience: &str, subject: &str, lifetime: TimeDelta) -> String {
-        let now = self.clock.now();
-        let claims = json!({
-            "iss": "https://issuer.example", "sub": subject, "aud": format!("https:{audience}"),
-            "iat": now.timestamp(), "exp": (now + lifetime).timestamp(),
-        });
-        let key = lock(&self.providers).get(audience).cloned();
-        key.map(|key| key.jwt(&claims)).unwrap_or_default()
-    }
-
-    /// The principal that a provider's token proves, or OAuth's error and a sentence.
-    pub(super) fn federated(&self, audience: &str, token: &str) -> Result<String, (&'static str, &'static str)> {
-        let Some(key) = lock(&self.providers).get(audience).cloned() else {
-            return Err((
-                "invalid_target",
-                "The target service indicated by the \"audience\" parameters is invalid.",
-            ));
-        };
-        let Some(claims) = verified(token, std::slice::from_ref(&key)) else {
-            return Err((
-                "invalid_grant",
-                "Unable to verify the signature of the given JWT using keys.",
-            ));
-        };
-        if claims["aud"] != format!("https:{audience}") {
-            return Err((
-                "invalid_grant",
-                "The audience in ID Token does not match the expected audience.",
-            ));
-        }
-        if claims["exp"]
-            .as_i64()
-            .is_none_or(|exp| exp <= self.clock.now().timestamp())
-        {
-            return Err(("invalid_grant", "ID Token issued is stale to sign-in."));
-        }
-        let pool = audience.split("/providers/").next().unwrap_or_default();
-        let subject = claims["sub"].as_str().unwrap_or_default();
-        Ok(format!("principal:{pool}/subject/{subject}"))
     }
 
     pub(super) fn new_access_token(&self, email: &str, lifetime: TimeDelta) -> String {
@@ -480,7 +368,7 @@ impl Identity {
 }
 
 /// The claims of a JWT that one of the keys signed.
-fn verified(token: &str, keys: &[Arc<RsaKey>]) -> Option<Value> {
+pub(super) fn verified(token: &str, keys: &[Arc<RsaKey>]) -> Option<Value> {
     let (signed, signature) = token.rsplit_once('.')?;
     let (header, claims) = signed.split_once('.')?;
     let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;

@@ -14,6 +14,7 @@
 
 mod clock;
 mod faults;
+mod federation;
 mod front_door;
 mod iam;
 mod identity;
@@ -22,6 +23,7 @@ mod kms;
 mod metadata;
 mod oauth;
 mod pubsub;
+mod roles;
 mod server;
 mod settings;
 mod storage;
@@ -40,7 +42,7 @@ use tokio::{net::TcpListener, sync::watch};
 pub use self::{
     clock::Clock,
     faults::{Effect, Fault},
-    identity::AccountRole,
+    roles::AccountRole,
     server::Peer,
     settings::{Settings, Subscription, Urls},
 };
@@ -142,7 +144,7 @@ impl LocalCloud {
             identity.add_account(account);
         }
         for account in [worker, signer] {
-            identity.grant(worker, account, AccountRole::TokenCreator);
+            identity.grants.grant(worker, account, AccountRole::TokenCreator);
         }
         let mut listeners = Vec::new();
         let mut urls = Vec::new();
@@ -357,12 +359,12 @@ impl LocalCloud {
 
     /// Takes that role away.
     pub fn deny_token_creator(&self, member: &str, account: &str) {
-        self.world.identity.revoke(member, account, AccountRole::TokenCreator);
+        self.world.identity.grants.revoke(member, account, AccountRole::TokenCreator);
     }
 
     /// Grants a role on an account, to the address of a user or account, to `principal://...` or `principalSet://.../*`.
     pub fn grant(&self, member: &str, account: &str, role: AccountRole) {
-        self.world.identity.grant(member, account, role);
+        self.world.identity.grants.grant(member, account, role);
     }
 
     /// Logs a person in: the file that `gcloud auth application-default login` writes, with `token_uri` on this cloud.
@@ -380,13 +382,13 @@ impl LocalCloud {
     ///
     /// When the provider's key cannot be made.
     pub fn federate(&self, audience: &str) -> io::Result<()> {
-        self.world.identity.federate(audience)
+        self.world.identity.providers.add(audience)
     }
 
     /// A token of that provider, good for an hour.
     pub fn token_of_provider(&self, audience: &str, subject: &str) -> String {
-        let lifetime = chrono::TimeDelta::hours(1);
-        self.world.identity.token_of_provider(audience, subject, lifetime)
+        let now = self.world.clock.now();
+        self.world.identity.providers.token(now, audience, subject)
     }
 
     /// An access token of an account.

@@ -48,7 +48,12 @@ pub(super) fn handle(world: &World, request: &Request) -> Response {
             "The request must have a user project or an authenticated client for workforce pools.",
         );
     }
-    match world.identity.federated(audience, field("subject_token")) {
+    let now = world.clock.now();
+    match world
+        .identity
+        .providers
+        .principal(now, audience, field("subject_token"))
+    {
         Ok(principal) => {
             let lifetime = world.settings.access_token_lifetime;
             json_answer(

@@ -39,6 +39,10 @@ pub(super) fn read(http: &Http, settings: &Settings, text: &[u8], shown: &str) -
     if !is_domain(&universe) {
         return Err(refused(shown, "names a universe_domain that is no domain"));
     }
+    let quota_project = common.quota_project_id.filter(|id| !id.is_empty());
+    if quota_project.as_deref().is_some_and(|id| !is_project(id)) {
+        return Err(refused(shown, "names a quota_project_id that is no project"));
+    }
     let context = Context {
         http,
         settings,
@@ -69,7 +73,7 @@ pub(super) fn read(http: &Http, settings: &Settings, text: &[u8], shown: &str) -
     };
     let about = About {
         described: format!("{kind} in {shown}"),
-        quota_project: common.quota_project_id,
+        quota_project,
         universe_domain: Some(universe.clone()),
     };
     Ok(Tokens::new(http, settings, source, about))
@@ -142,7 +146,7 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-fn is_domain(text: &str) -> bool {
+pub(super) fn is_domain(text: &str) -> bool {
     let part = |part: &str| {
         !part.is_empty()
             && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
@@ -150,6 +154,11 @@ fn is_domain(text: &str) -> bool {
             && !part.ends_with('-')
     };
     text.len() <= 253 && text.contains('.') && text.split('.').all(part)
+}
+
+/// Whether this can stand in a header; whether it is a project, Google knows.
+fn is_project(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.:".contains(&byte))
 }
 
 /// Reads the fields of one kind, naming the file and never its content.

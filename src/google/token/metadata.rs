@@ -5,6 +5,7 @@ use std::time::Duration;
 use reqwest::{Method, Response};
 use tokio::time::timeout;
 
+use super::file::is_domain;
 use super::{Issued, TokenAnswer, UNIVERSE_DOMAIN};
 use crate::google::encode;
 use crate::google::http::{self, Http};
@@ -81,12 +82,17 @@ impl Metadata {
         }
     }
 
-    /// Machines of Google's own do not always have the entry.
+    /// Machines of Google's own do not always have the entry, or have it empty.
     pub(super) async fn universe_domain(&self) -> Result<String, Error> {
-        match self.text("/computeMetadata/v1/universe/universe-domain").await {
-            Ok(domain) => Ok(domain),
-            Err(error) if error.kind == Kind::NotFound || error.status == Some(200) => Ok(UNIVERSE_DOMAIN.to_owned()),
-            Err(error) => Err(error),
+        let response = match self.get("/computeMetadata/v1/universe/universe-domain").await {
+            Err(error) if error.kind == Kind::NotFound => return Ok(UNIVERSE_DOMAIN.to_owned()),
+            answer => answer?,
+        };
+        let body = http::body(OPERATION, &self.base_url, response, 4096).await?;
+        match std::str::from_utf8(&body).map(str::trim) {
+            Ok("") => Ok(UNIVERSE_DOMAIN.to_owned()),
+            Ok(domain) if is_domain(domain) => Ok(domain.to_owned()),
+            _ => Err(self.strange("the universe is no domain")),
         }
     }
 

@@ -11,12 +11,12 @@ use crate::harness::until;
 
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
-fn file(script: &Script, more: Value) -> File {
+fn file(script: &Script, more: &Value) -> File {
     let mut executable = json!({"command": format!("{} \"an argument\" --of=it", script.command())});
     for (name, value) in more.as_object().into_iter().flatten() {
         executable[name] = value.clone();
     }
-    File::new(&federation(json!({"executable": executable}), None))
+    File::new(&federation(&json!({"executable": executable}), None))
 }
 
 fn response(token: &str) -> Value {
@@ -27,7 +27,7 @@ fn response(token: &str) -> Value {
 async fn it_is_run_only_where_the_operator_allows_it() {
     let cloud = cloud().await;
     let script = Script::new(&format!("touch {}", "$(dirname $0)/has-run"));
-    let file = file(&script, json!({}));
+    let file = file(&script, &json!({}));
     let error = Tokens::discover(Http::new().unwrap(), &file.settings(&cloud))
         .await
         .unwrap_err();
@@ -59,7 +59,7 @@ async fn it_gets_the_variables_that_google_defines_and_none_of_ours() {
     let executable = json!({
         "command": format!("{} \"an argument\" --of=it", script.command()), "output_file": output_file,
     });
-    let file = File::new(&federation(json!({"executable": executable}), Some(CALLER)));
+    let file = File::new(&federation(&json!({"executable": executable}), Some(CALLER)));
     cloud.grant(
         &principal(),
         CALLER,
@@ -98,7 +98,7 @@ async fn what_an_earlier_run_left_is_used_while_it_is_good() {
     let cloud = cloud().await;
     let token = cloud.token_of_provider(&provider(), SUBJECT);
     let script = Script::new(&format!("echo ran >> $(dirname $0)/runs; echo '{}'", response(&token)));
-    let file = file(&script, json!({"output_file": script.file("output")}));
+    let file = file(&script, &json!({"output_file": script.file("output")}));
     let settings = Settings {
         allow_executables: true,
         ..file.settings(&cloud)
@@ -167,7 +167,7 @@ async fn what_it_says_wrong_is_told_and_what_it_must_not_say_is_not() {
     ];
     for (body, why) in cases {
         let script = Script::new(&format!("echo {CANARY} >&2\n{body}"));
-        let file = file(&script, json!({}));
+        let file = file(&script, &json!({}));
         let mut environment = file.environment(&cloud);
         environment.insert("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES".to_owned(), "1".to_owned());
         environment.insert("RUST_LOG".to_owned(), "trace".to_owned());
@@ -191,7 +191,7 @@ async fn saml_goes_to_the_exchange_as_it_is() {
         "saml_response": "PHNhbWw+", "id_token": "not-this",
     });
     let script = Script::new(&format!("echo '{saml}'"));
-    let mut content = federation(json!({"executable": {"command": script.command()}}), None);
+    let mut content = federation(&json!({"executable": {"command": script.command()}}), None);
     content["subject_token_type"] = json!("urn:ietf:params:oauth:token-type:saml2");
     let file = File::new(&content);
     let tokens = tokens(&Settings {
@@ -215,7 +215,7 @@ async fn saml_goes_to_the_exchange_as_it_is() {
 async fn one_that_does_not_end_is_ended_with_all_that_it_started() {
     let cloud = cloud().await;
     let script = Script::new("echo $$ > $(dirname $0)/pids; sleep 1000 & echo $! >> $(dirname $0)/pids; wait");
-    let file = file(&script, json!({"timeout_millis": 5000}));
+    let file = file(&script, &json!({"timeout_millis": 5000}));
     let settings = Settings {
         allow_executables: true,
         ..file.settings(&cloud)

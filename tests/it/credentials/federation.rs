@@ -58,7 +58,7 @@ fn field(request: &Recorded, name: &str) -> Option<String> {
 async fn the_exchange_is_what_googles_own_clients_send() {
     let google = google();
     let subject = File::text("subject-token\n");
-    let mut content = federation(json!({"file": subject.path()}), Some(CALLER));
+    let mut content = federation(&json!({"file": subject.path()}), Some(CALLER));
     content["service_account_impersonation"] = json!({"token_lifetime_seconds": 2700});
     let file = File::new(&content);
     let tokens = tokens(&at(&google, &file)).await;
@@ -114,7 +114,7 @@ async fn a_federated_token_that_iam_refuses_is_exchanged_anew_once() {
         ),
     });
     let subject = File::text("s");
-    let file = File::new(&federation(json!({"file": subject.path()}), Some(CALLER)));
+    let file = File::new(&federation(&json!({"file": subject.path()}), Some(CALLER)));
     let tokens = tokens(&at(&google, &file)).await;
     assert_eq!(tokens.access_token().await.unwrap().expose(), "good");
     let requests = google.requests();
@@ -130,7 +130,7 @@ async fn a_file_is_read_for_every_exchange_as_text_or_as_json() {
     let google = google();
     let subject = File::text("one");
     let as_text = File::new(&federation(
-        json!({"file": subject.path(), "format": {"type": "text"}}),
+        &json!({"file": subject.path(), "format": {"type": "text"}}),
         None,
     ));
     let first = tokens(&at(&google, &as_text)).await;
@@ -140,7 +140,7 @@ async fn a_file_is_read_for_every_exchange_as_text_or_as_json() {
     assert_eq!(google.requests().len(), 1, "cached");
     tokens(&at(&google, &as_text)).await.access_token().await.unwrap();
     let format = json!({"type": "json", "subject_token_field_name": "access_token"});
-    let as_json = File::new(&federation(json!({"file": subject.path(), "format": format}), None));
+    let as_json = File::new(&federation(&json!({"file": subject.path(), "format": format}), None));
     std::fs::write(subject.path(), json!({"access_token": "three"}).to_string()).unwrap();
     let tokens = tokens(&at(&google, &as_json)).await;
     tokens.access_token().await.unwrap();
@@ -169,7 +169,7 @@ async fn a_url_is_asked_with_its_headers_and_no_redirect_is_followed() {
     let format = json!({"type": "json", "subject_token_field_name": "value"});
     let source = |path: &str, header: &str| {
         federation(
-            json!({"url": format!("{}{path}", issuer.url), "headers": {"x-secret": header}, "format": format}),
+            &json!({"url": format!("{}{path}", issuer.url), "headers": {"x-secret": header}, "format": format}),
             None,
         )
     };
@@ -200,7 +200,7 @@ async fn a_workforce_pool_names_who_pays_and_a_client_itself() {
     let audience = "//iam.googleapis.com/locations/global/workforcePools/staff/providers/saml";
     cloud.federate(audience).unwrap();
     let subject = File::text(&cloud.token_of_provider(audience, SUBJECT));
-    let mut content = federation(json!({"file": subject.path()}), None);
+    let mut content = federation(&json!({"file": subject.path()}), None);
     content["audience"] = json!(audience);
     let file = File::new(&content);
     let error = file.tokens(&cloud).await.access_token().await.unwrap_err().to_string();
@@ -232,7 +232,7 @@ async fn a_subject_token_that_proves_nothing_gets_nothing_and_is_not_shown() {
     let forged = format!("{}x", &good[..good.len() - 4]);
     for token in [forged, format!("eyJ{CANARY}.e30.e30"), CANARY.to_owned()] {
         let subject = File::text(&token);
-        let file = File::new(&federation(json!({"file": subject.path()}), None));
+        let file = File::new(&federation(&json!({"file": subject.path()}), None));
         let error = file.tokens(&cloud).await.access_token().await.unwrap_err();
         let shown = format!("{error} {error:?}");
         assert!(
@@ -242,7 +242,7 @@ async fn a_subject_token_that_proves_nothing_gets_nothing_and_is_not_shown() {
         assert!(!shown.contains(CANARY) && !shown.contains(&token), "{shown}");
     }
     let subject = File::text(&good);
-    let file = File::new(&federation(json!({"file": subject.path()}), None));
+    let file = File::new(&federation(&json!({"file": subject.path()}), None));
     let token = file.tokens(&cloud).await.access_token().await.unwrap();
     assert_eq!(cloud.caller(token.expose()), Some(principal()));
 }
@@ -251,11 +251,11 @@ async fn a_subject_token_that_proves_nothing_gets_nothing_and_is_not_shown() {
 async fn files_that_would_send_tokens_astray_are_refused_before_anything_is_sent() {
     let source = json!({"file": "/nowhere"});
     let with = |field: &str, value: Value| {
-        let mut content = federation(source.clone(), None);
+        let mut content = federation(&source, None);
         content[field] = value;
         content
     };
-    let of = |source: Value| federation(source, None);
+    let of = |source: Value| federation(&source, None);
     let cases = [
         (
             with("token_url", json!("https://sts.canary.example/v1/token")),

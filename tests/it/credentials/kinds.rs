@@ -200,7 +200,7 @@ async fn impersonated_service_account() {
 async fn external_account_with_a_service_account() {
     let cloud = cloud().await;
     let subject = File::text(&cloud.token_of_provider(&provider(), SUBJECT));
-    let file = File::new(&federation(json!({"file": subject.path()}), Some(CALLER)));
+    let file = File::new(&federation(&json!({"file": subject.path()}), Some(CALLER)));
     let tokens = file.tokens(&cloud).await;
     let said = tokens.access_token().await.unwrap_err().to_string();
     let grant = format!(
@@ -230,7 +230,7 @@ async fn external_account_with_a_service_account() {
 async fn external_account_without() {
     let cloud = cloud().await;
     let subject = File::text(&cloud.token_of_provider(&provider(), SUBJECT));
-    let file = File::new(&federation(json!({"file": subject.path()}), None));
+    let file = File::new(&federation(&json!({"file": subject.path()}), None));
     let tokens = file.tokens(&cloud).await;
     assert_eq!(caller(&cloud, &tokens).await, Some(principal()));
     let said = id_token(&tokens).await.unwrap_err().to_string();

@@ -114,7 +114,7 @@ async fn tokens(settings: &Settings) -> Tokens {
 }
 
 /// A federation file as `gcloud iam workload-identity-pools create-cred-config` writes it.
-fn federation(source: Value, account: Option<&str>) -> Value {
+fn federation(source: &Value, account: Option<&str>) -> Value {
     let mut file = json!({
         "type": "external_account", "audience": provider(), "universe_domain": "googleapis.com",
         "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",

@@ -62,7 +62,7 @@ async fn a_federated_worker_signs_as_its_account() {
     cloud.grant(&principal(), CALLER, AccountRole::WorkloadIdentityUser);
     cloud.allow_token_creator(CALLER, CALLER);
     let subject = File::text(&cloud.token_of_provider(&provider(), SUBJECT));
-    let credentials = federation(json!({"file": subject.path()}), Some(CALLER));
+    let credentials = federation(&json!({"file": subject.path()}), Some(CALLER));
     let world = convert(cloud, &credentials).await;
 
     // Tokens that are revoked are asked for anew, the whole way back to the exchange.
