@@ -168,7 +168,10 @@ pub(super) fn host(text: &str) -> Parsed<String> {
 
 /// A project's id: what it may hold, not whether there is one.
 pub(super) fn project(text: &str) -> Parsed<String> {
-    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.:".contains(&byte)) {
+    if text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-.:".contains(&byte))
+    {
         Ok(text.to_owned())
     } else {
         Err(format!("is '{text}', not a project's id"))

@@ -40,7 +40,12 @@ impl Providers {
     }
 
     /// The principal that a provider's token proves, or OAuth's error and a sentence.
-    pub(super) fn principal(&self, now: DateTime<Utc>, audience: &str, token: &str) -> Result<String, (&'static str, &'static str)> {
+    pub(super) fn principal(
+        &self,
+        now: DateTime<Utc>,
+        audience: &str,
+        token: &str,
+    ) -> Result<String, (&'static str, &'static str)> {
         let Some(key) = lock(&self.0).get(audience).cloned() else {
             return Err((
                 "invalid_target",
@@ -59,10 +64,7 @@ impl Providers {
                 "The audience in ID Token does not match the expected audience.",
             ));
         }
-        if claims["exp"]
-            .as_i64()
-            .is_none_or(|exp| exp <= now.timestamp())
-        {
+        if claims["exp"].as_i64().is_none_or(|exp| exp <= now.timestamp()) {
             return Err(("invalid_grant", "ID Token issued is stale to sign-in."));
         }
         let pool = audience.split("/providers/").next().unwrap_or_default();

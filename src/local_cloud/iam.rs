@@ -7,8 +7,7 @@ use chrono::{SecondsFormat, TimeDelta};
 use serde_json::{Value, json};
 
 use super::{
-    World,
-    oauth,
+    World, oauth,
     roles::Permission,
     server::{Request, decode, json as json_answer, rpc_error},
 };
@@ -92,7 +91,11 @@ fn allowed(
         if !world.identity.knows(email) {
             return Err(not_found(email));
         }
-        if !world.identity.grants.may(&member, email, Permission::ImplicitDelegation) {
+        if !world
+            .identity
+            .grants
+            .may(&member, email, Permission::ImplicitDelegation)
+        {
             return Err(denied(permission));
         }
         email.clone_into(&mut member);

@@ -359,7 +359,10 @@ impl LocalCloud {
 
     /// Takes that role away.
     pub fn deny_token_creator(&self, member: &str, account: &str) {
-        self.world.identity.grants.revoke(member, account, AccountRole::TokenCreator);
+        self.world
+            .identity
+            .grants
+            .revoke(member, account, AccountRole::TokenCreator);
     }
 
     /// Grants a role on an account, to the address of a user or account, to `principal://...` or `principalSet://.../*`.

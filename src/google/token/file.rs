@@ -158,7 +158,8 @@ pub(super) fn is_domain(text: &str) -> bool {
 
 /// Whether this can stand in a header; whether it is a project, Google knows.
 fn is_project(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.:".contains(&byte))
+    text.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-.:".contains(&byte))
 }
 
 /// Reads the fields of one kind, naming the file and never its content.

@@ -40,7 +40,7 @@ struct File {
     private_key: Secret,
     private_key_id: Option<String>,
     project_id: Option<String>,
-    token_uri: String,
+    token_uri: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -55,14 +55,17 @@ impl ServiceAccount {
             resource: context.shown.to_owned(),
             ..error
         })?;
-        context.url("token_uri", &file.token_uri)?;
+        let token_uri = match file.token_uri {
+            Some(uri) => context.url("token_uri", &uri).map(|_| uri)?,
+            None => format!("https://oauth2.{}/token", context.universe),
+        };
         Ok(Self {
             http: context.http.clone(),
             key,
             key_id: file.private_key_id,
             project_id: file.project_id,
-            endpoint: endpoint(context.settings.oauth_token_endpoint.as_deref(), &file.token_uri),
-            audience: file.token_uri,
+            endpoint: endpoint(context.settings.oauth_token_endpoint.as_deref(), &token_uri),
+            audience: token_uri,
             self_signed: context.universe != UNIVERSE_DOMAIN,
         })
     }

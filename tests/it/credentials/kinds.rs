@@ -63,21 +63,24 @@ async fn metadata_server() {
 /// GKE with Workload Identity and no service account of Google's: an identity that has no address.
 #[tokio::test]
 async fn metadata_server_of_a_kubernetes_service_account() {
-    let gke = Peer::start(|request, _| {
+    let cloud = cloud().await;
+    let pod = "serviceAccount:local-project.svc.id.goog[default/platen]";
+    let token = cloud.access_token(pod);
+    let gke = Peer::start(move |request, _| {
         let account = "/computeMetadata/v1/instance/service-accounts/default";
         let reply = match request.target.strip_prefix(account) {
             Some("/email") => Reply::Full(200, Vec::new(), b"local-project.svc.id.goog".to_vec()),
-            Some("/token") => Reply::json(200, json!({"access_token": "t", "expires_in": 3599})),
+            Some("/token") => Reply::json(200, json!({"access_token": token, "expires_in": 3599})),
             _ => Reply::status(404),
         };
         reply.with("Metadata-Flavor", "Google")
     });
     let tokens = tokens(&Settings {
         metadata_host: Some(gke.url.clone()),
-        ..Settings::default()
+        ..settings(&cloud)
     })
     .await;
-    assert_eq!(tokens.access_token().await.unwrap().expose(), "t");
+    assert_eq!(caller(&cloud, &tokens).await.as_deref(), Some(pod));
     let error = id_token(&tokens).await.unwrap_err();
     assert!(error.to_string().contains("--impersonate EMAIL"), "{error}");
     let error = tokens.email().await.unwrap_err();
@@ -87,6 +90,14 @@ async fn metadata_server_of_a_kubernetes_service_account() {
         "googleapis.com",
         "which the server does not know"
     );
+    assert_eq!(
+        sign_as(&cloud, &tokens, CALLER).await.as_ref().map_err(kind),
+        Err(Kind::Forbidden)
+    );
+    cloud.allow_token_creator(pod, CALLER);
+    sign_as(&cloud, &tokens, CALLER).await.unwrap();
+    let as_caller = tokens.impersonate(CALLER).await.unwrap();
+    assert_eq!(id_token(&as_caller).await.unwrap()["email"], CALLER);
 }
 
 #[tokio::test]
