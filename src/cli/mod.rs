@@ -1,11 +1,14 @@
 //! The commands, one file each. [`run`] alone chooses, and alone prints why one failed.
 
+mod cloud;
 mod convert;
 #[cfg(feature = "local-cloud")]
 mod demo;
 mod output;
 mod serve;
 mod sign;
+mod submit;
+mod token;
 
 use std::process::ExitCode;
 
@@ -29,6 +32,8 @@ enum Command {
     Demo(demo::Arguments),
     Convert(convert::Arguments),
     Sign(sign::Arguments),
+    Submit(submit::Arguments),
+    Token(token::Arguments),
 }
 
 /// How a command ends when it does not succeed.
@@ -69,6 +74,8 @@ pub fn run() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Sign(arguments) => sign::run(&arguments),
+        Command::Submit(arguments) => submit::run(&arguments),
+        Command::Token(arguments) => token::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,15 +2,15 @@
 //!
 //! Everything comes through [`Strings`], so that a test passes a map, and every problem is reported at once.
 
+mod cloud;
 pub(crate) mod parse;
 mod sign;
 
-pub use sign::SignConfig;
-
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
+pub use cloud::{CloudConfig, Endpoints};
+pub use sign::SignConfig;
 use globset::GlobSet;
 
 use crate::google;
@@ -87,23 +87,6 @@ pub struct EngineConfig {
     pub sandbox: sandbox::Mode,
 }
 
-/// Base URLs of Google's APIs, without a slash at the end.
-#[derive(Debug, Clone)]
-pub struct Endpoints {
-    /// Cloud Storage's JSON API.
-    pub storage: String,
-    /// Whether that is an emulator: then calls go without credentials where none are found.
-    pub storage_is_emulator: bool,
-    /// Pub/Sub's REST API.
-    pub pubsub: String,
-    /// Whether that is an emulator.
-    pub pubsub_is_emulator: bool,
-    /// IAM Credentials.
-    pub iam_credentials: String,
-    /// The keys that push tokens are signed with.
-    pub jwks: String,
-}
-
 /// Everything `platen serve` is told.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -175,14 +158,13 @@ impl std::error::Error for Problems {}
 
 /// Variables of the contract that this version does not act on yet. Set, they refuse to start: a setting that is
 /// taken and ignored would be worse than none.
-const NOT_SERVED: [&str; 7] = [
+const NOT_SERVED: [&str; 6] = [
     "CONFIG_OBJECT",
     "CONFIG_KMS_KEY",
     "CONFIG_RELOAD",
     "FONTS",
     "METRICS_PORT",
     "KMS_ENDPOINT",
-    "STS_ENDPOINT",
 ];
 
 /// Bytes. Plain documents of each format convert with 16 MiB, any real picture takes several times as much.
@@ -279,9 +261,11 @@ impl Config {
         {
             reader.problem("SIGNED_URL_TTL", "is over 12h, and SIGNER_SERVICE_ACCOUNT signs through signBlob, whose keys Google may rotate after that: lower it, or sign with a key file");
         }
-        let iam_credentials = reader.optional("IAM_CREDENTIALS_ENDPOINT", parse::base_url);
-        let credentials = credentials(reader, iam_credentials.clone());
-        let endpoints = Self::read_endpoints(reader, iam_credentials?);
+        let CloudConfig {
+            endpoints,
+            credentials,
+            project,
+        } = CloudConfig::read(reader)?;
         Some(Self {
             port: port?,
             output_bucket: output_bucket?,
@@ -297,24 +281,9 @@ impl Config {
             input_exclude: input_exclude?,
             ack_deadline: ack_deadline?,
             engine: engine?,
-            endpoints: endpoints?,
-            credentials: credentials?,
-            project: reader.get("GOOGLE_CLOUD_PROJECT"),
-        })
-    }
-
-    fn read_endpoints(reader: &mut Reader<'_>, iam_credentials: Option<String>) -> Option<Endpoints> {
-        let storage = reader.optional("STORAGE_EMULATOR_HOST", parse::emulator_host);
-        let pubsub = reader.optional("PUBSUB_EMULATOR_HOST", parse::emulator_host);
-        let jwks = reader.or("OIDC_JWKS_URL", google::keys::URL.to_owned(), parse::base_url);
-        let (storage, pubsub) = (storage?, pubsub?);
-        Some(Endpoints {
-            storage_is_emulator: storage.is_some(),
-            storage: storage.unwrap_or_else(|| google::storage::BASE_URL.to_owned()),
-            pubsub_is_emulator: pubsub.is_some(),
-            pubsub: pubsub.unwrap_or_else(|| google::pubsub::BASE_URL.to_owned()),
-            iam_credentials: iam_credentials.unwrap_or_else(|| google::iam::BASE_URL.to_owned()),
-            jwks: jwks?,
+            endpoints,
+            credentials,
+            project,
         })
     }
 }
@@ -332,29 +301,6 @@ fn check_time(reader: &mut Reader<'_>, time: Duration, ack_deadline: Duration) {
             ),
         );
     }
-}
-
-/// Where to look for credentials. `iam_credentials` is `IAM_CREDENTIALS_ENDPOINT`, none when it is wrong.
-#[expect(clippy::option_option, reason = "as Reader::optional gives it")]
-fn credentials(reader: &mut Reader<'_>, iam_credentials: Option<Option<String>>) -> Option<google::token::Settings> {
-    let oauth_token_endpoint = reader.optional("OAUTH_TOKEN_ENDPOINT", parse::base_url);
-    let metadata_host = reader.optional("GCE_METADATA_HOST", parse::host);
-    Some(google::token::Settings {
-        credentials_file: reader.get("GOOGLE_APPLICATION_CREDENTIALS").map(PathBuf::from),
-        well_known_file: well_known_file(reader),
-        metadata_host: metadata_host?,
-        oauth_token_endpoint: oauth_token_endpoint?,
-        iam_credentials_endpoint: iam_credentials?,
-    })
-}
-
-/// Where gcloud keeps Application Default Credentials.
-fn well_known_file(reader: &Reader<'_>) -> Option<PathBuf> {
-    let directory = match reader.get("CLOUDSDK_CONFIG") {
-        Some(directory) => PathBuf::from(directory),
-        None => PathBuf::from(reader.get("HOME")?).join(".config/gcloud"),
-    };
-    Some(directory.join("application_default_credentials.json"))
 }
 
 /// Collects problems while reading. A value that is set but empty counts as unset.

@@ -173,6 +173,18 @@ pub(crate) fn host(text: &str) -> Parsed<String> {
         .ok_or_else(|| format!("is '{text}', not a host: write HOST or HOST:PORT"))
 }
 
+/// A project's id: what it may hold, not whether there is one.
+pub(super) fn project(text: &str) -> Parsed<String> {
+    if text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-.:".contains(&byte))
+    {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("is '{text}', not a project's id"))
+    }
+}
+
 /// An http or https URL without a slash at its end.
 pub(super) fn base_url(text: &str) -> Parsed<String> {
     let wrong = || format!("is '{text}', not a URL: write it with http:// or https:// and a host");

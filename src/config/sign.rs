@@ -1,6 +1,7 @@
 //! What `platen sign` takes from the environment: no more than it uses, so that it runs beside any worker's settings.
 
-use super::{Problems, Reader, Strings, credentials, parse};
+use super::cloud::read_credentials;
+use super::{Problems, Reader, Strings, parse};
 use crate::google;
 
 /// The settings.
@@ -30,7 +31,7 @@ impl SignConfig {
         let signer_service_account = reader.optional("SIGNER_SERVICE_ACCOUNT", parse::email);
         let storage_emulator = reader.optional("STORAGE_EMULATOR_HOST", parse::emulator_host);
         let iam_credentials = reader.optional("IAM_CREDENTIALS_ENDPOINT", parse::base_url);
-        let credentials = credentials(reader, iam_credentials.clone());
+        let credentials = read_credentials(reader, iam_credentials.clone().flatten());
         Some(Self {
             signer_service_account: signer_service_account?,
             storage_emulator: storage_emulator?,

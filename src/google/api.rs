@@ -8,6 +8,13 @@ use super::secret::Secret;
 use super::token::Tokens;
 use super::{Error, Kind};
 
+/// What authorizes one attempt: a token, and the project that pays for the call where the credentials name one.
+#[derive(Debug, Clone)]
+pub(crate) struct Access {
+    token: Secret,
+    quota_project: Option<String>,
+}
+
 /// One API's endpoint with the credentials for it.
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
@@ -35,6 +42,14 @@ impl Api {
         }
     }
 
+    /// The same endpoint with other credentials.
+    pub(crate) fn with_tokens(&self, tokens: Tokens) -> Self {
+        Self {
+            tokens: Some(tokens),
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base_url)
     }
@@ -46,45 +61,53 @@ impl Api {
 
     /// Runs `attempt` with an access token under the retry policy. A 401 gets a fresh token once: it says that nothing
     /// was done, so this holds for every call.
-    pub(crate) async fn call<T, F>(&self, attempt: impl Fn(Option<Secret>) -> F) -> Result<T, Error>
+    pub(crate) async fn call<T, F>(&self, attempt: impl Fn(Option<Access>) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
         let (renewed, attempt) = (&AtomicBool::new(false), &attempt);
         retry::run(&self.budget(), || async move {
-            let token = self.token().await?;
-            let outcome = attempt(token.clone()).await;
+            let access = self.access().await?;
+            let outcome = attempt(access.clone()).await;
             let (
                 Err(Error {
                     kind: Kind::Unauthenticated,
                     ..
                 }),
                 Some(tokens),
-                Some(token),
+                Some(access),
                 false,
-            ) = (&outcome, &self.tokens, &token, renewed.load(Ordering::Relaxed))
+            ) = (&outcome, &self.tokens, &access, renewed.load(Ordering::Relaxed))
             else {
                 return outcome;
             };
             renewed.store(true, Ordering::Relaxed);
-            tokens.reject(token);
-            attempt(self.token().await?).await
+            tokens.reject(&access.token);
+            attempt(self.access().await?).await
         })
         .await
     }
 
-    async fn token(&self) -> Result<Option<Secret>, Error> {
+    async fn access(&self) -> Result<Option<Access>, Error> {
         match &self.tokens {
-            Some(tokens) => tokens.access_token().await.map(Some),
+            Some(tokens) => Ok(Some(Access {
+                token: tokens.access_token().await?,
+                quota_project: tokens.quota_project().map(str::to_owned),
+            })),
             None => Ok(None),
         }
     }
 }
 
-/// Adds the token, when there is one.
-pub(crate) fn authorized(request: reqwest::RequestBuilder, token: Option<&Secret>) -> reqwest::RequestBuilder {
-    match token {
-        Some(token) => request.bearer_auth(token.expose()),
+/// Adds the token, when there is one, and the project that pays.
+/// Source: cloud.google.com/docs/quotas/set-quota-project.
+pub(crate) fn authorized(request: reqwest::RequestBuilder, access: Option<&Access>) -> reqwest::RequestBuilder {
+    let Some(access) = access else {
+        return request;
+    };
+    let request = request.bearer_auth(access.token.expose());
+    match &access.quota_project {
+        Some(project) => request.header("x-goog-user-project", project),
         None => request,
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header, redirect, retry};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -220,11 +221,7 @@ pub(crate) fn transport(operation: &'static str, resource: &str, error: reqwest:
 
 async fn refused(operation: &'static str, resource: &str, response: Response) -> Error {
     let status = response.status();
-    let retry_after = response
-        .headers()
-        .get(header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok())
-        .and_then(wait);
+    let retry_after = retry_after(response.headers());
     let text = beginning(response).await;
     let (message, reason) = google_message(&text);
     let message = match message {
@@ -240,7 +237,7 @@ async fn refused(operation: &'static str, resource: &str, response: Response) ->
 }
 
 /// As much of an error's body as is worth reading; a body that breaks off is taken as far as it came.
-async fn beginning(mut response: Response) -> Vec<u8> {
+pub(crate) async fn beginning(mut response: Response) -> Vec<u8> {
     let mut text = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
         let room = ERROR_BODY_LIMIT - text.len();
@@ -250,6 +247,12 @@ async fn beginning(mut response: Response) -> Vec<u8> {
         }
     }
     text
+}
+
+/// How long an answer asks to wait.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?;
+    wait(value.to_str().ok()?)
 }
 
 /// `Retry-After`: seconds, or a date.
@@ -303,7 +306,7 @@ fn google_message(text: &[u8]) -> (Option<String>, Option<String>) {
 }
 
 /// A peer's words made fit for a log: one line, bounded, without queries of URLs and without anything like a token.
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let mut line = String::new();
     for word in text
         .split(|c: char| c.is_whitespace() || c.is_control())

@@ -25,7 +25,10 @@ const SIGN_BLOB: &str = "iam.serviceAccounts.signBlob";
 
 /// The API, with credentials.
 #[derive(Debug, Clone)]
-pub struct Iam(Api);
+pub struct Iam {
+    api: Api,
+    tokens: Option<Tokens>,
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -37,30 +40,44 @@ struct Signed {
 impl Iam {
     /// The API at `base_url`.
     pub fn new(http: Http, base_url: &str, tokens: Option<Tokens>) -> Self {
-        Self(Api::new(http, base_url, tokens))
+        Self {
+            api: Api::new(http, base_url, tokens.clone()),
+            tokens,
+        }
     }
 
     /// The same, drawing its retries from `budget`.
     #[must_use]
     pub fn within(&self, budget: &Budget) -> Self {
-        Self(self.0.within(budget))
+        Self {
+            api: self.api.within(budget),
+            tokens: self.tokens.clone(),
+        }
     }
 
-    /// The RSA-SHA256 signature of `payload` by `email`, and the id of the key that made it.
+    /// The RSA-SHA256 signature of `payload` by `email`, and the id of the key that made it. Credentials that
+    /// impersonate `email` sign with what they act by, along the same delegates.
     ///
     /// # Errors
     /// `Forbidden` when our account lacks `iam.serviceAccounts.signBlob` on `email`
     /// (roles/iam.serviceAccountTokenCreator), also when both are the same account.
     pub async fn sign_blob(&self, email: &str, payload: &[u8]) -> Result<(String, Vec<u8>), Error> {
-        let url = &self.0.url(&format!(
+        let (api, delegates) = match &self.tokens {
+            Some(tokens) => {
+                let (tokens, delegates) = tokens.signing_as(email);
+                (self.api.with_tokens(tokens), delegates)
+            }
+            None => (self.api.clone(), Vec::new()),
+        };
+        let api = &api;
+        let url = &api.url(&format!(
             "/v1/projects/-/serviceAccounts/{}:signBlob",
             encode::component(email)
         ));
-        let body = &json!({"payload": STANDARD.encode(payload), "delegates": []});
-        let signed: Signed = self
-            .0
+        let body = &json!({"payload": STANDARD.encode(payload), "delegates": delegates});
+        let signed: Signed = api
             .call(|token| async move {
-                let request = authorized(self.0.http.request(Method::POST, url), token.as_ref()).json(body);
+                let request = authorized(api.http.request(Method::POST, url), token.as_ref()).json(body);
                 http::json(SIGN_BLOB, email, http::send(SIGN_BLOB, email, request).await?).await
             })
             .await?;

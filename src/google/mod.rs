@@ -1,10 +1,11 @@
 //! How to talk to Google's APIs over HTTP. Knows no business words, and no other module of ours.
 //!
-//! One file an API ([`storage`], [`iam`], [`pubsub`], [`keys`]); what they share is below them: [`http`] (the client,
+//! One file an API ([`storage`], [`iam`], [`pubsub`], [`subscription`], [`keys`], [`cloud_run`]); what they share is below them: [`http`] (the client,
 //! status to kind), [`retry`] (one policy), [`token`] (credentials) and [`signing`]. Every base URL is given by the
 //! caller, so a private endpoint, an emulator and Google differ in nothing else.
 
 mod api;
+pub mod cloud_run;
 pub mod encode;
 mod error;
 pub(crate) mod flight;
@@ -16,6 +17,7 @@ pub mod retry;
 pub mod secret;
 pub mod signing;
 pub mod storage;
+pub mod subscription;
 pub mod token;
 
 pub use error::{Error, Kind};

@@ -101,8 +101,8 @@ impl Options {
         self.0.iter().map(|(name, value)| (*name, value))
     }
 
-    /// For the job's identity: the same for everything that makes the same output.
-    pub(super) fn to_json(&self) -> Value {
+    /// As a job writes them, and for its identity: the same for everything that makes the same output.
+    pub(crate) fn to_json(&self) -> Value {
         self.iter()
             .map(|(name, value)| (name.to_owned(), value.to_json()))
             .collect::<Map<_, _>>()

@@ -54,18 +54,19 @@ pub(super) async fn handle(world: &World, mut request: Request) -> Response {
     } else {
         "authorization"
     };
-    let token = request
-        .header(name)
-        .and_then(|value| value.split_once(' '))
-        .map(|(_, token)| token.trim().to_owned());
+    let path = request.path.clone();
+    let Some(given) = request.header(name) else {
+        return refused(StatusCode::FORBIDDEN, &path);
+    };
+    let token = given.split_once(' ').map(|(_, token)| token.trim().to_owned());
     let Some(claims) = token
         .as_deref()
         .and_then(|token| world.identity.verified_id_token(token))
     else {
-        return refused(StatusCode::UNAUTHORIZED);
+        return refused(StatusCode::UNAUTHORIZED, &path);
     };
     if let Err(status) = admit(world, &service, &claims) {
-        return refused(status);
+        return refused(status, &path);
     }
     let stripped = token
         .as_deref()
@@ -88,11 +89,38 @@ fn admit(world: &World, service: &Service, claims: &Value) -> Result<(), StatusC
     if invoker { Ok(()) } else { Err(StatusCode::FORBIDDEN) }
 }
 
-fn refused(status: StatusCode) -> Response {
+/// The pages of Google's front end: 401 for a token that is no good, 403 for none and for one of somebody who may not
+/// call.
+fn refused(status: StatusCode, path: &str) -> Response {
+    let path: String = path
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "/-_.~".contains(c) {
+                c
+            } else {
+                '?'
+            }
+        })
+        .collect();
+    let (title, sentence) = if status == StatusCode::UNAUTHORIZED {
+        (
+            "Unauthorized",
+            format!("Your client does not have permission to the requested URL <code>{path}</code>."),
+        )
+    } else {
+        (
+            "Forbidden",
+            format!("Your client does not have permission to get URL <code>{path}</code> from this server."),
+        )
+    };
+    let code = status.as_u16();
     let mut answer = text(
         status,
-        "<html><head><title>Error</title></head><body>Your client does not have permission to get this URL from this \
-         server.</body></html>",
+        &format!(
+            "\n<html><head>\n<meta http-equiv=\"content-type\" content=\"text/html;charset=utf-8\">\n\
+             <title>{code} {title}</title>\n</head>\n<body text=#000000 bgcolor=#ffffff>\n<h1>Error: {title}</h1>\n\
+             <h2>{sentence}</h2>\n<h2></h2>\n</body></html>\n"
+        ),
     );
     if status == StatusCode::UNAUTHORIZED {
         let challenge = HeaderValue::from_static(

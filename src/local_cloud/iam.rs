@@ -1,28 +1,25 @@
-//! IAM Service Account Credentials v1 (`signBlob`, `generateAccessToken`, `generateIdToken`), and at `/token` the OAuth
-//! endpoint where a service-account key is exchanged for a token.
+//! IAM Service Account Credentials v1: `signBlob`, `generateAccessToken`, `generateIdToken`, along delegates too. The
+//! OAuth token endpoint is at `/token` here.
 
 use axum::{http::StatusCode, response::Response};
-use base64::{
-    Engine,
-    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
-};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{SecondsFormat, TimeDelta};
 use serde_json::{Value, json};
 
 use super::{
-    World,
-    server::{Request, decode, form, json as json_answer, rpc_error},
+    World, oauth,
+    roles::Permission,
+    server::{Request, decode, json as json_answer, rpc_error},
 };
 
 const ACCOUNTS: &str = "/v1/projects/-/serviceAccounts/";
-const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 pub(super) fn handle(world: &World, request: &Request) -> Response {
     if request.method != "POST" {
         return rpc_error(StatusCode::NOT_FOUND, "NOT_FOUND", "Method not found.");
     }
     if request.path == "/token" {
-        return token(world, request);
+        return oauth::token(world, request);
     }
     let target = request
         .path
@@ -32,15 +29,16 @@ pub(super) fn handle(world: &World, request: &Request) -> Response {
         return rpc_error(StatusCode::NOT_FOUND, "NOT_FOUND", "Method not found.");
     };
     let permission = match method {
-        "signBlob" => "iam.serviceAccounts.signBlob",
-        "generateAccessToken" => "iam.serviceAccounts.getAccessToken",
-        "generateIdToken" => "iam.serviceAccounts.getOpenIdToken",
+        "signBlob" => Permission::SignBlob,
+        "generateAccessToken" => Permission::GetAccessToken,
+        "generateIdToken" => Permission::GetOpenIdToken,
         _ => return rpc_error(StatusCode::NOT_FOUND, "NOT_FOUND", "Method not found."),
     };
     let account = decode(account);
-    if let Err(refusal) = allowed(world, request, &account, permission) {
-        return *refusal;
-    }
+    let caller = match world.caller_or_refusal(request) {
+        Ok(caller) => caller,
+        Err(refusal) => return *refusal,
+    };
     let Ok(body) = serde_json::from_slice::<Value>(&request.body) else {
         return rpc_error(
             StatusCode::BAD_REQUEST,
@@ -48,6 +46,9 @@ pub(super) fn handle(world: &World, request: &Request) -> Response {
             "Invalid JSON payload received.",
         );
     };
+    if let Err(refusal) = allowed(world, caller, &body["delegates"], &account, permission) {
+        return *refusal;
+    }
     match method {
         "signBlob" => sign_blob(world, &account, &body),
         "generateAccessToken" => generate_access_token(world, &account, &body),
@@ -55,18 +56,63 @@ pub(super) fn handle(world: &World, request: &Request) -> Response {
     }
 }
 
-/// A caller who proved who they are, an account that exists, and a permission of the one on the other.
-fn allowed(world: &World, request: &Request, account: &str, permission: &str) -> Result<(), Box<Response>> {
-    let caller = world.caller_or_refusal(request)?;
-    if !world.identity.knows(account) {
-        let message = format!("Not found; Gaia id not found for email {account}");
-        return Err(Box::new(rpc_error(StatusCode::NOT_FOUND, "NOT_FOUND", &message)));
+/// An account that exists, and who may act as it: the caller itself, or along a chain of accounts each of which may make
+/// tokens of the next.
+fn allowed(
+    world: &World,
+    caller: Option<String>,
+    delegates: &Value,
+    account: &str,
+    permission: Permission,
+) -> Result<(), Box<Response>> {
+    let not_found = |email: &str| {
+        let message = format!("Not found; Gaia id not found for email {email}");
+        Box::new(rpc_error(StatusCode::NOT_FOUND, "NOT_FOUND", &message))
+    };
+    let Some(mut member) = caller else {
+        return if world.identity.knows(account) {
+            Ok(())
+        } else {
+            Err(not_found(account))
+        };
+    };
+    for delegate in delegates.as_array().into_iter().flatten() {
+        let email = delegate
+            .as_str()
+            .and_then(|name| name.strip_prefix("projects/-/serviceAccounts/"));
+        let Some(email) = email else {
+            let message = "Invalid form of account ID. Should be [Gaia ID |Email |Unique ID |] of the account";
+            return Err(Box::new(rpc_error(
+                StatusCode::BAD_REQUEST,
+                "INVALID_ARGUMENT",
+                message,
+            )));
+        };
+        if !world.identity.knows(email) {
+            return Err(not_found(email));
+        }
+        if !world
+            .identity
+            .grants
+            .may(&member, email, Permission::ImplicitDelegation)
+        {
+            return Err(denied(permission));
+        }
+        email.clone_into(&mut member);
     }
-    if caller.is_none_or(|caller| world.identity.may_create_tokens(&caller, account)) {
+    if !world.identity.knows(account) {
+        return Err(not_found(account));
+    }
+    if world.identity.grants.may(&member, account, permission) {
         return Ok(());
     }
+    Err(denied(permission))
+}
+
+fn denied(permission: Permission) -> Box<Response> {
+    let permission = permission.name();
     let message = format!("Permission '{permission}' denied on resource (or it may not exist).");
-    Err(Box::new(json_answer(
+    Box::new(json_answer(
         StatusCode::FORBIDDEN,
         &json!({"error": {
             "code": 403, "message": message, "status": "PERMISSION_DENIED",
@@ -75,7 +121,7 @@ fn allowed(world: &World, request: &Request, account: &str, permission: &str) ->
                 "domain": "iam.googleapis.com", "metadata": {"permission": permission},
             }],
         }}),
-    )))
+    ))
 }
 
 fn sign_blob(world: &World, account: &str, body: &Value) -> Response {
@@ -126,82 +172,4 @@ fn generate_id_token(world: &World, account: &str, body: &Value) -> Response {
     let with_email = body["includeEmail"] == true;
     let claims = world.identity.claims(account, audience, with_email);
     json_answer(StatusCode::OK, &json!({"token": world.identity.id_token(&claims)}))
-}
-
-/// RFC 7523, as `https://oauth2.googleapis.com/token` does it.
-fn token(world: &World, request: &Request) -> Response {
-    let fields = form(&String::from_utf8_lossy(&request.body));
-    let field = |name: &str| {
-        fields
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
-    };
-    if field("grant_type") != Some(JWT_BEARER) {
-        return oauth_error("unsupported_grant_type", "Invalid grant_type");
-    }
-    match assertion(world, field("assertion").unwrap_or_default()) {
-        Ok(claims) => exchange(world, &claims),
-        Err(why) => oauth_error("invalid_grant", why),
-    }
-}
-
-/// The claims of an assertion that a registered key signed, for this endpoint, now.
-fn assertion(world: &World, assertion: &str) -> Result<Value, &'static str> {
-    let part = |text: &str| -> Option<Value> { serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok() };
-    let (signed, signature) = assertion.rsplit_once('.').ok_or("Bad Request")?;
-    let (header, claims) = signed.split_once('.').ok_or("Bad Request")?;
-    let (header, claims) = part(header).zip(part(claims)).ok_or("Bad Request")?;
-    let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| "Bad Request")?;
-    let email = claims["iss"].as_str().unwrap_or_default();
-    if !world.identity.knows(email) {
-        return Err("Invalid grant: account not found");
-    }
-    let is_signed = header["alg"] == "RS256"
-        && world
-            .identity
-            .verifies(email, header["kid"].as_str(), signed.as_bytes(), &signature);
-    if !is_signed {
-        return Err("Invalid JWT Signature.");
-    }
-    let own = format!("{}/token", world.urls.iam);
-    if claims["aud"] != own && claims["aud"] != "https://oauth2.googleapis.com/token" {
-        return Err("Invalid JWT: Failed audience check.");
-    }
-    let now = world.clock.now().timestamp();
-    let times = claims["iat"].as_i64().zip(claims["exp"].as_i64());
-    if !times.is_some_and(|(iat, exp)| iat <= now + 60 && now < exp && exp - iat <= 3600) {
-        return Err(
-            "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe. \
-             Check your iat and exp values in the JWT claim.",
-        );
-    }
-    Ok(claims)
-}
-
-fn exchange(world: &World, claims: &Value) -> Response {
-    let email = claims["iss"].as_str().unwrap_or_default();
-    if let Some(audience) = claims["target_audience"].as_str() {
-        let claims = world.identity.claims(email, audience, true);
-        return json_answer(StatusCode::OK, &json!({"id_token": world.identity.id_token(&claims)}));
-    }
-    if claims["scope"].as_str().is_none_or(str::is_empty) {
-        return oauth_error("invalid_scope", "Invalid OAuth scope or ID token audience provided.");
-    }
-    let lifetime = world.settings.access_token_lifetime;
-    json_answer(
-        StatusCode::OK,
-        &json!({
-            "access_token": world.identity.new_access_token(email, lifetime),
-            "expires_in": lifetime.num_seconds(),
-            "token_type": "Bearer",
-        }),
-    )
-}
-
-fn oauth_error(error: &str, description: &str) -> Response {
-    json_answer(
-        StatusCode::BAD_REQUEST,
-        &json!({"error": error, "error_description": description}),
-    )
 }

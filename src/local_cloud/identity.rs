@@ -1,7 +1,7 @@
 //! Who is who: service accounts and their keys, access tokens, and the key that signs OIDC ID tokens.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     io,
     sync::{Arc, Mutex},
 };
@@ -19,7 +19,7 @@ use base64::{
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use super::{clock::Clock, server::lock};
+use super::{clock::Clock, federation::Providers, roles::Grants, server::lock};
 
 /// How long Google's OIDC ID tokens live.
 const ID_TOKEN_LIFETIME: TimeDelta = TimeDelta::hours(1);
@@ -135,6 +135,14 @@ struct Account {
     public_keys: Vec<(String, Vec<u8>)>,
 }
 
+/// A person who has logged in with an OAuth client.
+#[derive(Clone)]
+pub(super) struct User {
+    pub(super) email: String,
+    pub(super) client_id: String,
+    pub(super) client_secret: String,
+}
+
 struct AccessToken {
     email: String,
     expires: DateTime<Utc>,
@@ -146,8 +154,12 @@ pub(super) struct Identity {
     project: String,
     accounts: Mutex<BTreeMap<String, Account>>,
     access_tokens: Mutex<HashMap<String, AccessToken>>,
-    /// `(member, account)`: the member is Service Account Token Creator on the account.
-    token_creators: Mutex<BTreeSet<(String, String)>>,
+    /// Who may act as whom.
+    pub(super) grants: Grants,
+    /// By refresh token.
+    users: Mutex<HashMap<String, User>>,
+    /// Whom the pools trust.
+    pub(super) providers: Providers,
     /// The current key first; the others are still published.
     oidc_keys: Mutex<Vec<Arc<RsaKey>>>,
 }
@@ -159,7 +171,9 @@ impl Identity {
             project,
             accounts: Mutex::default(),
             access_tokens: Mutex::default(),
-            token_creators: Mutex::default(),
+            grants: Grants::default(),
+            users: Mutex::default(),
+            providers: Providers::default(),
             oidc_keys: Mutex::new(vec![Arc::new(RsaKey::generate()?)]),
         })
     }
@@ -245,16 +259,25 @@ impl Identity {
         })
     }
 
-    pub(super) fn allow_token_creator(&self, member: &str, account: &str) {
-        lock(&self.token_creators).insert((member.to_owned(), account.to_owned()));
+    /// A person who has logged in: what gcloud then writes into its file of Application Default Credentials.
+    pub(super) fn log_in(&self, email: &str, token_uri: &str) -> Value {
+        self.add_account(email);
+        let user = User {
+            email: email.to_owned(),
+            client_id: format!("{}.apps.googleusercontent.com", random_hex(8)),
+            client_secret: format!("GOCSPX-{}", random_hex(12)),
+        };
+        let refresh_token = format!("1//{}", random_hex(32));
+        let file = json!({
+            "type": "authorized_user", "client_id": user.client_id, "client_secret": user.client_secret,
+            "refresh_token": refresh_token, "token_uri": token_uri, "universe_domain": "googleapis.com", "account": "",
+        });
+        lock(&self.users).insert(refresh_token, user);
+        file
     }
 
-    pub(super) fn deny_token_creator(&self, member: &str, account: &str) {
-        lock(&self.token_creators).remove(&(member.to_owned(), account.to_owned()));
-    }
-
-    pub(super) fn may_create_tokens(&self, member: &str, account: &str) -> bool {
-        lock(&self.token_creators).contains(&(member.to_owned(), account.to_owned()))
+    pub(super) fn user(&self, refresh_token: &str) -> Option<User> {
+        lock(&self.users).get(refresh_token).cloned()
     }
 
     pub(super) fn new_access_token(&self, email: &str, lifetime: TimeDelta) -> String {
@@ -273,8 +296,27 @@ impl Identity {
     /// Whose access token this is, if it is one and has not expired.
     pub(super) fn caller(&self, access_token: &str) -> Option<String> {
         let tokens = lock(&self.access_tokens);
-        let token = tokens.get(access_token)?;
+        let Some(token) = tokens.get(access_token) else {
+            return self.self_signed(access_token);
+        };
         (self.clock.now() < token.expires).then(|| token.email.clone())
+    }
+
+    /// A service account may sign its own access token (google.aip.dev/auth/4111).
+    fn self_signed(&self, token: &str) -> Option<String> {
+        let (signed, signature) = token.rsplit_once('.')?;
+        let (header, claims) = signed.split_once('.')?;
+        let part = |text: &str| -> Option<Value> { serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok() };
+        let (header, claims) = (part(header)?, part(claims)?);
+        let email = claims["iss"].as_str()?;
+        let (issued, expires) = (claims["iat"].as_i64()?, claims["exp"].as_i64()?);
+        let now = self.clock.now().timestamp();
+        let for_apis = claims["scope"].as_str().is_some_and(|scope| !scope.is_empty());
+        let good = header["alg"] == "RS256" && claims["sub"] == email && for_apis;
+        let timely = issued <= now + 60 && now < expires && expires - issued <= 3600;
+        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+        let proven = self.verifies(email, header["kid"].as_str(), signed.as_bytes(), &signature);
+        (good && timely && proven).then(|| email.to_owned())
     }
 
     pub(super) fn revoke_access_tokens(&self) {
@@ -321,19 +363,23 @@ impl Identity {
 
     /// Whether a JWT is signed by a published OIDC key; its claims.
     pub(super) fn verified_id_token(&self, token: &str) -> Option<Value> {
-        let (signed, signature) = token.rsplit_once('.')?;
-        let (header, claims) = signed.split_once('.')?;
-        let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
-        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-        let keys = lock(&self.oidc_keys);
-        let key = keys
-            .iter()
-            .find(|key| header["kid"] == key.id && header["alg"] == "RS256")?;
-        UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.public_der())
-            .verify(signed.as_bytes(), &signature)
-            .ok()?;
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
+        verified(token, &lock(&self.oidc_keys))
     }
+}
+
+/// The claims of a JWT that one of the keys signed.
+pub(super) fn verified(token: &str, keys: &[Arc<RsaKey>]) -> Option<Value> {
+    let (signed, signature) = token.rsplit_once('.')?;
+    let (header, claims) = signed.split_once('.')?;
+    let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
+    let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+    let key = keys
+        .iter()
+        .find(|key| header["kid"] == key.id && header["alg"] == "RS256")?;
+    UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.public_der())
+        .verify(signed.as_bytes(), &signature)
+        .ok()?;
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
 }
 
 /// The public half of a PKCS#8 private key, PEM or DER, as `RSAPublicKey` in DER.

@@ -43,7 +43,7 @@ fn checked(world: &World, request: &Request) -> Response {
     match request.path.as_str() {
         "/computeMetadata/v1/project/project-id" => value(&settings.project),
         "/computeMetadata/v1/project/numeric-project-id" => value(&settings.project_number.to_string()),
-        "/computeMetadata/v1/universe/universe-domain" => value("googleapis.com"),
+        "/computeMetadata/v1/universe/universe-domain" => value(&settings.universe_domain),
         path => path
             .strip_prefix(ACCOUNTS)
             .map_or_else(not_found, |rest| account(world, request, rest)),

@@ -4,7 +4,7 @@
 //! verified from the received bytes, tokens are made and checked by hand. Everything is in memory.
 //!
 //! ```text
-//! server (listeners, raw paths) -> faults -> storage | pubsub | metadata | iam | jwks | kms | front_door
+//! server (listeners, raw paths) -> faults -> storage | pubsub | metadata | iam | sts | jwks | kms | front_door
 //!                                            storage -> pubsub (notifications) -> push -> the worker
 //!                                            all of them -> identity (accounts, keys, tokens), clock
 //! ```
@@ -14,16 +14,20 @@
 
 mod clock;
 mod faults;
+mod federation;
 mod front_door;
 mod iam;
 mod identity;
 mod jwks;
 mod kms;
 mod metadata;
+mod oauth;
 mod pubsub;
+mod roles;
 mod server;
 mod settings;
 mod storage;
+mod sts;
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
@@ -38,6 +42,7 @@ use tokio::{net::TcpListener, sync::watch};
 pub use self::{
     clock::Clock,
     faults::{Effect, Fault},
+    roles::AccountRole,
     server::Peer,
     settings::{Settings, Subscription, Urls},
 };
@@ -139,7 +144,7 @@ impl LocalCloud {
             identity.add_account(account);
         }
         for account in [worker, signer] {
-            identity.allow_token_creator(worker, account);
+            identity.grants.grant(worker, account, AccountRole::TokenCreator);
         }
         let mut listeners = Vec::new();
         let mut urls = Vec::new();
@@ -148,6 +153,7 @@ impl LocalCloud {
             Peer::Pubsub,
             Peer::Metadata,
             Peer::Iam,
+            Peer::Sts,
             Peer::Jwks,
             Peer::Kms,
             Peer::FrontDoor,
@@ -169,6 +175,7 @@ impl LocalCloud {
             pubsub: url(Peer::Pubsub),
             metadata: url(Peer::Metadata),
             iam: url(Peer::Iam),
+            sts: url(Peer::Sts),
             jwks: format!("{}{}", url(Peer::Jwks), jwks::PATH),
             kms: url(Peer::Kms),
             front_door: url(Peer::FrontDoor),
@@ -347,12 +354,44 @@ impl LocalCloud {
 
     /// Grants `roles/iam.serviceAccountTokenCreator` on an account.
     pub fn allow_token_creator(&self, member: &str, account: &str) {
-        self.world.identity.allow_token_creator(member, account);
+        self.grant(member, account, AccountRole::TokenCreator);
     }
 
     /// Takes that role away.
     pub fn deny_token_creator(&self, member: &str, account: &str) {
-        self.world.identity.deny_token_creator(member, account);
+        self.world
+            .identity
+            .grants
+            .revoke(member, account, AccountRole::TokenCreator);
+    }
+
+    /// Grants a role on an account, to the address of a user or account, to `principal://...` or `principalSet://.../*`.
+    pub fn grant(&self, member: &str, account: &str, role: AccountRole) {
+        self.world.identity.grants.grant(member, account, role);
+    }
+
+    /// Logs a person in: the file that `gcloud auth application-default login` writes, with `token_uri` on this cloud.
+    pub fn log_in(&self, email: &str) -> Value {
+        self.world
+            .identity
+            .log_in(email, &format!("{}/token", self.world.urls.iam))
+    }
+
+    /// Makes a pool trust an identity provider: `audience` is
+    /// `//iam.googleapis.com/projects/N/locations/global/workloadIdentityPools/POOL/providers/PROVIDER`, or a workforce
+    /// pool's.
+    ///
+    /// # Errors
+    ///
+    /// When the provider's key cannot be made.
+    pub fn federate(&self, audience: &str) -> io::Result<()> {
+        self.world.identity.providers.add(audience)
+    }
+
+    /// A token of that provider, good for an hour.
+    pub fn token_of_provider(&self, audience: &str, subject: &str) -> String {
+        let now = self.world.clock.now();
+        self.world.identity.providers.token(now, audience, subject)
     }
 
     /// An access token of an account.
@@ -360,6 +399,11 @@ impl LocalCloud {
         self.world
             .identity
             .new_access_token(email, self.world.settings.access_token_lifetime)
+    }
+
+    /// Whose access token that is, if it is one and good.
+    pub fn caller(&self, access_token: &str) -> Option<String> {
+        self.world.identity.caller(access_token)
     }
 
     /// Makes every access token invalid at once.

@@ -29,7 +29,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::{World, faults, front_door, iam, jwks, kms, metadata, pubsub, storage};
+use super::{World, faults, front_door, iam, jwks, kms, metadata, pubsub, storage, sts};
 
 /// The largest request body that is read at all; the APIs' own limits are lower where Google has one.
 const BODY_LIMIT: usize = 1 << 30;
@@ -46,6 +46,8 @@ pub enum Peer {
     Metadata,
     /// IAM Service Account Credentials, and the OAuth token endpoint.
     Iam,
+    /// The Security Token Service.
+    Sts,
     /// Google's OIDC key set.
     Jwks,
     /// Cloud KMS.
@@ -198,6 +200,7 @@ async fn answer(world: &Arc<World>, peer: Peer, connection: &Connection, request
         Peer::Pubsub => pubsub::handle(world, &request).await,
         Peer::Metadata => metadata::handle(world, &request),
         Peer::Iam => iam::handle(world, &request),
+        Peer::Sts => sts::handle(world, &request),
         Peer::Jwks => jwks::handle(world, &request),
         Peer::Kms => kms::handle(world, &request),
         Peer::FrontDoor => front_door::handle(world, request).await,

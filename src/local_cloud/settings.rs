@@ -17,6 +17,8 @@ pub struct Settings {
     pub worker_service_account: String,
     /// Whose ID token a push carries.
     pub push_service_account: String,
+    /// What the metadata server says the universe is.
+    pub universe_domain: String,
     /// Who signs URLs; the worker may call `signBlob` as it, and as itself.
     pub signer_service_account: String,
     /// The time, for a test to shift.
@@ -44,6 +46,7 @@ impl Default for Settings {
             worker_service_account: "worker@local-project.iam.gserviceaccount.com".to_owned(),
             push_service_account: "push@local-project.iam.gserviceaccount.com".to_owned(),
             signer_service_account: "signer@local-project.iam.gserviceaccount.com".to_owned(),
+            universe_domain: "googleapis.com".to_owned(),
             clock: Clock::default(),
             demand_credentials: true,
             access_token_lifetime: TimeDelta::seconds(3599),
@@ -66,6 +69,8 @@ pub struct Urls {
     pub metadata: String,
     /// IAM Credentials; the OAuth token endpoint is `/token` there.
     pub iam: String,
+    /// The Security Token Service.
+    pub sts: String,
     /// The OIDC key set.
     pub jwks: String,
     /// Cloud KMS.

@@ -45,7 +45,7 @@ impl StartError {
 ///
 /// # Errors
 /// One sentence that says what is missing.
-pub async fn start(config: Config) -> Result<Arc<Service>, StartError> {
+pub async fn start(mut config: Config) -> Result<Arc<Service>, StartError> {
     let http = Http::new().map_err(|error| StartError::unavailable("no HTTP client can be made", error))?;
     let tokens = Tokens::discover(http.clone(), &config.credentials)
         .await
@@ -70,12 +70,18 @@ pub async fn start(config: Config) -> Result<Arc<Service>, StartError> {
                 .to_owned(),
         ));
     }
+    let mut universe = google::token::UNIVERSE_DOMAIN.to_owned();
     if let Some(tokens) = &tokens {
         tracing::info!("credentials: {}", tokens.source());
+        universe = tokens
+            .universe_domain()
+            .await
+            .map_err(|error| StartError::unavailable("the universe of the credentials cannot be found", error))?;
+        config.endpoints = config.endpoints.in_universe(&universe);
     }
     let topic = topic(&config, tokens.as_ref()).await?;
     let signer = signer(&config, &http, tokens.as_ref()).await?;
-    let links = Links::new(signer, endpoint(&config), config.signed_url_ttl)
+    let links = Links::new(signer, endpoint(&config, &universe), config.signed_url_ttl)
         .map_err(|error| StartError::Configuration(format!("SIGNED_URL_TTL {error}")))?;
     let engine = start_engine(&config.engine).await?;
     let keys = KeySet::new(http.clone(), config.endpoints.jwks);
@@ -177,10 +183,10 @@ async fn signer(config: &Config, http: &Http, tokens: Option<&Tokens>) -> Result
         })
 }
 
-fn endpoint(config: &Config) -> Endpoint {
+fn endpoint(config: &Config, universe: &str) -> Endpoint {
     if config.endpoints.storage_is_emulator {
         Endpoint::parse(&config.endpoints.storage, "http")
     } else {
-        Endpoint::default()
+        Endpoint::universe(universe)
     }
 }

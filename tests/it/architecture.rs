@@ -11,7 +11,7 @@ const ARROWS: [(&str, &str); 16] = [
     ("main", "engine cli"),
     (
         "cli",
-        "config convert deliver engine error job local_cloud sandbox serve telemetry units",
+        "config convert deliver engine error google job local_cloud sandbox serve telemetry units",
     ),
     ("serve", "accept config convert deliver engine error google pipeline"),
     ("pipeline", "accept config convert deliver engine error google job"),

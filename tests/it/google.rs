@@ -771,7 +771,7 @@ async fn a_users_refresh_token_works_and_so_does_impersonation_with_it() {
     let scope = "https://www.googleapis.com/auth/cloud-platform";
     assert_eq!(
         request.json(),
-        json!({"delegates": ["d@p"], "scope": [scope], "lifetime": "3600s"})
+        json!({"delegates": ["projects/-/serviceAccounts/d@p"], "scope": [scope], "lifetime": "3600s"})
     );
 }
 
@@ -782,8 +782,8 @@ async fn files_that_hold_no_credentials_are_named_and_not_shown() {
         (json!("canary"), "no credentials file"),
         (json!({"type": 7, "x": "canary"}), "no credentials file"),
         (
-            json!({"type": "external_account", "x": "canary"}),
-            "of type external_account",
+            json!({"type": "external_account_authorized_user", "x": "canary"}),
+            "of type external_account_authorized_user",
         ),
         (
             json!({"type": "service_account", "private_key": canary}),

@@ -161,6 +161,11 @@ impl World {
         if let Some(fault) = fault {
             cloud.add_fault(fault);
         }
+        Self::beside(cloud, variables)
+    }
+
+    /// Beside a cloud that the test has set up further; the worker may not become ready.
+    pub(crate) fn beside(cloud: LocalCloud, variables: &[(&str, &str)]) -> Self {
         let mut environment = environment(&cloud);
         environment.extend(
             variables
@@ -358,7 +363,7 @@ pub(crate) async fn pull(http: &reqwest::Client, pubsub: &str, project: &str, to
     })
 }
 
-async fn cloud() -> LocalCloud {
+pub(crate) async fn cloud() -> LocalCloud {
     let cloud = LocalCloud::start(Settings {
         pubsub_second: Duration::from_millis(20),
         ..Settings::default()

@@ -5,8 +5,11 @@ use std::time::Duration;
 use reqwest::{Method, Response};
 use tokio::time::timeout;
 
-use super::{Issued, TokenAnswer};
+use super::file::is_domain;
+use super::{Issued, TokenAnswer, UNIVERSE_DOMAIN};
+use crate::google::encode;
 use crate::google::http::{self, Http};
+use crate::google::secret::Secret;
 use crate::google::{Error, Kind};
 
 /// Link-local, the same on every machine of Google's.
@@ -61,6 +64,36 @@ impl Metadata {
 
     pub(super) async fn project_id(&self) -> Result<String, Error> {
         self.text("/computeMetadata/v1/project/project-id").await
+    }
+
+    /// An ID token of the machine's account. Only the full format has the account's address.
+    /// Source: cloud.google.com/compute/docs/instances/verifying-instance-identity.
+    pub(super) async fn id_token(&self, audience: &str, include_email: bool) -> Result<Secret, Error> {
+        let format = if include_email { "full" } else { "standard" };
+        let audience = encode::component(audience);
+        let path = format!("{ACCOUNT}/identity?audience={audience}&format={format}");
+        let response = self.get(&path).await?;
+        let body = http::body(OPERATION, &self.base_url, response, 64 * 1024).await?;
+        match std::str::from_utf8(&body).map(str::trim) {
+            Ok(token) if token.split('.').count() == 3 && !token.contains(char::is_whitespace) => {
+                Ok(Secret::new(token))
+            }
+            _ => Err(self.strange("the answer is not an ID token")),
+        }
+    }
+
+    /// Machines of Google's own do not always have the entry, or have it empty.
+    pub(super) async fn universe_domain(&self) -> Result<String, Error> {
+        let response = match self.get("/computeMetadata/v1/universe/universe-domain").await {
+            Err(error) if error.kind == Kind::NotFound => return Ok(UNIVERSE_DOMAIN.to_owned()),
+            answer => answer?,
+        };
+        let body = http::body(OPERATION, &self.base_url, response, 4096).await?;
+        match std::str::from_utf8(&body).map(str::trim) {
+            Ok("") => Ok(UNIVERSE_DOMAIN.to_owned()),
+            Ok(domain) if is_domain(domain) => Ok(domain.to_owned()),
+            _ => Err(self.strange("the universe is no domain")),
+        }
     }
 
     async fn text(&self, path: &str) -> Result<String, Error> {

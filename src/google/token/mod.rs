@@ -1,6 +1,18 @@
-//! Access tokens from whatever credentials are there: one file a kind, one cache for all.
+//! Application Default Credentials: access tokens and ID tokens from whatever is there. One file a kind, one cache for
+//! all.
+//!
+//! | kind | access token | ID token |
+//! |---|---|---|
+//! | [`metadata`] | the machine's account | the same |
+//! | [`service_account`] | a JWT signed here is exchanged; in another universe it is the token | the same way |
+//! | [`user`] | a refresh token is exchanged | for the OAuth client alone: impersonate |
+//! | [`impersonated`] | `generateAccessToken` with other credentials | `generateIdToken` |
+//! | [`external`] | STS, with a token of somebody else's | impersonate |
 
 mod cache;
+mod external;
+mod file;
+mod identity;
 mod impersonated;
 mod metadata;
 mod service_account;
@@ -8,6 +20,7 @@ mod user;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,9 +32,13 @@ use super::secret::Secret;
 use super::signing::SigningKey;
 use super::{Error, Kind};
 use cache::Cache;
+use impersonated::Impersonated;
 
 const DISCOVER: &str = "find credentials";
 const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
+/// Where Google itself is; everywhere else has a universe domain of its own.
+/// Source: google.aip.dev/auth/4115 and the `universe_domain` of credentials files.
+pub const UNIVERSE_DOMAIN: &str = "googleapis.com";
 
 /// Where to look. Every value comes from the configuration; nothing here reads the environment.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +53,12 @@ pub struct Settings {
     pub oauth_token_endpoint: Option<String>,
     /// `IAM_CREDENTIALS_ENDPOINT`: base URL, instead of the one in an impersonation URL.
     pub iam_credentials_endpoint: Option<String>,
+    /// `STS_ENDPOINT`: base URL, instead of the one in a federation file.
+    pub sts_endpoint: Option<String>,
+    /// `GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES` is 1: a federation file may name a program to run.
+    pub allow_executables: bool,
+    /// `GOOGLE_CLOUD_QUOTA_PROJECT`: who pays for calls, instead of the credentials file's `quota_project_id`.
+    pub quota_project: Option<String>,
 }
 
 /// An access token as it was answered, and for how long it is good.
@@ -54,6 +77,10 @@ struct Inner {
     cache: Cache,
     email: OnceCell<String>,
     project: OnceCell<Option<String>>,
+    quota_project: Option<String>,
+    universe_domain: OnceCell<String>,
+    http: Http,
+    iam_credentials_endpoint: Option<String>,
 }
 
 /// The kinds of credentials.
@@ -61,16 +88,21 @@ enum Source {
     Metadata(metadata::Metadata),
     ServiceAccount(service_account::ServiceAccount),
     User(user::User),
-    Impersonated(Box<impersonated::Impersonated>),
+    Impersonated(Box<Impersonated>),
+    Federated(Box<external::Federated>),
 }
 
+/// Credentials may hold credentials, so what they give is boxed: a future cannot hold itself.
+type Issuing<'a> = Pin<Box<dyn Future<Output = Result<Issued, Error>> + Send + 'a>>;
+
 impl Source {
-    async fn issue(&self) -> Result<Issued, Error> {
+    fn issue(&self) -> Issuing<'_> {
         match self {
-            Self::Metadata(source) => source.issue().await,
-            Self::ServiceAccount(source) => source.issue().await,
-            Self::User(source) => source.issue().await,
-            Self::Impersonated(source) => source.issue().await,
+            Self::Metadata(source) => Box::pin(source.issue()),
+            Self::ServiceAccount(source) => Box::pin(source.issue()),
+            Self::User(source) => Box::pin(source.issue()),
+            Self::Impersonated(source) => Box::pin(source.issue()),
+            Self::Federated(source) => Box::pin(source.issue()),
         }
     }
 }
@@ -88,21 +120,30 @@ impl Tokens {
         if let Some(file) = settings.well_known_file.as_ref().filter(|file| file.exists()) {
             return Self::from_file(&http, settings, file).map(Some);
         }
-        let source = metadata::Metadata::new(http, settings.metadata_host.as_deref());
+        let source = metadata::Metadata::new(http.clone(), settings.metadata_host.as_deref());
         if settings.metadata_host.is_none() && !source.is_there().await {
             return Ok(None);
         }
         let described = format!("metadata server at {}", source.host());
-        Ok(Some(Self::new(Source::Metadata(source), described)))
+        let about = About {
+            described,
+            quota_project: None,
+            universe_domain: None,
+        };
+        Ok(Some(Self::new(&http, settings, Source::Metadata(source), about)))
     }
 
-    fn new(source: Source, described: String) -> Self {
+    fn new(http: &Http, settings: &Settings, source: Source, about: About) -> Self {
         Self(Arc::new(Inner {
             source,
-            described,
+            described: about.described,
             cache: Cache::new(),
             email: OnceCell::new(),
             project: OnceCell::new(),
+            quota_project: settings.quota_project.clone().or(about.quota_project),
+            universe_domain: OnceCell::new_with(about.universe_domain),
+            http: http.clone(),
+            iam_credentials_endpoint: settings.iam_credentials_endpoint.clone(),
         }))
     }
 
@@ -112,8 +153,28 @@ impl Tokens {
             let message = format!("cannot be read ({error}); set GOOGLE_APPLICATION_CREDENTIALS to a credentials file");
             Error::new(Kind::Invalid, DISCOVER, shown.clone(), message)
         })?;
-        let (source, kind) = source_from_json(http, settings, &text, &shown)?;
-        Ok(Self::new(source, format!("{kind} in {shown}")))
+        file::read(http, settings, &text, &shown)
+    }
+
+    /// The tokens of another service account, which these credentials may act as.
+    ///
+    /// # Errors
+    /// `Invalid` for what is no account's address; when the metadata server does not say in which universe it is.
+    pub async fn impersonate(&self, email: &str) -> Result<Self, Error> {
+        let (inner, universe) = (&self.0, self.universe_domain().await?);
+        let base = self.iam_credentials().await?;
+        let source = Impersonated::new(&inner.http, self.clone(), &base, email, Vec::new())?;
+        let settings = Settings {
+            iam_credentials_endpoint: inner.iam_credentials_endpoint.clone(),
+            ..Settings::default()
+        };
+        let about = About {
+            described: format!("{email}, impersonated with {}", inner.described),
+            quota_project: inner.quota_project.clone(),
+            universe_domain: Some(universe),
+        };
+        let source = Source::Impersonated(Box::new(source));
+        Ok(Self::new(&inner.http, &settings, source, about))
     }
 
     /// An access token that is good for a while: cached, asked for once however many want it, and renewed in the
@@ -139,22 +200,39 @@ impl Tokens {
     /// The address of the account that calls are made as.
     ///
     /// # Errors
-    /// When the metadata server does not say, and for a user's own credentials, which name nobody.
+    /// When the metadata server does not say, and for credentials that are no service account's: a user's own, a
+    /// federated identity's, a Kubernetes service account's.
     pub async fn email(&self) -> Result<String, Error> {
+        let nobody = |whose: &str| {
+            let message = format!("{whose} name no service account; set SIGNER_SERVICE_ACCOUNT");
+            Error::new(Kind::Invalid, "find our own account", self.source(), message)
+        };
         let email = self.0.email.get_or_try_init(|| async {
             match &self.0.source {
-                Source::Metadata(source) => source.email().await,
+                // With Workload Identity and no account of Google's, GKE names the pool: `PROJECT.svc.id.goog`.
+                Source::Metadata(source) => match source.email().await? {
+                    email if email.contains('@') => Ok(email),
+                    _ => Err(nobody("credentials of a Kubernetes service account")),
+                },
                 Source::ServiceAccount(source) => Ok(source.key.client_email.clone()),
                 Source::Impersonated(source) => Ok(source.email.clone()),
-                Source::User(_) => Err(Error::new(
-                    Kind::Invalid,
-                    "find our own account",
-                    self.source(),
-                    "credentials of a user name no service account; set SIGNER_SERVICE_ACCOUNT",
-                )),
+                Source::User(_) => Err(nobody("credentials of a user")),
+                Source::Federated(_) => Err(nobody("credentials of a federated identity")),
             }
         });
         email.await.cloned()
+    }
+
+    /// Who these credentials are, as an IAM policy names members; a word in capitals where they do not say.
+    pub(crate) async fn member(&self) -> String {
+        match &self.0.source {
+            Source::User(_) => "user:YOUR_ADDRESS".to_owned(),
+            Source::Federated(source) => source.member(),
+            _ => match self.email().await {
+                Ok(email) => format!("serviceAccount:{email}"),
+                Err(_) => "serviceAccount:YOUR_ACCOUNT".to_owned(),
+            },
+        }
     }
 
     /// The private key, when the credentials hold one.
@@ -162,6 +240,17 @@ impl Tokens {
         match &self.0.source {
             Source::ServiceAccount(source) => Some(&source.key),
             _ => None,
+        }
+    }
+
+    /// With what to call `signBlob` as `email`: these credentials, or, where they impersonate that very account, those
+    /// that may act as it, along the accounts between. Its own token would need a right on itself.
+    pub(crate) fn signing_as(&self, email: &str) -> (Self, Vec<String>) {
+        match &self.0.source {
+            Source::Impersonated(source) if source.email == email && source.may_sign() => {
+                (source.source.clone(), source.delegates.clone())
+            }
+            _ => (self.clone(), Vec::new()),
         }
     }
 
@@ -174,11 +263,39 @@ impl Tokens {
             match &self.0.source {
                 Source::Metadata(source) => source.project_id().await.map(Some),
                 Source::ServiceAccount(source) => Ok(source.project_id.clone()),
-                Source::User(source) => Ok(source.quota_project_id.clone()),
-                Source::Impersonated(_) => Ok(None),
+                Source::User(_) => Ok(self.0.quota_project.clone()),
+                Source::Impersonated(_) | Source::Federated(_) => Ok(None),
             }
         });
         project.await.cloned()
+    }
+
+    /// The project that pays for calls, when one is named.
+    pub(crate) fn quota_project(&self) -> Option<&str> {
+        self.0.quota_project.as_deref()
+    }
+
+    /// The domain that Google's APIs have in the credentials' universe: `googleapis.com` but in clouds that partners
+    /// run.
+    ///
+    /// # Errors
+    /// When the metadata server does not answer.
+    pub async fn universe_domain(&self) -> Result<String, Error> {
+        let domain = self.0.universe_domain.get_or_try_init(|| async {
+            match &self.0.source {
+                Source::Metadata(source) => source.universe_domain().await,
+                _ => Ok(UNIVERSE_DOMAIN.to_owned()),
+            }
+        });
+        domain.await.cloned()
+    }
+
+    /// The base URL of IAM Credentials: what was given, or Google's in this universe.
+    async fn iam_credentials(&self) -> Result<String, Error> {
+        match &self.0.iam_credentials_endpoint {
+            Some(base) => Ok(base.clone()),
+            None => Ok(format!("https://iamcredentials.{}", self.universe_domain().await?)),
+        }
     }
 
     /// Which credentials these are, for a person.
@@ -193,81 +310,12 @@ impl fmt::Debug for Tokens {
     }
 }
 
-/// Reads a credentials file of any kind; an impersonation file holds another one inside.
-fn source_from_json(
-    http: &Http,
-    settings: &Settings,
-    text: &[u8],
-    shown: &str,
-) -> Result<(Source, &'static str), Error> {
-    #[derive(Deserialize)]
-    struct Typed {
-        #[serde(rename = "type")]
-        kind: String,
-    }
-    let refused = |message: String| Error::new(Kind::Invalid, DISCOVER, shown, message);
-    let Typed { kind } = serde_json::from_slice(text)
-        .map_err(|_| refused("is no credentials file: it has to be a JSON object with a `type`".into()))?;
-    match kind.as_str() {
-        "service_account" => {
-            let source = service_account::ServiceAccount::new(http, settings, text, shown)?;
-            Ok((Source::ServiceAccount(source), "service_account"))
-        }
-        "authorized_user" => Ok((
-            Source::User(user::User::new(http, settings, text, shown)?),
-            "authorized_user",
-        )),
-        "impersonated_service_account" => {
-            let source = impersonated::Impersonated::new(http, settings, text, shown)?;
-            Ok((Source::Impersonated(Box::new(source)), "impersonated_service_account"))
-        }
-        other => Err(refused(format!(
-            "holds credentials of type {}, which Platen cannot use; use one of service_account, authorized_user, \
-             impersonated_service_account or the metadata server",
-            other.chars().filter(|c| !c.is_control()).take(40).collect::<String>(),
-        ))),
-    }
-}
-
-/// Reads the fields of one kind, naming the file and never its content.
-fn fields<'a, T: Deserialize<'a>>(text: &'a [u8], shown: &str) -> Result<T, Error> {
-    serde_json::from_slice(text).map_err(|error| {
-        // Of serde's messages only those about missing fields are free of the file's values.
-        let why = match error.to_string() {
-            message if message.starts_with("missing field") => message,
-            _ => format!(
-                "a field is not as expected at line {} column {}",
-                error.line(),
-                error.column()
-            ),
-        };
-        Error::new(
-            Kind::Invalid,
-            DISCOVER,
-            shown,
-            format!("is not a complete credentials file: {why}"),
-        )
-    })
-}
-
-/// The token endpoint to call: the one that is named, or the one that was given in its place. A base URL without a path
-/// gets the path of the one it replaces.
-fn token_endpoint(settings: &Settings, named: &str) -> String {
-    let Some(given) = &settings.oauth_token_endpoint else {
-        return named.to_owned();
-    };
-    let path = |url: &str| {
-        url.split_once("://")
-            .and_then(|(_, rest)| rest.find('/').map(|at| rest[at..].to_owned()))
-    };
-    match path(given).as_deref() {
-        None | Some("/") => format!(
-            "{}{}",
-            given.trim_end_matches('/'),
-            path(named).unwrap_or_else(|| "/token".into())
-        ),
-        Some(_) => given.clone(),
-    }
+/// What goes with every kind.
+struct About {
+    described: String,
+    quota_project: Option<String>,
+    /// None where it has to be asked for.
+    universe_domain: Option<String>,
 }
 
 /// What the OAuth token endpoint and the metadata server answer.

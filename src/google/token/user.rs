@@ -2,21 +2,21 @@
 
 use reqwest::Method;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
-use super::{Issued, Settings, TokenAnswer, fields, token_endpoint};
+use super::file::{Context, endpoint, fields};
+use super::{Issued, TokenAnswer};
 use crate::google::Error;
 use crate::google::http::{self, Http};
 use crate::google::secret::Secret;
 
-const OPERATION: &str = "refresh a user's access token";
-const TOKEN_URI: &str = "https://oauth2.googleapis.com/token";
+const OPERATION: &str = "refresh a user's token";
 
 pub(super) struct User {
     http: Http,
-    client_id: String,
+    pub(super) client_id: String,
     client_secret: Secret,
     refresh_token: Secret,
-    pub(super) quota_project_id: Option<String>,
     token_uri: String,
 }
 
@@ -25,24 +25,40 @@ struct File {
     client_id: String,
     client_secret: Secret,
     refresh_token: Secret,
-    quota_project_id: Option<String>,
     token_uri: Option<String>,
 }
 
+#[derive(Deserialize)]
+struct IdentityAnswer {
+    id_token: Secret,
+}
+
 impl User {
-    pub(super) fn new(http: &Http, settings: &Settings, text: &[u8], shown: &str) -> Result<Self, Error> {
-        let file: File = fields(text, shown)?;
+    pub(super) fn new(context: &Context<'_>, text: &[u8]) -> Result<Self, Error> {
+        let file: File = fields(text, context.shown)?;
+        let token_uri = match file.token_uri {
+            Some(uri) => context.url("token_uri", &uri).map(|_| uri)?,
+            None => format!("https://oauth2.{}/token", context.universe),
+        };
         Ok(Self {
-            http: http.clone(),
+            http: context.http.clone(),
             client_id: file.client_id,
             client_secret: file.client_secret,
             refresh_token: file.refresh_token,
-            quota_project_id: file.quota_project_id,
-            token_uri: token_endpoint(settings, file.token_uri.as_deref().unwrap_or(TOKEN_URI)),
+            token_uri: endpoint(context.settings.oauth_token_endpoint.as_deref(), &token_uri),
         })
     }
 
     pub(super) async fn issue(&self) -> Result<Issued, Error> {
+        self.refresh().await.map(|answer: TokenAnswer| Issued::from(answer))
+    }
+
+    /// Its audience is the OAuth client, whatever anybody asks for.
+    pub(super) async fn id_token(&self) -> Result<Secret, Error> {
+        self.refresh().await.map(|answer: IdentityAnswer| answer.id_token)
+    }
+
+    async fn refresh<T: DeserializeOwned>(&self) -> Result<T, Error> {
         let form = [
             ("grant_type", "refresh_token"),
             ("client_id", &self.client_id),
@@ -51,8 +67,6 @@ impl User {
         ];
         let request = self.http.request(Method::POST, &self.token_uri).form(&form);
         let response = http::send(OPERATION, &self.client_id, request).await?;
-        http::json::<TokenAnswer>(OPERATION, &self.client_id, response)
-            .await
-            .map(Issued::from)
+        http::json(OPERATION, &self.client_id, response).await
     }
 }

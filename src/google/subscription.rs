@@ -1,0 +1,131 @@
+//! Pub/Sub: reading a subscription.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::Method;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::api::{Api, authorized};
+use super::http::{self, Http};
+use super::retry::Budget;
+use super::token::Tokens;
+use super::{Error, Kind, encode};
+
+const CONSUME: &str = "pubsub.subscriptions.consume";
+/// The most that one answer may have: a message has up to 10 MB, a third more as base64.
+const LIMIT: usize = 64 * 1024 * 1024;
+/// The most messages in one answer.
+const MESSAGES: usize = 10;
+
+/// A subscription, with credentials.
+#[derive(Debug, Clone)]
+pub struct Subscription {
+    api: Api,
+    name: String,
+    url: String,
+}
+
+/// A message that is leased to us.
+#[derive(Debug)]
+pub struct Received {
+    /// What acknowledges it.
+    pub ack_id: String,
+    /// Its data.
+    pub data: Vec<u8>,
+}
+
+impl Subscription {
+    /// `name` is `projects/P/subscriptions/S`. Give it a client that is patient: a pull waits for a message.
+    ///
+    /// # Errors
+    /// `Invalid` for a name of another form.
+    pub fn new(http: Http, base_url: &str, tokens: Option<Tokens>, name: &str) -> Result<Self, Error> {
+        let plain = |part: &&str| !part.is_empty() && **part != *"." && **part != *"..";
+        let api = Api::new(http, base_url, tokens);
+        let url = match name.split('/').collect::<Vec<_>>()[..] {
+            ["projects", project, "subscriptions", id] if [project, id].iter().all(plain) => api.url(&format!(
+                "/v1/projects/{}/subscriptions/{}",
+                encode::component(project),
+                encode::component(id)
+            )),
+            _ => {
+                let message = "a subscription is projects/PROJECT/subscriptions/NAME";
+                return Err(Error::new(Kind::Invalid, CONSUME, name, message));
+            }
+        };
+        let name = name.to_owned();
+        Ok(Self { api, name, url })
+    }
+
+    /// The messages that are there, after waiting for some; maybe none.
+    ///
+    /// # Errors
+    /// `NotFound` without that subscription, `Forbidden` without roles/pubsub.subscriber on it.
+    pub async fn pull(&self) -> Result<Vec<Received>, Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Pulled {
+            #[serde(default)]
+            received_messages: Vec<Item>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Item {
+            ack_id: String,
+            message: Message,
+        }
+        #[derive(Deserialize)]
+        struct Message {
+            #[serde(default)]
+            data: String,
+        }
+        let pulled: Pulled = self.call("pull", &json!({"maxMessages": MESSAGES})).await?;
+        Ok(pulled
+            .received_messages
+            .into_iter()
+            .map(|item| Received {
+                ack_id: item.ack_id,
+                // What is no base64 is nothing that anybody waits for.
+                data: STANDARD.decode(item.message.data).unwrap_or_default(),
+            })
+            .collect())
+    }
+
+    /// Says that messages have been dealt with.
+    ///
+    /// # Errors
+    /// As [`Subscription::pull`].
+    pub async fn acknowledge(&self, ack_ids: &[String]) -> Result<(), Error> {
+        self.call::<Value>("acknowledge", &json!({"ackIds": ack_ids}))
+            .await
+            .map(drop)
+    }
+
+    /// Gives leases back: whoever else reads the subscription gets the messages at once.
+    ///
+    /// # Errors
+    /// As [`Subscription::pull`].
+    pub async fn release(&self, ack_ids: &[String]) -> Result<(), Error> {
+        // An ack id has some 200 bytes, and a request may have 512 KiB.
+        for ack_ids in ack_ids.chunks(1000) {
+            let body = json!({"ackIds": ack_ids, "ackDeadlineSeconds": 0});
+            self.call::<Value>("modifyAckDeadline", &body).await?;
+        }
+        Ok(())
+    }
+
+    async fn call<T: DeserializeOwned>(&self, verb: &str, body: &Value) -> Result<T, Error> {
+        let url = &format!("{}:{verb}", self.url);
+        self.api
+            .within(&Budget::default())
+            .call(|access| async move {
+                let request = authorized(self.api.http.request(Method::POST, url), access.as_ref()).json(body);
+                let response = http::send(CONSUME, &self.name, request).await?;
+                let body = http::body(CONSUME, &self.name, response, LIMIT).await?;
+                http::parse(CONSUME, &self.name, &body)
+            })
+            .await
+    }
+}
