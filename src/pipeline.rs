@@ -22,6 +22,7 @@ use crate::google::keys::KeySet;
 use crate::google::retry::Budget;
 use crate::google::storage::Storage;
 use crate::job::{Job, NameValues, is_object_name};
+use crate::secrets::Secrets;
 
 /// Everything the pipeline works with.
 pub struct Context {
@@ -41,6 +42,8 @@ pub struct Context {
     pub slots: Semaphore,
     /// Google's side.
     pub google: Google,
+    /// The passwords that jobs name.
+    pub secrets: Secrets,
 }
 
 /// What the pipeline asks of Google.

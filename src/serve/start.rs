@@ -21,6 +21,7 @@ use crate::google::storage::Storage;
 use crate::google::token::Tokens;
 use crate::google::{self, Kind};
 use crate::pipeline::{Context, Google};
+use crate::secrets::Secrets;
 
 /// Where Debian's packages put LibreOffice.
 const LIBREOFFICE: &str = "/usr/lib/libreoffice/program";
@@ -111,6 +112,7 @@ pub async fn start(config: Config) -> Result<Arc<Service>, StartError> {
                 topic,
             },
         },
+        secrets: Secrets::none(),
     };
     Ok(Arc::new(Service {
         context,
