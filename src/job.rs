@@ -3,6 +3,7 @@
 //! The job's identity is a hash of exactly these things, so that every delivery of the same work finds what an
 //! earlier one left behind.
 
+mod address;
 mod name;
 mod options;
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+pub use address::ObjectAddress;
 pub use name::{NameTemplate, NameValues};
 pub use options::{OptionValue, Options};
 

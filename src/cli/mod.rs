@@ -4,6 +4,7 @@ mod convert;
 #[cfg(feature = "local-cloud")]
 mod demo;
 mod output;
+mod secrets;
 mod serve;
 
 use std::process::ExitCode;
@@ -27,6 +28,7 @@ enum Command {
     #[cfg(feature = "local-cloud")]
     Demo(demo::Arguments),
     Convert(convert::Arguments),
+    Secrets(secrets::Arguments),
 }
 
 /// How a command ends when it does not succeed.
@@ -66,6 +68,7 @@ pub fn run() -> ExitCode {
         #[cfg(feature = "local-cloud")]
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
+        Command::Secrets(arguments) => secrets::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

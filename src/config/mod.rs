@@ -3,6 +3,7 @@
 //! Everything comes through [`Strings`], so that a test passes a map, and every problem is reported at once.
 
 mod parse;
+mod sealed;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,10 +16,18 @@ use crate::job::NameTemplate;
 use crate::sandbox;
 use crate::units::{duration, size};
 
+pub use crate::google::kms::is_key_name as is_kms_key;
+pub use sealed::{Access, Layered, Sealed, problems_of_an_object, problems_of_what_is_set, sealed};
+
 /// Where settings come from: the environment, or a map in a test.
 pub trait Strings {
     /// The value of a variable; none when it is not set.
     fn get(&self, name: &str) -> Option<String>;
+
+    /// Whether the value must not be shown, not even when it is wrong.
+    fn is_sealed(&self, _name: &str) -> bool {
+        false
+    }
 }
 
 /// The process's environment.
@@ -97,6 +106,8 @@ pub struct Endpoints {
     pub pubsub_is_emulator: bool,
     /// IAM Credentials.
     pub iam_credentials: String,
+    /// Cloud KMS.
+    pub kms: String,
     /// The keys that push tokens are signed with.
     pub jwks: String,
 }
@@ -138,6 +149,8 @@ pub struct Config {
     pub credentials: google::token::Settings,
     /// `GOOGLE_CLOUD_PROJECT`.
     pub project: Option<String>,
+    /// `CONFIG_OBJECT`, `CONFIG_KMS_KEY`, `CONFIG_RELOAD`.
+    pub sealed: Option<Sealed>,
 }
 
 /// One variable that is wrong.
@@ -172,15 +185,7 @@ impl std::error::Error for Problems {}
 
 /// Variables of the contract that this version does not act on yet. Set, they refuse to start: a setting that is
 /// taken and ignored would be worse than none.
-const NOT_SERVED: [&str; 7] = [
-    "CONFIG_OBJECT",
-    "CONFIG_KMS_KEY",
-    "CONFIG_RELOAD",
-    "FONTS",
-    "METRICS_PORT",
-    "KMS_ENDPOINT",
-    "STS_ENDPOINT",
-];
+const NOT_SERVED: [&str; 3] = ["FONTS", "METRICS_PORT", "STS_ENDPOINT"];
 
 /// Bytes. Plain documents of each format convert with 16 MiB, any real picture takes several times as much.
 const LEAST_MEMORY: u64 = 64 << 20;
@@ -277,16 +282,9 @@ impl Config {
             reader.problem("SIGNED_URL_TTL", "is over 12h, and SIGNER_SERVICE_ACCOUNT signs through signBlob, whose keys Google may rotate after that: lower it, or sign with a key file");
         }
         let iam_credentials = reader.optional("IAM_CREDENTIALS_ENDPOINT", parse::base_url);
-        let oauth_token_endpoint = reader.optional("OAUTH_TOKEN_ENDPOINT", parse::base_url);
-        let metadata_host = reader.optional("GCE_METADATA_HOST", parse::host);
         let endpoints = Self::read_endpoints(reader, iam_credentials.clone()?);
-        let credentials = google::token::Settings {
-            credentials_file: reader.get("GOOGLE_APPLICATION_CREDENTIALS").map(PathBuf::from),
-            well_known_file: well_known_file(reader),
-            metadata_host: metadata_host?,
-            oauth_token_endpoint: oauth_token_endpoint?,
-            iam_credentials_endpoint: iam_credentials?,
-        };
+        let credentials = credentials(reader, iam_credentials?);
+        let sealed = sealed::read(reader);
         Some(Self {
             port: port?,
             output_bucket: output_bucket?,
@@ -303,14 +301,16 @@ impl Config {
             ack_deadline: ack_deadline?,
             engine: engine?,
             endpoints: endpoints?,
-            credentials,
+            credentials: credentials?,
             project: reader.get("GOOGLE_CLOUD_PROJECT"),
+            sealed: sealed?,
         })
     }
 
     fn read_endpoints(reader: &mut Reader<'_>, iam_credentials: Option<String>) -> Option<Endpoints> {
         let storage = reader.optional("STORAGE_EMULATOR_HOST", parse::emulator_host);
         let pubsub = reader.optional("PUBSUB_EMULATOR_HOST", parse::emulator_host);
+        let kms = sealed::kms_endpoint(reader);
         let jwks = reader.or("OIDC_JWKS_URL", google::keys::URL.to_owned(), parse::base_url);
         let (storage, pubsub) = (storage?, pubsub?);
         Some(Endpoints {
@@ -319,6 +319,7 @@ impl Config {
             pubsub_is_emulator: pubsub.is_some(),
             pubsub: pubsub.unwrap_or_else(|| google::pubsub::BASE_URL.to_owned()),
             iam_credentials: iam_credentials.unwrap_or_else(|| google::iam::BASE_URL.to_owned()),
+            kms: kms?,
             jwks: jwks?,
         })
     }
@@ -337,6 +338,19 @@ fn check_time(reader: &mut Reader<'_>, time: Duration, ack_deadline: Duration) {
             ),
         );
     }
+}
+
+/// How credentials are found.
+fn credentials(reader: &mut Reader<'_>, iam_credentials: Option<String>) -> Option<google::token::Settings> {
+    let oauth_token_endpoint = reader.optional("OAUTH_TOKEN_ENDPOINT", parse::base_url);
+    let metadata_host = reader.optional("GCE_METADATA_HOST", parse::host);
+    Some(google::token::Settings {
+        credentials_file: reader.get("GOOGLE_APPLICATION_CREDENTIALS").map(PathBuf::from),
+        well_known_file: well_known_file(reader),
+        metadata_host: metadata_host?,
+        oauth_token_endpoint: oauth_token_endpoint?,
+        iam_credentials_endpoint: iam_credentials,
+    })
 }
 
 /// Where gcloud keeps Application Default Credentials.
@@ -381,11 +395,11 @@ impl<'a> Reader<'a> {
         clippy::option_option,
         reason = "not set and wrong are two things; the second is already recorded"
     )]
-    fn optional<T>(
-        &mut self,
-        variable: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Option<Option<T>> {
+    fn optional<T>(&mut self, variable: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<Option<T>> {
+        debug_assert!(
+            sealed::VARIABLES.contains(&variable),
+            "{variable} is not among VARIABLES"
+        );
         match self.get(variable) {
             None => Some(None),
             Some(text) if text.contains(char::REPLACEMENT_CHARACTER) => {
@@ -395,6 +409,7 @@ impl<'a> Reader<'a> {
             Some(text) => match parse(&text) {
                 Ok(value) => Some(Some(value)),
                 Err(message) => {
+                    let message = sealed::message(self.strings.is_sealed(variable), message, parse);
                     self.problem(variable, message);
                     None
                 }
@@ -402,16 +417,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn or<T>(
-        &mut self,
-        variable: &'static str,
-        default: T,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Option<T> {
+    fn or<T>(&mut self, variable: &'static str, default: T, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         self.optional(variable, parse).map(|value| value.unwrap_or(default))
     }
 
-    fn required<T>(&mut self, variable: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+    fn required<T>(&mut self, variable: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let value = self.optional(variable, parse)?;
         if value.is_none() {
             self.problem(variable, "is required and not set");

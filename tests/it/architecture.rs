@@ -11,10 +11,16 @@ const ARROWS: [(&str, &str); 17] = [
     ("main", "engine cli"),
     (
         "cli",
-        "config convert deliver engine error job local_cloud sandbox serve telemetry units",
+        "config convert deliver engine error job local_cloud sandbox secrets serve telemetry units",
     ),
-    ("serve", "accept config convert deliver engine error google pipeline secrets"),
-    ("pipeline", "accept config convert deliver engine error google job secrets"),
+    (
+        "serve",
+        "accept config convert deliver engine error google pipeline secrets",
+    ),
+    (
+        "pipeline",
+        "accept config convert deliver engine error google job secrets",
+    ),
     ("accept", "error google job"),
     ("convert", "accept config engine error google job"),
     ("deliver", "accept convert error google job"),
@@ -23,7 +29,7 @@ const ARROWS: [(&str, &str); 17] = [
     ("error", "google"),
     ("telemetry", "config"),
     ("units", ""),
-    ("secrets", "google"),
+    ("secrets", "config google job telemetry"),
     ("engine", "sandbox"),
     ("google", ""),
     ("sandbox", ""),
