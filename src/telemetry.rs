@@ -69,6 +69,13 @@ pub fn check_filter(strings: &dyn Strings) -> Result<(), Problems> {
     })
 }
 
+/// What is wrong with either of the two.
+pub fn problems(strings: &dyn Strings) -> Vec<Problem> {
+    let loaded = [LogFormat::load(strings).map(drop), check_filter(strings)];
+    let problems = loaded.into_iter().filter_map(Result::err);
+    problems.flat_map(|Problems(problems)| problems).collect()
+}
+
 /// Has a panic logged like everything else: where it was, and what it said.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {

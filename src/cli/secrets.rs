@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use zeroize::Zeroizing;
 
 use super::Failure;
-use crate::config::{self, Access, Environment, Problems};
+use crate::config::{self, Access, Environment};
 use crate::job::ObjectAddress;
 use crate::secrets::{self, Store, StoreError};
 use crate::telemetry::{self, LogFormat};
@@ -82,15 +82,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn seal(arguments: &Seal, access: &Access) -> Result<(), Failure> {
     let (shown, json) = read(arguments)?;
     let contents = secrets::contents(&shown, &json).map_err(|error| Failure::Usage(Some(error.message)))?;
-    let mut problems = config::problems_of_an_object(&contents.environment);
-    for problem in &mut problems {
-        if problem.variable == "CONFIG_OBJECT" {
-            problem.message = format!("{} ({shown} is to become it)", problem.message);
-        }
-    }
-    if !problems.is_empty() {
-        return Err(Problems(problems).into());
-    }
+    secrets::check_alone(&contents.environment)?;
     let written = super::runtime()?.block_on(async {
         let store = Store::connect(&arguments.object, &arguments.key, access).await?;
         store.seal(&json, arguments.generation).await

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::Failure;
-use crate::config::{self, Config, Environment, Layered, Problem, Problems};
+use crate::config::{self, Config, Environment, Layered, Problems};
 use crate::secrets::{self, Loaded};
 use crate::serve::StartError;
 use crate::telemetry::{self, LogFormat};
@@ -38,6 +38,11 @@ pub(super) fn run(_: &Arguments) -> Result<(), Failure> {
 
 /// The configuration object, when there is one: it may hold what all the rest is configured with.
 fn loaded(format: LogFormat) -> Result<Option<Loaded>, Failure> {
+    // What is wrong with how to log belongs to what is wrong with everything else.
+    let with_logging = |Problems(mut problems)| {
+        problems.extend(telemetry::problems(&Environment));
+        Problems(problems)
+    };
     let Some((sealed, access)) = config::sealed(&Environment).map_err(with_logging)? else {
         return Ok(None);
     };
@@ -53,9 +58,9 @@ fn loaded(format: LogFormat) -> Result<Option<Loaded>, Failure> {
         .map(Some)
         .map_err(|error| {
             let mut message = format!("CONFIG_OBJECT cannot be loaded: {error}");
-            let Problems(others) = with_logging_problems(config::problems_of_what_is_set(&Environment));
-            if !others.is_empty() {
-                message = format!("{message}\n{}", Problems(others));
+            let others = with_logging(Problems(config::problems_of_what_is_set(&Environment)));
+            if !others.0.is_empty() {
+                message = format!("{message}\n{others}");
             }
             if error.is_configuration {
                 Failure::Usage(Some(message))
@@ -63,25 +68,6 @@ fn loaded(format: LogFormat) -> Result<Option<Loaded>, Failure> {
                 Failure::Work(Some(message))
             }
         })
-}
-
-/// What is wrong with how to log belongs to what is wrong with everything else.
-fn with_logging(Problems(problems): Problems) -> Failure {
-    Failure::from(with_logging_problems(problems))
-}
-
-fn with_logging_problems(mut problems: Vec<Problem>) -> Problems {
-    let logging = [
-        LogFormat::load(&Environment).map(drop),
-        telemetry::check_filter(&Environment),
-    ];
-    problems.extend(
-        logging
-            .into_iter()
-            .filter_map(Result::err)
-            .flat_map(|Problems(all)| all),
-    );
-    Problems(problems)
 }
 
 /// Where every line is one object of JSON, the sentence that ends the worker is one as well.

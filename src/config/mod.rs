@@ -17,7 +17,7 @@ use crate::sandbox;
 use crate::units::{duration, size};
 
 pub use crate::google::kms::is_key_name as is_kms_key;
-pub use sealed::{Access, Layered, Sealed, problems_of_an_object, problems_of_what_is_set, sealed};
+pub use sealed::{Access, Layered, Sealed, problems_of_what_is_set, sealed};
 
 /// Where settings come from: the environment, or a map in a test.
 pub trait Strings {

@@ -228,16 +228,6 @@ impl Strings for Layered<'_> {
     }
 }
 
-/// What is wrong with the variables of a configuration object by itself, wherever it will be used: in sentences that
-/// hold none of their values.
-pub fn problems_of_an_object(environment: &BTreeMap<String, Secret>) -> Vec<Problem> {
-    let nothing = std::collections::HashMap::new();
-    let layered = Layered::new(&nothing, environment);
-    let mut problems = layered.misplaced();
-    problems.extend(problems_of_what_is_set(&layered));
-    problems
-}
-
 /// What a parser says of a value, or where that is sealed, what it says of something else.
 pub(super) fn message<T>(is_sealed: bool, message: String, parse: impl Fn(&str) -> Result<T, String>) -> String {
     match (is_sealed, parse(STAND_IN)) {

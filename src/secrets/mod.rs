@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
-use crate::config::{Access, Config, Environment, Layered, Problems, Sealed, Strings};
+use crate::config::{self, Access, Config, Environment, Layered, Problems, Sealed, Strings};
 use crate::google::secret::Secret;
 use crate::telemetry;
 
@@ -79,12 +79,7 @@ async fn read(store: &Store) -> Result<Loaded, StoreError> {
 pub fn check(process: &dyn Strings, environment: &BTreeMap<String, Secret>) -> Result<Config, Problems> {
     let layered = Layered::new(process, environment);
     let mut problems = layered.misplaced();
-    for outcome in [
-        telemetry::LogFormat::load(&layered).map(drop),
-        telemetry::check_filter(&layered),
-    ] {
-        problems.extend(outcome.err().map_or(Vec::new(), |Problems(all)| all));
-    }
+    problems.extend(telemetry::problems(&layered));
     match Config::load(&layered) {
         Ok(config) if problems.is_empty() => Ok(config),
         Ok(_) => Err(Problems(problems)),
@@ -92,6 +87,23 @@ pub fn check(process: &dyn Strings, environment: &BTreeMap<String, Secret>) -> R
             problems.extend(all);
             Err(Problems(problems))
         }
+    }
+}
+
+/// What is wrong with the variables of an object by itself, wherever it will be used, without any of their values.
+///
+/// # Errors
+/// All but what is missing, which the process may set.
+pub fn check_alone(environment: &BTreeMap<String, Secret>) -> Result<(), Problems> {
+    let nothing = HashMap::new();
+    let layered = Layered::new(&nothing, environment);
+    let mut problems = layered.misplaced();
+    problems.extend(telemetry::problems(&layered));
+    problems.extend(config::problems_of_what_is_set(&layered));
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Problems(problems))
     }
 }
 
@@ -320,7 +332,7 @@ fn changed(process: &dyn Strings, old: &BTreeMap<String, Secret>, new: &BTreeMap
     names.into_iter().cloned().collect()
 }
 
-fn in_one_line(problems: &[crate::config::Problem]) -> String {
+fn in_one_line(problems: &[config::Problem]) -> String {
     let sentences: Vec<String> = problems
         .iter()
         .map(|problem| format!("{} {}", problem.variable, problem.message))

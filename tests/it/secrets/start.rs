@@ -67,7 +67,7 @@ async fn its_environment_configures_the_worker_and_the_process_wins() {
 
 /// Starts a worker that must end, and gives its exit code and what it said.
 async fn refused(cloud: platen::local_cloud::LocalCloud, more: &[(&str, &str)]) -> (i32, String) {
-    let mut world = worker(cloud, more, &[]).await;
+    let mut world = worker(cloud, more, &["RUST_LOG"]).await;
     let code = world.worker.exit().await.unwrap();
     let log = world.worker.all_of_the_log().await;
     assert!(!log.contains("canary"), "{log}");
