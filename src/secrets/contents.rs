@@ -8,6 +8,9 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::google::secret::Secret;
 
+/// The longest name of a password that a job can write, in bytes.
+const LONGEST_NAME: usize = 256;
+
 /// The fields of a configuration object.
 #[derive(Clone, Default)]
 pub struct Contents {
@@ -49,14 +52,21 @@ impl Contents {
             match name.as_str() {
                 "passwords" => {
                     for (name, node) in fields(node, "passwords", &mut problems) {
-                        let path = format!("passwords.{name}");
+                        if name.len() > LONGEST_NAME || name.contains(char::is_control) {
+                            problems.push(format!(
+                                "has a password under a name that no job can write: at most {LONGEST_NAME} bytes, no \
+                                 control characters"
+                            ));
+                            continue;
+                        }
+                        let path = format!("passwords.{}", name.escape_debug());
                         let values = passwords(node, &path, &mut problems);
                         contents.passwords.insert(name, values);
                     }
                 }
                 "environment" => {
                     for (name, node) in fields(node, "environment", &mut problems) {
-                        let path = format!("environment.{name}");
+                        let path = format!("environment.{}", name.escape_debug());
                         if let Some(value) = text(node, &path, &mut problems) {
                             contents.environment.insert(name, value);
                         }
@@ -221,7 +231,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_at_once_and_without_a_value() {
-        let json = br#"{"passwords":{"a":"canary-1","a":"canary-2","b":[],"c":["canary-3",4],"d":null,"e":"","":"x"},
+        let json = br#"{"passwords":{"a":"canary-1","a":"canary-2","b":[],"c":["canary-3",4],"d":null,"e":"","":"x","f\n":"y"},
                         "environment":{"PORT":8080,"X":{"y":"canary-4"}},"password":"canary-5"}"#;
         let problems = Contents::parse(json).err().unwrap().join("; ");
         for expected in [
@@ -231,6 +241,7 @@ mod tests {
             "null in passwords.d",
             "an empty password in passwords.e",
             "without a name in passwords",
+            "under a name that no job can write",
             "a number in environment.PORT",
             "an object in environment.X",
             "the field \"password\"",

@@ -4,6 +4,7 @@ mod client;
 mod command;
 mod leaks;
 mod reload;
+mod rotation;
 mod start;
 
 use std::collections::HashMap;
