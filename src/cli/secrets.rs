@@ -13,8 +13,8 @@ use crate::telemetry::{self, LogFormat};
 
 /// Seal the worker's configuration object (CONFIG_OBJECT), or show what it holds.
 ///
-/// Example: echo '{"passwords": {"contracts": ["new", "old"]}}' | platen secrets seal --key
-/// projects/p/locations/global/keyRings/platen/cryptoKeys/config --object gs://bucket/config.enc -
+/// Example: platen secrets seal --key projects/p/locations/global/keyRings/platen/cryptoKeys/config \
+///   --object gs://bucket/config.enc config.json
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Arguments {
@@ -33,8 +33,8 @@ enum Command {
 /// Its fields: "passwords" (a name's password, or a list tried in order) and "environment" (variables of platen serve).
 /// Workers that run take it up within CONFIG_RELOAD.
 ///
-/// Example: platen secrets seal --key projects/p/locations/global/keyRings/platen/cryptoKeys/config
-/// --object gs://bucket/config.enc config.json
+/// Example: platen secrets seal --key projects/p/locations/global/keyRings/platen/cryptoKeys/config \
+///   --object gs://bucket/config.enc config.json
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 struct Seal {
@@ -55,8 +55,8 @@ struct Seal {
 
 /// Print what a configuration object holds, on stdout, and its generation on stderr.
 ///
-/// Example: platen secrets open --key projects/p/locations/global/keyRings/platen/cryptoKeys/config
-/// gs://bucket/config.enc > /dev/shm/config.json
+/// Example: platen secrets open --key projects/p/locations/global/keyRings/platen/cryptoKeys/config \
+///   gs://bucket/config.enc > /dev/shm/config.json
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 struct Open {

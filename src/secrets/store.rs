@@ -1,7 +1,7 @@
 //! The configuration object in Cloud Storage, opened and sealed with Cloud KMS.
 //!
 //! What binds a ciphertext to its place is its additional authenticated data, the bytes of `gs://bucket/object`: whoever
-//! can write the bucket cannot put one environment's secrets, or older ones of another name, in the place of others.
+//! can write the bucket can put back what was sealed for that object before, but nothing that was sealed for another.
 
 use std::collections::BTreeMap;
 use std::fmt;
