@@ -1,15 +1,18 @@
-//! Text that must never be seen: access tokens, refresh tokens, signed URLs.
+//! Text that must never be seen: access tokens, refresh tokens, signed URLs, passwords.
 
 use std::fmt;
 
-/// A string that shows in no log, error or debug output. Only [`Secret::expose`] gives it out.
+use zeroize::Zeroizing;
+
+/// A string that shows in no log, error or debug output, and is overwritten in memory when it is done with. Only
+/// [`Secret::expose`] gives it out.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// Wraps the text.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(Zeroizing::new(text.into()))
     }
 
     /// The text itself, for the one place that sends it.
@@ -32,6 +35,6 @@ impl fmt::Display for Secret {
 
 impl<'de> serde::Deserialize<'de> for Secret {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self)
+        String::deserialize(deserializer).map(Self::new)
     }
 }
