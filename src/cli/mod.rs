@@ -4,6 +4,7 @@ mod convert;
 #[cfg(feature = "local-cloud")]
 mod demo;
 mod output;
+mod password;
 mod secrets;
 mod serve;
 

@@ -249,7 +249,7 @@ async fn an_encrypted_document_wants_its_password() {
     let bench = Bench::start().await;
     let content = std::fs::read(documents.join("lok__password.docx")).unwrap();
     let with = async |password: Option<&str>| {
-        let password = password.map(str::to_owned);
+        let password = password.map(Password::new);
         let converted = bench
             .convert_bytes("locked.docx", &content, |conversion| conversion.password = password)
             .await;
