@@ -31,7 +31,8 @@ pub(super) fn office_open_xml(subject: &Subject<'_>, mut info: impl Read) -> Ste
     let bytes = read(subject, &mut info)?;
     match versions(&bytes) {
         Some((4, 4)) => agile(subject, &bytes[8.min(bytes.len())..]),
-        Some((2..=4, 2)) => match Header::of(&bytes) {
+        // Of the versions that the format allows LibreOffice knows two.
+        Some((3 | 4, 2)) => match Header::of(&bytes) {
             Some(header) if header.is_standard() => Ok(()),
             Some(_) => unsupported("an algorithm other than AES-128 with SHA-1"),
             None => Err(subject.corrupt("is damaged: the description of its encryption is cut short")),
@@ -84,7 +85,7 @@ pub(super) fn binary(subject: &Subject<'_>, mut info: impl Read) -> Step<()> {
     let bytes = read(subject, &mut info)?;
     match versions(&bytes) {
         Some((1, 1)) => Ok(()),
-        Some((2..=4, 2)) if Header::of(&bytes).is_some_and(|header| header.is_rc4()) => Ok(()),
+        Some((3 | 4, 2)) if Header::of(&bytes).is_some_and(|header| header.is_rc4()) => Ok(()),
         _ => Err(unsupported(subject, "an algorithm other than XOR or RC4")),
     }
 }
@@ -140,7 +141,9 @@ impl Header {
     }
 
     fn is_rc4(&self) -> bool {
-        self.flags & EXTERNAL == 0 && self.algorithm == RC4 && self.hash == SHA_1
+        self.flags & (CRYPTO_API | AES | EXTERNAL) == CRYPTO_API
+            && self.algorithm == RC4
+            && matches!(self.hash, 0 | SHA_1)
     }
 }
 
