@@ -46,12 +46,16 @@ async fn no_sealed_value_is_seen_anywhere() {
     let mut world = worker(cloud, &variables, &["PUSH_AUDIENCE"]).await;
     world.worker.ready().await;
     world.upload_fixture(LOCKED, "locked.docx").await;
-    let envelope =
-        |secret: &str| job(&json!({"source": format!("gs://{INPUT}/locked.docx"), "password": {"secret": secret}}));
+    // A revision of its own for each: a done job is not converted again.
+    let envelope = |secret: &str, revision: &str| {
+        job(&json!({
+            "source": format!("gs://{INPUT}/locked.docx"), "password": {"secret": secret}, "revision": revision,
+        }))
+    };
 
     // While a child has the document and its password: what the processes show, and what is on the disk.
     let (pid, zygote) = (world.worker.pid(), world.worker.zygote().await);
-    let good = envelope("contracts");
+    let good = envelope("contracts", "1");
     let meanwhile = async {
         let child = world.worker.stopped_child(zygote).await;
         for pid in [pid, zygote, child]
@@ -68,6 +72,10 @@ async fn no_sealed_value_is_seen_anywhere() {
         }
         let shown = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
         assert!(!shown.is_empty(), "the worker's command line was not read");
+        // Only root reads it.
+        if let Ok(shown) = std::fs::read(format!("/proc/{pid}/environ")) {
+            assert!(String::from_utf8_lossy(&shown).contains("CONFIG_OBJECT="));
+        }
         walk(world.worker.temporary.path(), &mut |path| {
             see(
                 &path.display().to_string(),
@@ -93,11 +101,12 @@ async fn no_sealed_value_is_seen_anywhere() {
     );
 
     // What fails says no more: a password that opens nothing, a name that is not there, a reload that cannot be.
-    for secret in ["others", "nobody"] {
-        let answer = world.post(&envelope(secret)).await;
+    for (secret, code) in [("others", "document.wrong_password"), ("nobody", "option.invalid")] {
+        let answer = world.post(&envelope(secret, "2")).await;
         assert_eq!(answer.status(), 204, "{}", world.worker.log());
         see("an answer", &answer.bytes().await.unwrap(), &canaries);
         let result = world.result().await;
+        assert_eq!(result.data["error"]["code"], code, "{}", result.data);
         see(
             "a result",
             format!("{} {:?}", result.data, result.attributes).as_bytes(),
@@ -106,7 +115,7 @@ async fn no_sealed_value_is_seen_anywhere() {
     }
     let changed = json!({"passwords": {"contracts": "canary-5"}, "environment": {"MAX_PAGES": "canary-6", "PUSH_AUDIENCE": "canary-7"}});
     super::seal_by_hand(&world.cloud, KEY, changed.to_string().as_bytes(), Some(super::OBJECT)).await;
-    let answer = world.post(&envelope("nobody")).await;
+    let answer = world.post(&envelope("nobody", "3")).await;
     assert_eq!(answer.status(), 503);
     see("a refusal", &answer.bytes().await.unwrap(), &canaries);
     see("ready", config(&world).await.to_string().as_bytes(), &canaries);
