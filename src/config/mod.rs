@@ -282,9 +282,9 @@ impl Config {
             reader.problem("SIGNED_URL_TTL", "is over 12h, and SIGNER_SERVICE_ACCOUNT signs through signBlob, whose keys Google may rotate after that: lower it, or sign with a key file");
         }
         let iam_credentials = reader.optional("IAM_CREDENTIALS_ENDPOINT", parse::base_url);
-        let endpoints = Self::read_endpoints(reader, iam_credentials.clone()?);
-        let credentials = credentials(reader, iam_credentials?);
+        let credentials = credentials(reader, iam_credentials.clone());
         let sealed = sealed::read(reader);
+        let endpoints = Self::read_endpoints(reader, iam_credentials);
         Some(Self {
             port: port?,
             output_bucket: output_bucket?,
@@ -307,7 +307,8 @@ impl Config {
         })
     }
 
-    fn read_endpoints(reader: &mut Reader<'_>, iam_credentials: Option<String>) -> Option<Endpoints> {
+    #[expect(clippy::option_option, reason = "as Reader::optional")]
+    fn read_endpoints(reader: &mut Reader<'_>, iam_credentials: Option<Option<String>>) -> Option<Endpoints> {
         let storage = reader.optional("STORAGE_EMULATOR_HOST", parse::emulator_host);
         let pubsub = reader.optional("PUBSUB_EMULATOR_HOST", parse::emulator_host);
         let kms = sealed::kms_endpoint(reader);
@@ -318,7 +319,7 @@ impl Config {
             storage: storage.unwrap_or_else(|| google::storage::BASE_URL.to_owned()),
             pubsub_is_emulator: pubsub.is_some(),
             pubsub: pubsub.unwrap_or_else(|| google::pubsub::BASE_URL.to_owned()),
-            iam_credentials: iam_credentials.unwrap_or_else(|| google::iam::BASE_URL.to_owned()),
+            iam_credentials: iam_credentials?.unwrap_or_else(|| google::iam::BASE_URL.to_owned()),
             kms: kms?,
             jwks: jwks?,
         })
@@ -340,8 +341,9 @@ fn check_time(reader: &mut Reader<'_>, time: Duration, ack_deadline: Duration) {
     }
 }
 
-/// How credentials are found.
-fn credentials(reader: &mut Reader<'_>, iam_credentials: Option<String>) -> Option<google::token::Settings> {
+/// How credentials are found. `iam_credentials` as [`Reader::optional`] gave it.
+#[expect(clippy::option_option, reason = "as Reader::optional")]
+fn credentials(reader: &mut Reader<'_>, iam_credentials: Option<Option<String>>) -> Option<google::token::Settings> {
     let oauth_token_endpoint = reader.optional("OAUTH_TOKEN_ENDPOINT", parse::base_url);
     let metadata_host = reader.optional("GCE_METADATA_HOST", parse::host);
     Some(google::token::Settings {
@@ -349,7 +351,7 @@ fn credentials(reader: &mut Reader<'_>, iam_credentials: Option<String>) -> Opti
         well_known_file: well_known_file(reader),
         metadata_host: metadata_host?,
         oauth_token_endpoint: oauth_token_endpoint?,
-        iam_credentials_endpoint: iam_credentials,
+        iam_credentials_endpoint: iam_credentials?,
     })
 }
 
@@ -529,6 +531,8 @@ mod tests {
             ("IAM_CREDENTIALS_ENDPOINT", "nope"),
             ("INPUT_EXCLUDE", "\u{fffd}"),
             ("GCE_METADATA_HOST", "not a host"),
+            ("KMS_ENDPOINT", "kms"),
+            ("CONFIG_KMS_KEY", "k"),
         ] {
             strings.insert(name.to_owned(), value.to_owned());
         }
@@ -536,10 +540,12 @@ mod tests {
         let mut names: Vec<_> = problems.iter().map(|problem| problem.variable).collect();
         names.sort_unstable();
         let expected = [
+            "CONFIG_KMS_KEY",
             "CONVERT_TIMEOUT",
             "GCE_METADATA_HOST",
             "IAM_CREDENTIALS_ENDPOINT",
             "INPUT_EXCLUDE",
+            "KMS_ENDPOINT",
             "PORT",
             "SIGNED_URL_TTL",
         ];

@@ -106,7 +106,7 @@ impl Access {
         let iam_credentials = reader.optional("IAM_CREDENTIALS_ENDPOINT", parse::base_url);
         let storage = reader.optional("STORAGE_EMULATOR_HOST", parse::emulator_host);
         let kms = kms_endpoint(reader);
-        let credentials = super::credentials(reader, iam_credentials?);
+        let credentials = super::credentials(reader, iam_credentials);
         let storage = storage?;
         Some(Self {
             storage_is_emulator: storage.is_some(),
