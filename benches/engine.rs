@@ -83,6 +83,7 @@ async fn in_the_engine(engine: &Engine, document: &Path) -> (Duration, Usage) {
             file: "out.pdf".to_owned(),
             format: Format::Pdf,
             options: Vec::new(),
+            finish: None,
         }],
         limits: Limits {
             wall: Duration::from_secs(60),

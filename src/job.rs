@@ -3,8 +3,10 @@
 //! The job's identity is a hash of exactly these things, so that every delivery of the same work finds what an
 //! earlier one left behind.
 
+mod address;
 mod name;
 mod options;
+mod secret;
 
 use std::fmt;
 use std::time::Duration;
@@ -13,8 +15,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+pub use address::ObjectAddress;
 pub use name::{NameTemplate, NameValues};
 pub use options::{OptionValue, Options};
+pub use secret::SecretName;
 
 use crate::error::{Failure, FailureCode};
 
@@ -210,6 +214,8 @@ pub struct Job {
     pub revision: Option<String>,
     /// Echoed in the result.
     pub user_data: Option<Value>,
+    /// The name of the password that opens the document. Not part of the identity: it changes nothing in the outputs.
+    pub password: Option<SecretName>,
 }
 
 impl Job {
@@ -226,6 +232,7 @@ impl Job {
             disposition: Disposition::default(),
             revision: None,
             user_data: None,
+            password: None,
         }
     }
 
@@ -364,13 +371,16 @@ impl Request {
     /// `message.invalid` or `option.invalid`.
     pub fn into_job(self, output_name: &NameTemplate) -> Result<Job, Failure> {
         let source = self.source()?;
-        if self.password.is_some() {
-            return Err(Failure::new(
-                FailureCode::OptionInvalid,
-                "The job names a password, and this version opens no protected documents: remove the field.",
-            )
-            .with("option", "password"));
-        }
+        let password = match &self.password {
+            None => None,
+            Some(value) => Some(SecretName::read(value).ok_or_else(|| {
+                Failure::new(
+                    FailureCode::OptionInvalid,
+                    format!("The job's field \"password\" takes {}.", SecretName::ALLOWED),
+                )
+                .with("option", "password")
+            })?),
+        };
         if self.echoed_user_data().is_none() && self.user_data.is_some() {
             return Err(invalid(format!("userData takes over {USER_DATA_LIMIT} bytes of JSON.")));
         }
@@ -417,6 +427,7 @@ impl Request {
             disposition: self.signed_url.disposition,
             revision: self.revision,
             user_data: self.user_data,
+            password,
         })
     }
 }
@@ -538,7 +549,7 @@ mod tests {
         for json in [
             r#"{"source":"gs://in/a","outputs":[{"format":"gif"}]}"#,
             r#"{"source":"gs://in/a","outputs":[{"format":"pdf","options":{"zzz":1}}]}"#,
-            r#"{"source":"gs://in/a","password":{"secret":"x"}}"#,
+            r#"{"source":"gs://in/a","password":"hunter2"}"#,
         ] {
             assert_eq!(read(json).unwrap_err().code, FailureCode::OptionInvalid, "{json}");
         }
@@ -547,13 +558,26 @@ mod tests {
     }
 
     #[test]
+    fn a_password_is_a_name_and_not_part_of_the_identity() {
+        let base = read(r#"{"source":"gs://in/a.docx"}"#).unwrap();
+        let locked = read(r#"{"source":"gs://in/a.docx","password":{"secret":"contracts"}}"#).unwrap();
+        assert_eq!(locked.password.as_ref().map(SecretName::as_str), Some("contracts"));
+        assert_eq!(base.id(Some(1)), locked.id(Some(1)));
+    }
+
+    #[test]
     fn a_value_in_the_wrong_place_is_not_repeated() {
         for json in [
+            r#"{"source":"gs://in/a","password":"hunter2"}"#,
+            r#"{"source":"gs://in/a","password":{"secret":["hunter2"]}}"#,
+            r#"{"source":"gs://in/a","password":{"secret":"x","value":"hunter2"}}"#,
+            r#"{"source":"gs://in/a","outputs":[{"format":"pdf","options":{"userPassword":"hunter2"}}]}"#,
             r#"{"source":"gs://in/a","outputs":"hunter2"}"#,
             r#"{"source":"gs://in/a","signedUrl":{"disposition":"hunter2"}}"#,
         ] {
             let failure = read(json).unwrap_err();
             assert!(!failure.message.contains("hunter2"), "{failure}");
+            assert!(!format!("{:?}", failure.detail).contains("hunter2"), "{failure}");
         }
     }
 

@@ -22,6 +22,7 @@ pub mod job;
 pub mod local_cloud;
 pub mod pipeline;
 pub mod sandbox;
+pub mod secrets;
 pub mod serve;
 pub mod telemetry;
 pub mod units;

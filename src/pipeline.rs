@@ -4,6 +4,8 @@
 //! reported as failed. Both follow from the types: [`run`] returns an [`Outcome`] (acknowledged) only after
 //! [`deliver::publish`] has returned, and a [`Refusal`] (not acknowledged) never reaches it.
 
+mod passwords;
+
 use std::time::Instant;
 
 use axum::http::HeaderMap;
@@ -21,7 +23,8 @@ use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
 use crate::google::keys::KeySet;
 use crate::google::retry::Budget;
 use crate::google::storage::Storage;
-use crate::job::{Job, NameValues, is_object_name};
+use crate::job::{Job, NameValues, SecretName, is_object_name};
+use crate::secrets::Secrets;
 
 /// Everything the pipeline works with.
 pub struct Context {
@@ -41,6 +44,8 @@ pub struct Context {
     pub slots: Semaphore,
     /// Google's side.
     pub google: Google,
+    /// The passwords that jobs name.
+    pub secrets: Secrets,
 }
 
 /// What the pipeline asks of Google.
@@ -204,13 +209,14 @@ async fn find_or_make(
                 let wanted = Wanted {
                     format: wanted.format,
                     options: wanted.options.clone(),
+                    passwords: passwords::of_output(&context.secrets, &wanted.options).await?,
                 };
                 missing.push((wanted, target, place));
             }
         }
     }
     if !missing.is_empty() {
-        let made = convert_and_store(context, google, source, missing, report).await?;
+        let made = convert_and_store(context, google, source, job.password.as_ref(), missing, report).await?;
         for (gap, output) in outputs.iter_mut().filter(|output| output.is_none()).zip(made) {
             *gap = Some(output);
         }
@@ -239,6 +245,7 @@ async fn convert_and_store(
     context: &Context,
     google: &Google,
     source: &SourceObject,
+    password: Option<&SecretName>,
     missing: Vec<(Wanted, Target, Place)>,
     report: &mut Report,
 ) -> Step<Vec<Stored>> {
@@ -250,17 +257,17 @@ async fn convert_and_store(
             format!("no job directory can be made: {error}; see TMPDIR"),
         )
     })?;
-    let document = convert::fetch(&google.storage, source, directory, &context.limits).await?;
+    let mut document = convert::fetch(&google.storage, source, directory, &context.limits).await?;
     report.timings.fetch_ms = deliver::milliseconds(started);
 
     let started = Instant::now();
     let wanted: Vec<_> = missing.iter().map(|(wanted, ..)| wanted.clone()).collect();
-    let converted = convert::run(&context.engine, &context.limits, &source.source.name, document, &wanted).await?;
+    let files = passwords::convert_with(context, &source.source.name, &mut document, password, &wanted).await?;
     report.timings.convert_ms = deliver::milliseconds(started);
 
     let started = Instant::now();
     let mut stored = Vec::with_capacity(missing.len());
-    for ((_, target, place), file) in missing.iter().zip(&converted.files) {
+    for ((_, target, place), file) in missing.iter().zip(&files) {
         stored.push(deliver::store(&google.storage, target, source, file, *place).await?);
     }
     report.timings.store_ms = deliver::milliseconds(started);

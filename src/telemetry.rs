@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 
 use serde_json::{Map, Value, json};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Dispatch, Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -37,10 +37,13 @@ impl LogFormat {
             } else {
                 Self::Text
             }),
-            Some(other) => Err(Problems(vec![Problem {
-                variable: "LOG_FORMAT",
-                message: format!("is '{other}', neither 'json' nor 'text'"),
-            }])),
+            Some(other) => {
+                let other = if strings.is_sealed("LOG_FORMAT") { "…" } else { other };
+                Err(Problems(vec![Problem {
+                    variable: "LOG_FORMAT",
+                    message: format!("is '{other}', neither 'json' nor 'text'"),
+                }]))
+            }
         }
     }
 }
@@ -54,11 +57,23 @@ pub fn check_filter(strings: &dyn Strings) -> Result<(), Problems> {
         return Ok(());
     };
     EnvFilter::try_new(&filter).map(|_| ()).map_err(|error| {
+        let message = if strings.is_sealed("RUST_LOG") {
+            "is not a filter such as info or platen=debug".to_owned()
+        } else {
+            format!("is '{filter}', not a filter such as info or platen=debug: {error}")
+        };
         Problems(vec![Problem {
             variable: "RUST_LOG",
-            message: format!("is '{filter}', not a filter such as info or platen=debug: {error}"),
+            message,
         }])
     })
+}
+
+/// What is wrong with either of the two.
+pub fn problems(strings: &dyn Strings) -> Vec<Problem> {
+    let loaded = [LogFormat::load(strings).map(drop), check_filter(strings)];
+    let problems = loaded.into_iter().filter_map(Result::err);
+    problems.flat_map(|Problems(problems)| problems).collect()
 }
 
 /// Has a panic logged like everything else: where it was, and what it said.
@@ -81,6 +96,16 @@ pub fn start_quiet(format: LogFormat, strings: &dyn Strings) {
 }
 
 fn start_from(format: LogFormat, strings: &dyn Strings, default: &str) {
+    // A second start (a test in the same process) keeps the first.
+    let _already_started = tracing::dispatcher::set_global_default(dispatch(format, strings, default));
+}
+
+/// Runs `work` with the worker's logging on this thread alone, before it is known how the whole process is to log.
+pub fn before_start<T>(format: LogFormat, strings: &dyn Strings, work: impl FnOnce() -> T) -> T {
+    tracing::dispatcher::with_default(&dispatch(format, strings, "info"), work)
+}
+
+fn dispatch(format: LogFormat, strings: &dyn Strings, default: &str) -> Dispatch {
     let filter = strings
         .get("RUST_LOG")
         .and_then(|filter| EnvFilter::try_new(filter).ok());
@@ -88,14 +113,14 @@ fn start_from(format: LogFormat, strings: &dyn Strings, default: &str) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    // A second start (a test in the same process) keeps the first.
-    let _already_started = match format {
+    match format {
         LogFormat::Text => builder
             .with_target(false)
             .with_ansi(std::io::stderr().is_terminal())
-            .try_init(),
-        LogFormat::Json => builder.event_format(CloudLogging).try_init(),
-    };
+            .finish()
+            .into(),
+        LogFormat::Json => builder.event_format(CloudLogging).finish().into(),
+    }
 }
 
 /// Cloud Logging's structured form: `severity`, `message`, `time`, and our fields beside them.

@@ -11,13 +11,14 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::Failure;
 use super::output::{Paths, place, say};
+use super::{Failure, password};
 use crate::config::{EngineConfig, Environment, Limits};
-use crate::convert::{Wanted, convert_file};
+use crate::convert::{OutputPasswords, Wanted, convert_file};
 use crate::deliver::milliseconds;
 use crate::engine::Engine;
 use crate::error::Stop;
+use crate::google::secret::Secret;
 use crate::job::{Format, Options};
 use crate::serve::StartError;
 use crate::telemetry::{self, LogFormat};
@@ -44,6 +45,15 @@ pub(super) struct Arguments {
     /// Where outputs go, as DIR/{stem}.{ext}; made if it is not there. Files there are replaced.
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
+    /// The password of the files that are encrypted: the one line of FILE, or of stdin.
+    #[arg(long, value_name = "FILE|-")]
+    password_file: Option<PathBuf>,
+    /// Protect the PDFs: they open with the password in FILE. FILE may be - for stdin.
+    #[arg(long, value_name = "FILE|-")]
+    user_password_file: Option<PathBuf>,
+    /// Restrict the PDFs (permitPrinting, permitChanges, permitCopying): the password in FILE lifts it.
+    #[arg(long, value_name = "FILE|-")]
+    owner_password_file: Option<PathBuf>,
     /// Conversions at once [default: CONVERT_CONCURRENCY, else the number of CPUs].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     jobs: Option<u16>,
@@ -71,9 +81,24 @@ struct Made {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut config = EngineConfig::load(&Environment)?;
     let format = Format::parse(&arguments.to).map_err(|failure| Failure::Usage(Some(failure.message)))?;
-    let options = Options::parse_arguments(format, &arguments.options)
+    let (user, owner) = (&arguments.user_password_file, &arguments.owner_password_file);
+    let protecting = [("userPassword", user), ("ownerPassword", owner)];
+    let protecting: Vec<&str> = protecting
+        .iter()
+        .filter_map(|(name, file)| file.as_ref().map(|_| *name))
+        .collect();
+    let options = Options::parse_arguments(format, &arguments.options, &protecting)
         .map_err(|failure| Failure::Usage(Some(failure.message)))?;
-    let wanted = Wanted { format, options };
+    let read = |file: &Option<PathBuf>| file.as_deref().map(password::read).transpose();
+    let passwords: Vec<Secret> = read(&arguments.password_file)?.into_iter().collect();
+    let wanted = Wanted {
+        format,
+        options,
+        passwords: OutputPasswords {
+            user: read(user)?,
+            owner: read(owner)?,
+        },
+    };
     if let Some(jobs) = arguments.jobs {
         config.concurrency = usize::from(jobs);
     }
@@ -84,12 +109,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     telemetry::start_quiet(LogFormat::load(&Environment)?, &Environment);
     std::fs::create_dir_all(&arguments.out)
         .map_err(|error| Failure::Work(Some(format!("{} cannot be made: {error}", arguments.out.display()))))?;
-    let failed = super::runtime()?.block_on(convert_all(arguments, &config, &wanted))?;
+    let failed = super::runtime()?.block_on(convert_all(arguments, &config, &passwords, &wanted))?;
     if failed == 0 { Ok(()) } else { Err(Failure::Work(None)) }
 }
 
 /// Converts all files side by side and says how many failed.
-async fn convert_all(arguments: &Arguments, config: &EngineConfig, wanted: &Wanted) -> Result<usize, Failure> {
+async fn convert_all(
+    arguments: &Arguments,
+    config: &EngineConfig,
+    passwords: &[Secret],
+    wanted: &Wanted,
+) -> Result<usize, Failure> {
     let mut interrupted = pin!(super::interrupted()?);
     let engine = tokio::select! {
         engine = crate::serve::start_engine(config) => engine.map_err(|error| match error {
@@ -105,10 +135,10 @@ async fn convert_all(arguments: &Arguments, config: &EngineConfig, wanted: &Want
     for file in &arguments.files {
         let (engine, slots, limits) = (engine.clone(), slots.clone(), config.limits);
         let (file, output) = (file.clone(), paths.next(file, wanted.format.as_str()));
-        let wanted = wanted.clone();
+        let (wanted, passwords) = (wanted.clone(), passwords.to_vec());
         running.spawn(async move {
             let _slot = slots.acquire_owned().await;
-            convert_one(&engine, &limits, file, output, wanted).await
+            convert_one(&engine, &limits, file, output, &passwords, wanted).await
         });
     }
     let mut failed = 0;
@@ -138,9 +168,16 @@ fn stopped() -> Failure {
     Failure::Work(Some("stopped before every file was converted".to_owned()))
 }
 
-async fn convert_one(engine: &Engine, limits: &Limits, file: PathBuf, output: PathBuf, wanted: Wanted) -> Ended {
+async fn convert_one(
+    engine: &Engine,
+    limits: &Limits,
+    file: PathBuf,
+    output: PathBuf,
+    passwords: &[Secret],
+    wanted: Wanted,
+) -> Ended {
     let started = Instant::now();
-    let converted = convert_file(engine, limits, &file, &[wanted]).await;
+    let converted = convert_file(engine, limits, &file, passwords, &[wanted]).await;
     let convert_ms = converted.is_ok().then(|| milliseconds(started));
     let result = match converted {
         Ok(converted) => match converted.files.first() {

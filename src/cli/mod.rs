@@ -5,6 +5,8 @@ mod convert;
 #[cfg(feature = "local-cloud")]
 mod demo;
 mod output;
+mod password;
+mod secrets;
 mod serve;
 mod sign;
 mod submit;
@@ -31,6 +33,7 @@ enum Command {
     #[cfg(feature = "local-cloud")]
     Demo(demo::Arguments),
     Convert(convert::Arguments),
+    Secrets(secrets::Arguments),
     Sign(sign::Arguments),
     Submit(submit::Arguments),
     Token(token::Arguments),
@@ -73,6 +76,7 @@ pub fn run() -> ExitCode {
         #[cfg(feature = "local-cloud")]
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
+        Command::Secrets(arguments) => secrets::run(&arguments),
         Command::Sign(arguments) => sign::run(&arguments),
         Command::Submit(arguments) => submit::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),

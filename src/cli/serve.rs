@@ -1,9 +1,11 @@
 //! `platen serve`: reads the environment, starts the worker, and says in one message all that is wrong with either.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::Failure;
-use crate::config::{Config, Environment, Problems};
+use crate::config::{self, Config, Environment, Layered, Problems};
+use crate::secrets::{self, Loaded};
 use crate::serve::StartError;
 use crate::telemetry::{self, LogFormat};
 
@@ -16,28 +18,56 @@ use crate::telemetry::{self, LogFormat};
 pub(super) struct Arguments {}
 
 pub(super) fn run(_: &Arguments) -> Result<(), Failure> {
-    let format = LogFormat::load(&Environment);
-    let loaded = (
-        &format,
-        telemetry::check_filter(&Environment),
-        Config::load(&Environment),
-    );
-    telemetry::start(format.as_ref().copied().unwrap_or(LogFormat::Text), &Environment);
-    telemetry::log_panics();
-    let config = match loaded {
-        (Ok(_), Ok(()), Ok(config)) => config,
-        (format, filter, config) => {
-            let mut all = format
-                .as_ref()
-                .err()
-                .map(|Problems(problems)| problems.clone())
-                .unwrap_or_default();
-            all.extend(filter.err().map(|Problems(problems)| problems).unwrap_or_default());
-            all.extend(config.err().map(|Problems(problems)| problems).unwrap_or_default());
-            return Err(said(Failure::from(Problems(all)), format));
-        }
+    let process = LogFormat::load(&Environment);
+    // What a debugger or a core dump could see must be closed before there is a secret in it.
+    let hardened = crate::sandbox::harden_worker().map_err(|error| Failure::Work(Some(error.to_string())));
+    let loaded = hardened.and_then(|()| loaded(process.as_ref().copied().unwrap_or(LogFormat::Text)));
+    let environment = match &loaded {
+        Ok(Some(loaded)) => loaded.contents.environment.clone(),
+        _ => BTreeMap::new(),
     };
-    serve(config).map_err(|failure| said(failure, &format))
+    let strings = Layered::new(&Environment, &environment);
+    let format = LogFormat::load(&strings);
+    telemetry::start(format.as_ref().copied().unwrap_or(LogFormat::Text), &strings);
+    telemetry::log_panics();
+    loaded
+        .and_then(|loaded| Ok((secrets::check(&Environment, &environment)?, loaded)))
+        .and_then(|(config, loaded)| serve(config, loaded))
+        .map_err(|failure| said(failure, &format))
+}
+
+/// The configuration object, when there is one: it may hold what all the rest is configured with.
+fn loaded(format: LogFormat) -> Result<Option<Loaded>, Failure> {
+    // What is wrong with how to log belongs to what is wrong with everything else.
+    let with_logging = |Problems(mut problems)| {
+        problems.extend(telemetry::problems(&Environment));
+        Problems(problems)
+    };
+    let Some((sealed, access)) = config::sealed(&Environment).map_err(with_logging)? else {
+        return Ok(None);
+    };
+    let loading = || -> Result<_, Failure> {
+        // A runtime on this thread alone: its end ends everything that the load began.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::Work(Some(format!("no runtime can be started: {error}"))))?;
+        Ok(runtime.block_on(secrets::load(&sealed, &access)))
+    };
+    telemetry::before_start(format, &Environment, loading)?
+        .map(Some)
+        .map_err(|error| {
+            let mut message = format!("CONFIG_OBJECT cannot be loaded: {error}");
+            let others = with_logging(Problems(config::problems_of_what_is_set(&Environment)));
+            if !others.0.is_empty() {
+                message = format!("{message}\n{others}");
+            }
+            if error.is_configuration {
+                Failure::Usage(Some(message))
+            } else {
+                Failure::Work(Some(message))
+            }
+        })
 }
 
 /// Where every line is one object of JSON, the sentence that ends the worker is one as well.
@@ -58,14 +88,13 @@ fn said(failure: Failure, format: &Result<LogFormat, Problems>) -> Failure {
     }
 }
 
-fn serve(config: Config) -> Result<(), Failure> {
-    crate::sandbox::harden_worker().map_err(|error| Failure::Work(Some(error.to_string())))?;
+fn serve(config: Config, loaded: Option<Loaded>) -> Result<(), Failure> {
     super::runtime()?.block_on(async {
         let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, config.port));
         let interrupted = super::interrupted()?;
         // Told to end before it has begun: what has been started goes with its owner.
         let service = tokio::select! {
-            service = crate::serve::start(config) => service,
+            service = crate::serve::start(config, loaded) => service,
             () = interrupted => return Ok(()),
         };
         let service = service.map_err(|error| match error {

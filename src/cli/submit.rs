@@ -150,7 +150,8 @@ fn jobs(arguments: &Arguments) -> Result<Vec<Job>, Failure> {
     } else {
         let format =
             Format::parse(arguments.to.as_deref().unwrap_or("pdf")).map_err(|failure| usage(failure.message))?;
-        let options = Options::parse_arguments(format, &arguments.options).map_err(|failure| usage(failure.message))?;
+        let options =
+            Options::parse_arguments(format, &arguments.options, &[]).map_err(|failure| usage(failure.message))?;
         Some(json!([{"format": format.as_str(), "options": options.to_json()}]))
     };
     let job = |source: &String| {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Problems, Reader, Strings, parse};
+use super::{Problems, Reader, Strings, parse, sealed};
 use crate::google;
 use crate::google::token::UNIVERSE_DOMAIN;
 
@@ -19,6 +19,8 @@ pub struct Endpoints {
     pub pubsub_is_emulator: bool,
     /// IAM Credentials.
     pub iam_credentials: String,
+    /// Cloud KMS.
+    pub kms: String,
     /// The keys that push tokens are signed with.
     pub jwks: String,
 }
@@ -28,19 +30,22 @@ impl Endpoints {
     /// key set does not: who signs ID tokens is not part of a credentials file.
     #[must_use]
     pub fn in_universe(self, domain: &str) -> Self {
-        let follow = |url: String, own: &str| {
-            if url == own {
-                url.replace(UNIVERSE_DOMAIN, domain)
-            } else {
-                url
-            }
-        };
         Self {
-            storage: follow(self.storage, google::storage::BASE_URL),
-            pubsub: follow(self.pubsub, google::pubsub::BASE_URL),
-            iam_credentials: follow(self.iam_credentials, google::iam::BASE_URL),
+            storage: in_universe(&self.storage, google::storage::BASE_URL, domain),
+            pubsub: in_universe(&self.pubsub, google::pubsub::BASE_URL, domain),
+            iam_credentials: in_universe(&self.iam_credentials, google::iam::BASE_URL, domain),
+            kms: in_universe(&self.kms, google::kms::BASE_URL, domain),
             ..self
         }
+    }
+}
+
+/// A base URL in a universe: Google's own one follows, what an operator has named stays.
+pub(crate) fn in_universe(url: &str, own: &str, domain: &str) -> String {
+    if url == own {
+        url.replace(UNIVERSE_DOMAIN, domain)
+    } else {
+        url.to_owned()
     }
 }
 
@@ -72,6 +77,7 @@ impl CloudConfig {
         let jwks = reader.or("OIDC_JWKS_URL", google::keys::URL.to_owned(), parse::base_url);
         let iam_credentials = reader.optional("IAM_CREDENTIALS_ENDPOINT", parse::base_url);
         let credentials = read_credentials(reader, iam_credentials.clone().flatten());
+        let kms = sealed::kms_endpoint(reader);
         let (storage, pubsub, iam_credentials, credentials) = (storage?, pubsub?, iam_credentials?, credentials?);
         let endpoints = Endpoints {
             storage_is_emulator: storage.is_some(),
@@ -79,6 +85,7 @@ impl CloudConfig {
             pubsub_is_emulator: pubsub.is_some(),
             pubsub: pubsub.unwrap_or_else(|| google::pubsub::BASE_URL.to_owned()),
             iam_credentials: iam_credentials.unwrap_or_else(|| google::iam::BASE_URL.to_owned()),
+            kms: kms?,
             jwks: jwks?,
         };
         Some(Self {

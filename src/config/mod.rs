@@ -4,24 +4,34 @@
 
 mod cloud;
 pub(crate) mod parse;
+mod sealed;
 mod sign;
 
 use std::fmt;
 use std::time::Duration;
 
+pub(crate) use cloud::in_universe;
 pub use cloud::{CloudConfig, Endpoints};
-pub use sign::SignConfig;
 use globset::GlobSet;
+pub use sign::SignConfig;
 
 use crate::google;
 use crate::job::NameTemplate;
 use crate::sandbox;
 use crate::units::{duration, size};
 
+pub use crate::google::kms::is_key_name as is_kms_key;
+pub use sealed::{Access, Layered, Sealed, problems_of_what_is_set, sealed};
+
 /// Where settings come from: the environment, or a map in a test.
 pub trait Strings {
     /// The value of a variable; none when it is not set.
     fn get(&self, name: &str) -> Option<String>;
+
+    /// Whether the value must not be shown, not even when it is wrong.
+    fn is_sealed(&self, _name: &str) -> bool {
+        false
+    }
 }
 
 /// The process's environment.
@@ -124,6 +134,8 @@ pub struct Config {
     pub credentials: google::token::Settings,
     /// `GOOGLE_CLOUD_PROJECT`.
     pub project: Option<String>,
+    /// `CONFIG_OBJECT`, `CONFIG_KMS_KEY`, `CONFIG_RELOAD`.
+    pub sealed: Option<Sealed>,
 }
 
 /// One variable that is wrong.
@@ -158,14 +170,7 @@ impl std::error::Error for Problems {}
 
 /// Variables of the contract that this version does not act on yet. Set, they refuse to start: a setting that is
 /// taken and ignored would be worse than none.
-const NOT_SERVED: [&str; 6] = [
-    "CONFIG_OBJECT",
-    "CONFIG_KMS_KEY",
-    "CONFIG_RELOAD",
-    "FONTS",
-    "METRICS_PORT",
-    "KMS_ENDPOINT",
-];
+const NOT_SERVED: [&str; 2] = ["FONTS", "METRICS_PORT"];
 
 /// Bytes. Plain documents of each format convert with 16 MiB, any real picture takes several times as much.
 const LEAST_MEMORY: u64 = 64 << 20;
@@ -266,6 +271,7 @@ impl Config {
             credentials,
             project,
         } = CloudConfig::read(reader)?;
+        let sealed = sealed::read(reader);
         Some(Self {
             port: port?,
             output_bucket: output_bucket?,
@@ -284,6 +290,7 @@ impl Config {
             endpoints,
             credentials,
             project,
+            sealed: sealed?,
         })
     }
 }
@@ -336,11 +343,11 @@ impl<'a> Reader<'a> {
         clippy::option_option,
         reason = "not set and wrong are two things; the second is already recorded"
     )]
-    fn optional<T>(
-        &mut self,
-        variable: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Option<Option<T>> {
+    fn optional<T>(&mut self, variable: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<Option<T>> {
+        debug_assert!(
+            sealed::VARIABLES.contains(&variable),
+            "{variable} is not among VARIABLES"
+        );
         match self.get(variable) {
             None => Some(None),
             Some(text) if text.contains(char::REPLACEMENT_CHARACTER) => {
@@ -350,6 +357,7 @@ impl<'a> Reader<'a> {
             Some(text) => match parse(&text) {
                 Ok(value) => Some(Some(value)),
                 Err(message) => {
+                    let message = sealed::message(self.strings.is_sealed(variable), message, parse);
                     self.problem(variable, message);
                     None
                 }
@@ -357,16 +365,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn or<T>(
-        &mut self,
-        variable: &'static str,
-        default: T,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Option<T> {
+    fn or<T>(&mut self, variable: &'static str, default: T, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         self.optional(variable, parse).map(|value| value.unwrap_or(default))
     }
 
-    fn required<T>(&mut self, variable: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+    fn required<T>(&mut self, variable: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let value = self.optional(variable, parse)?;
         if value.is_none() {
             self.problem(variable, "is required and not set");
@@ -474,6 +477,8 @@ mod tests {
             ("IAM_CREDENTIALS_ENDPOINT", "nope"),
             ("INPUT_EXCLUDE", "\u{fffd}"),
             ("GCE_METADATA_HOST", "not a host"),
+            ("KMS_ENDPOINT", "kms"),
+            ("CONFIG_KMS_KEY", "k"),
         ] {
             strings.insert(name.to_owned(), value.to_owned());
         }
@@ -481,10 +486,12 @@ mod tests {
         let mut names: Vec<_> = problems.iter().map(|problem| problem.variable).collect();
         names.sort_unstable();
         let expected = [
+            "CONFIG_KMS_KEY",
             "CONVERT_TIMEOUT",
             "GCE_METADATA_HOST",
             "IAM_CREDENTIALS_ENDPOINT",
             "INPUT_EXCLUDE",
+            "KMS_ENDPOINT",
             "PORT",
             "SIGNED_URL_TTL",
         ];

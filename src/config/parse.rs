@@ -84,6 +84,17 @@ pub(super) fn topic(text: &str) -> Parsed<Topic> {
     }
 }
 
+/// `projects/P/locations/L/keyRings/R/cryptoKeys/K`.
+pub(super) fn kms_key(text: &str) -> Parsed<String> {
+    if super::is_kms_key(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "is '{text}', not a Cloud KMS key: write projects/PROJECT/locations/LOCATION/keyRings/RING/cryptoKeys/KEY, without a version"
+        ))
+    }
+}
+
 pub(super) fn signed_url_ttl(text: &str) -> Parsed<Duration> {
     let ttl = duration(text)?;
     if (Duration::from_secs(1)..=Duration::from_hours(7 * 24)).contains(&ttl) && ttl.subsec_nanos() == 0 {

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use super::finish::is_ours;
 use crate::engine::Value;
 use crate::job::{OptionValue, Options};
 
@@ -37,6 +38,7 @@ pub(super) fn filter_data(options: &Options) -> Vec<(Cow<'static, str>, Value)> 
         .then_some((Cow::Borrowed("WatermarkColor"), Value::Number(WATERMARK_COLOUR)));
     options
         .iter()
+        .filter(|(name, _)| !is_ours(name))
         .map(|(name, value)| (property(name), typed(name, value)))
         .chain(colour)
         .collect()
@@ -57,6 +59,8 @@ fn typed(option: &str, value: &OptionValue) -> Value {
         OptionValue::Number(value) => Value::Number(*value),
         OptionValue::Text(text) if option == "pdfa" => Value::Number(pdf_version(text)),
         OptionValue::Text(text) => Value::Text(text.clone()),
+        // Never LibreOffice's: what protects a PDF is done afterwards.
+        OptionValue::Secret(_) => Value::Boolean(false),
     }
 }
 
@@ -83,6 +87,7 @@ mod tests {
     #[test]
     fn properties_are_typed_and_only_those_asked_for() {
         assert_eq!(of("{}"), []);
+        assert_eq!(of(r#"{"reproducible": true}"#), []);
         assert_eq!(
             of(r#"{"pdfa": "PDF/A-3b"}"#),
             [("SelectPdfVersion".into(), Value::Number(3))]

@@ -8,6 +8,7 @@
 //! Memory stays bounded: files are streamed, every entry of a package is inflated once, counted and checked.
 
 mod compound;
+mod encryption;
 mod format;
 mod gzip;
 mod magic;
@@ -73,6 +74,8 @@ pub struct DocumentKind {
     pub separated_values: Option<SeparatedValues>,
     /// The extension under which LibreOffice expects this content, without its dot.
     pub extension: &'static str,
+    /// Whether it opens only with a password, in a way that LibreOffice knows.
+    pub encrypted: bool,
 }
 
 impl DocumentKind {
@@ -82,6 +85,15 @@ impl DocumentKind {
             import_filter: format.filter(),
             separated_values: None,
             extension: format.extension(),
+            encrypted: false,
+        }
+    }
+
+    /// The same, opened only with a password.
+    fn encrypted(self) -> Self {
+        Self {
+            encrypted: true,
+            ..self
         }
     }
 
@@ -100,8 +112,8 @@ impl DocumentKind {
 /// Decides what the file at `path` is. `object_name` is the name that its owner gave it.
 ///
 /// # Errors
-/// `source.empty`, `source.unsupported`, `document.encrypted`, `document.corrupt` or `document.too_complex` when the
-/// document is to blame; a refusal (503) when this machine could not read its own copy.
+/// `source.empty`, `source.unsupported` (also for encryption that no password opens here), `document.corrupt` or
+/// `document.too_complex` when the document is to blame; a refusal (503) when this machine could not read its own copy.
 pub fn inspect(path: &Path, object_name: &str, limits: &InspectLimits) -> Step<DocumentKind> {
     let subject = Subject {
         name: object_name,
@@ -131,7 +143,7 @@ pub fn inspect(path: &Path, object_name: &str, limits: &InspectLimits) -> Step<D
             Some(Magic::Certain(format)) => Ok(DocumentKind::new(format)),
             Some(Magic::Likely(format)) if format.has_extension(&subject.extension()) => Ok(DocumentKind::new(format)),
             Some(Magic::Gzip) => gzip::inspect(&subject, file, size),
-            Some(Magic::Encrypted) => Err(subject.encrypted()),
+            Some(Magic::Encrypted) => Err(encryption::unsupported(&subject, "WordPerfect's own algorithm")),
             Some(Magic::Refused(what)) => {
                 Err(subject.unsupported(&format!("is {what}, which no import filter reads here")))
             }
@@ -191,13 +203,6 @@ impl Subject<'_> {
         self.fail(
             FailureCode::DocumentCorrupt,
             &format!("{what}: upload it again from a good copy"),
-        )
-    }
-
-    fn encrypted(&self) -> Stop {
-        self.fail(
-            FailureCode::DocumentEncrypted,
-            "is protected with a password: upload it without one",
         )
     }
 

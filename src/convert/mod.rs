@@ -2,8 +2,10 @@
 
 mod fetch;
 mod filter_data;
+mod finish;
 pub mod inspect;
 mod run;
 
 pub use fetch::{Document, Look, SourceObject, fetch, look};
+pub use finish::OutputPasswords;
 pub use run::{Converted, ConvertedFile, Wanted, convert_file, run};

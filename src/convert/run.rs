@@ -2,13 +2,16 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::fetch::Document;
 use super::filter_data::filter_data;
-use super::inspect::{self, InspectLimits};
+use super::finish::{OutputPasswords, finish};
+use super::inspect::{self, DocumentKind, InspectLimits};
 use crate::config::Limits;
-use crate::engine::{self, Conversion, Engine, Export, Import, Limit, Verdict};
+use crate::engine::{self, Conversion, Engine, Export, Import, Limit, Password, Verdict};
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
+use crate::google::secret::Secret;
 use crate::job::{Format, Options};
 
 /// One output to make.
@@ -18,9 +21,11 @@ pub struct Wanted {
     pub format: Format,
     /// How it is made.
     pub options: Options,
+    /// What the names of passwords among the options stand for.
+    pub passwords: OutputPasswords,
 }
 
-/// What a conversion made. The files live as long as this does.
+/// What became of a local file. The outputs live as long as this does.
 #[derive(Debug)]
 pub struct Converted {
     /// One file per output, in the order they were asked for.
@@ -43,6 +48,7 @@ pub struct ConvertedFile {
 }
 
 /// Converts a fetched document. `name` is the object's, for sentences and for telling formats apart by extension.
+/// `passwords` are tried in this order on a document that is encrypted; on any other they are not used.
 ///
 /// # Errors
 /// The failures of inspection and of the engine; refused when the engine is not available now.
@@ -50,54 +56,30 @@ pub async fn run(
     engine: &Engine,
     limits: &Limits,
     name: &str,
-    mut document: Document,
+    document: &mut Document,
+    passwords: &[Secret],
     outputs: &[Wanted],
-) -> Step<Converted> {
+) -> Step<Vec<ConvertedFile>> {
+    let exports = outputs
+        .iter()
+        .enumerate()
+        .map(|(index, wanted)| export(index, wanted))
+        .collect::<Result<Vec<_>, _>>()?;
     let (path, object) = (document.path(), name.to_owned());
     let kind = blocking(move || inspect::inspect(&path, &object, &InspectLimits::default())).await??;
+    if kind.encrypted && passwords.is_empty() {
+        return Err(stop(&Verdict::Encrypted, name));
+    }
     // LibreOffice sees the document under its own name, which headers and footers print, and under the extension of
     // what it really is.
     document
         .rename(engine::sanitised_file_name(name, kind.extension))
         .await?;
-    let exports = outputs
-        .iter()
-        .enumerate()
-        .map(|(index, wanted)| Export {
-            file: format!("output-{index}.{}", wanted.format.as_str()),
-            format: match wanted.format {
-                Format::Pdf => engine::Format::Pdf,
-                Format::Png => engine::Format::Png,
-                Format::Jpg => engine::Format::Jpg,
-                Format::Txt => engine::Format::Txt,
-                Format::Html => engine::Format::Html,
-            },
-            options: filter_data(&wanted.options),
-        })
-        .collect();
-    let conversion = Conversion {
-        directory: &document.directory,
-        document: document.file_name.clone(),
-        import: Import {
-            filter: kind.import_filter.into(),
-            options: kind.import_options().map(Into::into),
-        },
-        password: None,
-        exports,
-        limits: engine::Limits {
-            wall: limits.time,
-            memory: limits.memory,
-            output_size: limits.output_size,
-            pages: limits.pages.into(),
-        },
-    };
-    let outputs = engine
-        .convert(conversion)
+    let converted = open_and_convert(engine, limits, document, &kind, passwords, &exports)
         .await
-        .map_err(|verdict| stop(&verdict, name))?
-        .outputs;
-    let mut files = Vec::with_capacity(outputs.len());
-    for output in outputs {
+        .map_err(|verdict| stop(&verdict, name))?;
+    let mut files = Vec::with_capacity(converted.outputs.len());
+    for output in converted.outputs {
         let path = output.path.clone();
         let crc32c = blocking(move || checksum(&path)).await?.map_err(|error| {
             Refusal::new(
@@ -112,14 +94,83 @@ pub async fn run(
             pages: output.pages.and_then(|pages| u32::try_from(pages).ok()),
         });
     }
-    Ok(Converted { files, document })
+    Ok(files)
+}
+
+fn export(index: usize, wanted: &Wanted) -> Step<Export> {
+    Ok(Export {
+        file: format!("output-{index}.{}", wanted.format.as_str()),
+        format: match wanted.format {
+            Format::Pdf => engine::Format::Pdf,
+            Format::Png => engine::Format::Png,
+            Format::Jpg => engine::Format::Jpg,
+            Format::Txt => engine::Format::Txt,
+            Format::Html => engine::Format::Html,
+        },
+        options: filter_data(&wanted.options),
+        finish: finish(wanted)?,
+    })
+}
+
+/// Has the engine convert the document, once for each password until one opens it. A wrong one costs a load, so all of
+/// them together have the time of one conversion.
+async fn open_and_convert(
+    engine: &Engine,
+    limits: &Limits,
+    document: &Document,
+    kind: &DocumentKind,
+    passwords: &[Secret],
+    exports: &[Export],
+) -> Result<engine::Converted, Verdict> {
+    let started = Instant::now();
+    let mut passwords = passwords.iter().map(|password| Password::new(password.expose()));
+    let mut password = passwords.next().filter(|_| kind.encrypted);
+    loop {
+        let conversion = Conversion {
+            directory: &document.directory,
+            document: document.file_name.clone(),
+            import: Import {
+                filter: kind.import_filter.into(),
+                options: kind.import_options().map(Into::into),
+            },
+            password,
+            exports: exports.to_vec(),
+            limits: engine::Limits {
+                wall: limits.time.saturating_sub(started.elapsed()),
+                memory: limits.memory,
+                output_size: limits.output_size,
+                pages: limits.pages.into(),
+            },
+        };
+        let wrong = |verdict: &Verdict| match verdict {
+            Verdict::WrongPassword => true,
+            Verdict::Corrupt => kind.encrypted && !kind.format.tells_wrong_passwords(),
+            _ => false,
+        };
+        match engine.convert(conversion).await {
+            Err(verdict) if wrong(&verdict) => match passwords.next() {
+                Some(next) if started.elapsed() < limits.time => password = Some(next),
+                Some(_) => return Err(Verdict::TooComplex(Limit::Time(limits.time))),
+                None => return Err(Verdict::WrongPassword),
+            },
+            // What was left of the time is not what the configuration allows.
+            Err(Verdict::TooComplex(Limit::Time(_))) => return Err(Verdict::TooComplex(Limit::Time(limits.time))),
+            decided => return decided,
+        }
+    }
 }
 
 /// Converts a local file: what `platen convert` does with each of its arguments.
 ///
 /// # Errors
 /// As [`run`]; `source.not_found` for a file that cannot be read.
-pub async fn convert_file(engine: &Engine, limits: &Limits, file: &Path, outputs: &[Wanted]) -> Step<Converted> {
+pub async fn convert_file(
+    engine: &Engine,
+    limits: &Limits,
+    file: &Path,
+    passwords: &[Secret],
+    outputs: &[Wanted],
+) -> Step<Converted> {
     let name = file
         .file_name()
         .map(|name| name.to_string_lossy().into_owned())
@@ -152,11 +203,12 @@ pub async fn convert_file(engine: &Engine, limits: &Limits, file: &Path, outputs
             format!("no job directory can be made: {error}; see TMPDIR"),
         )
     })?;
-    let document = Document::new(directory);
+    let mut document = Document::new(directory);
     tokio::fs::copy(file, document.path())
         .await
         .map_err(|error| unreadable(&error))?;
-    run(engine, limits, &name, document, outputs).await
+    let files = run(engine, limits, &name, &mut document, passwords, outputs).await?;
+    Ok(Converted { files, document })
 }
 
 /// What a verdict means for the job.
@@ -169,10 +221,13 @@ fn stop(verdict: &Verdict, name: &str) -> Stop {
             )
             .into();
         }
-        Verdict::Encrypted => (FailureCode::DocumentEncrypted, "needs a password, and the job has none"),
+        Verdict::Encrypted => (
+            FailureCode::DocumentEncrypted,
+            "is protected with a password, and none was given: name the one that opens it, or upload the document without",
+        ),
         Verdict::WrongPassword => (
             FailureCode::DocumentWrongPassword,
-            "is not opened by the job's password",
+            "is not opened by the password that was given",
         ),
         Verdict::Corrupt => (FailureCode::DocumentCorrupt, "is damaged: LibreOffice cannot read it"),
         Verdict::Unsupported => (FailureCode::SourceUnsupported, "is of a kind that has no pages"),

@@ -68,7 +68,7 @@ fn load_and_store(office: &Office, job: &Job) -> Report {
         properties.push(("FilterOptions", Value::Text(options.to_string())));
     }
     if let Some(password) = &job.password {
-        properties.push(("Password", Value::Text(password.clone())));
+        properties.push(("Password", Value::Text(password.expose().to_owned())));
     }
     let document = match office.load(&job.directory.join(&job.document), &properties) {
         Ok(document) => document,
@@ -113,16 +113,20 @@ fn load_and_store(office: &Office, job: &Job) -> Report {
     Report::Done
 }
 
+/// Word's binary filter does not ask again, but says so.
 fn password_wanted(complaint: &Complaint) -> bool {
-    complaint.asked.iter().any(|question| {
-        matches!(
-            question.as_str(),
-            "com.sun.star.task.DocumentPasswordRequest"
-                | "com.sun.star.task.DocumentPasswordRequest2"
-                | "com.sun.star.task.DocumentMSPasswordRequest"
-                | "com.sun.star.task.DocumentMSPasswordRequest2"
-        )
-    })
+    /// `ERRCODE_SVX_WRONGPASS`, as 25.2 numbers it.
+    const WRONG_PASSWORD: u32 = 0x1000f;
+    complaint.error_code == WRONG_PASSWORD
+        || complaint.asked.iter().any(|question| {
+            matches!(
+                question.as_str(),
+                "com.sun.star.task.DocumentPasswordRequest"
+                    | "com.sun.star.task.DocumentPasswordRequest2"
+                    | "com.sun.star.task.DocumentMSPasswordRequest"
+                    | "com.sun.star.task.DocumentMSPasswordRequest2"
+            )
+        })
 }
 
 /// LibreOffice throws this for some allocations that the C++ library never hears of.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Format, JobDirectory, Usage, Value};
+use super::{Finish, Format, JobDirectory, Password, Usage, Value};
 
 /// One document to convert.
 pub struct Conversion<'a> {
@@ -18,7 +18,7 @@ pub struct Conversion<'a> {
     /// How to read it.
     pub import: Import,
     /// What opens it, for an encrypted document.
-    pub password: Option<String>,
+    pub password: Option<Password>,
     /// What to make of it, at least one.
     pub exports: Vec<Export>,
     /// What it may use up.
@@ -43,6 +43,9 @@ pub struct Export {
     pub format: Format,
     /// The export filter's options (`FilterData`), such as `PageRange`; what is not named stays as it is without any.
     pub options: Vec<(Cow<'static, str>, Value)>,
+    /// What the worker does to the PDF afterwards; never said to the child.
+    #[serde(skip)]
+    pub finish: Option<Finish>,
 }
 
 /// What one conversion may use up.

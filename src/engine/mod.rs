@@ -23,6 +23,7 @@ mod directory;
 mod export;
 mod office;
 mod outcome;
+mod password;
 mod pdf;
 mod process;
 mod protocol;
@@ -35,6 +36,8 @@ pub use conversion::{Conversion, Converted, Export, Import, Limit, Limits, Outpu
 pub use directory::{JobDirectory, sanitised_file_name};
 pub use export::Format;
 pub use office::Value;
+pub use password::Password;
+pub use pdf::{Changes, Finish, Permissions, Printing, Protection};
 pub use protocol::Usage;
 pub use supervisor::{Engine, Settings, StartError};
 

@@ -9,6 +9,7 @@
 #include <com/sun/star/lang/XMultiComponentFactory.hpp>
 #include <com/sun/star/lang/XServiceInfo.hpp>
 #include <com/sun/star/task/ErrorCodeIOException.hpp>
+#include <com/sun/star/task/ErrorCodeRequest.hpp>
 #include <com/sun/star/task/XInteractionAbort.hpp>
 #include <com/sun/star/task/XInteractionHandler.hpp>
 #include <com/sun/star/uno/XComponentContext.hpp>
@@ -87,7 +88,12 @@ void append(char (&into)[Size], const rtl::OUString& text, const char* end) {
 platen_report* g_loading;
 struct Refuse : cppu::WeakImplHelper1<task::XInteractionHandler> {
     void SAL_CALL handle(const Reference<task::XInteractionRequest>& request) override {
-        if (g_loading) append(g_loading->asked, request->getRequest().getValueTypeName(), "\n");
+        if (g_loading) {
+            append(g_loading->asked, request->getRequest().getValueTypeName(), "\n");
+            // No question: LibreOffice says why it does not load.
+            task::ErrorCodeRequest said;
+            if (request->getRequest() >>= said) g_loading->error_code = static_cast<uint32_t>(said.ErrCode);
+        }
         for (const auto& way : request->getContinuations())
             if (Reference<task::XInteractionAbort> abort{way, uno::UNO_QUERY}; abort.is()) return abort->select();
     }

@@ -11,7 +11,7 @@ use super::complete;
 use super::conversion::{Conversion, Converted, Limit, Limits, Output, Verdict};
 use super::directory::Owned;
 use super::export::Format;
-use super::pdf::{self, PdfError};
+use super::pdf::{self, Finish, PdfError};
 use super::protocol::{Ending, Report, Usage};
 
 /// With less than this left, an output that was not written may have had no room: LibreOffice removes what it has written
@@ -34,7 +34,7 @@ pub(super) struct Expected {
     /// Kept as long as this is looked at.
     directory: Arc<Owned>,
     document: String,
-    files: Vec<(String, Format)>,
+    files: Vec<(String, Format, Option<Finish>)>,
     limits: Limits,
     password_given: bool,
 }
@@ -47,7 +47,7 @@ impl Expected {
             files: conversion
                 .exports
                 .iter()
-                .map(|export| (export.file.clone(), export.format))
+                .map(|export| (export.file.clone(), export.format, export.finish.clone()))
                 .collect(),
             limits: conversion.limits,
             password_given: conversion.password.is_some(),
@@ -195,10 +195,9 @@ impl Expected {
     fn check(&self, usage: Usage, deadline: Instant) -> Attempt {
         let limits = self.limits;
         let mut outputs = Vec::with_capacity(self.files.len());
-        for (file, format) in &self.files {
+        for (file, format, finish) in &self.files {
             let path = self.directory.path().join(file);
-            let checked =
-                pdf::open(&path).and_then(|file| Ok((file.metadata()?.len(), pages(*format, &path, deadline)?)));
+            let checked = finished(*format, &path, finish.as_ref(), deadline);
             let (size, pages) = match checked {
                 Ok(checked) => checked,
                 Err(error) => {
@@ -230,8 +229,23 @@ impl Expected {
     }
 }
 
+/// Checks an output, finishes it, and gives its size and pages. What is finished is checked again: it is what counts.
+fn finished(
+    format: Format,
+    path: &Path,
+    finish: Option<&Finish>,
+    deadline: Instant,
+) -> Result<(u64, Option<u64>), PdfError> {
+    let mut pages = pages_of(format, path, deadline)?;
+    if let Some(finish) = finish {
+        pdf::finish(path, finish, deadline)?;
+        pages = pages_of(format, path, deadline)?;
+    }
+    Ok((pdf::open(path)?.metadata()?.len(), pages))
+}
+
 /// Checks that an output is of its format to its end, and counts its pages where the format has them.
-fn pages(format: Format, path: &Path, deadline: Instant) -> Result<Option<u64>, PdfError> {
+fn pages_of(format: Format, path: &Path, deadline: Instant) -> Result<Option<u64>, PdfError> {
     match format {
         Format::Pdf => pdf::pages(path, deadline).map(Some),
         Format::Png | Format::Jpg | Format::Txt | Format::Html => complete::check(format, path).map(|()| None),
@@ -242,6 +256,6 @@ fn pages(format: Format, path: &Path, deadline: Instant) -> Result<Option<u64>, 
 fn is_ours(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EIO | libc::EACCES)
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EIO | libc::EACCES | libc::ENOSPC | libc::EDQUOT)
     )
 }

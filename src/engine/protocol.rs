@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use nix::sys::socket::{MsgFlags, recv, send};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
-use super::{Export, Import};
+use super::{Export, Import, Password};
 use crate::sandbox;
 
 /// The largest packet: a request of as many outputs and options as a job may have takes about 60 KiB, and a socket's
@@ -63,7 +64,7 @@ pub(super) struct Job {
     /// How it is read.
     pub(super) import: Import,
     /// What opens it.
-    pub(super) password: Option<String>,
+    pub(super) password: Option<Password>,
     /// What is written.
     pub(super) exports: Vec<Export>,
     /// Wall time in milliseconds.
@@ -204,7 +205,9 @@ impl From<SandboxMode> for sandbox::Mode {
 /// The other side is gone, or (without blocking) its queue is full: `WouldBlock`.
 pub(super) fn send_packet(socket: BorrowedFd<'_>, packet: &impl Serialize) -> io::Result<()> {
     use std::os::fd::AsRawFd;
-    let bytes = serde_json::to_vec(packet).map_err(io::Error::other)?;
+    // It may hold a password: what is written is overwritten, and a buffer that is large enough leaves no copy behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST_PACKET));
+    serde_json::to_writer(&mut *bytes, packet).map_err(io::Error::other)?;
     if bytes.len() > LARGEST_PACKET {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -222,7 +225,7 @@ pub(super) fn send_packet(socket: BorrowedFd<'_>, packet: &impl Serialize) -> io
 /// The socket fails, or the packet is none of ours.
 pub(super) fn receive_packet<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Option<T>> {
     use std::os::fd::AsRawFd;
-    let mut buffer = vec![0; LARGEST_PACKET];
+    let mut buffer = Zeroizing::new(vec![0; LARGEST_PACKET]);
     let length = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
         Ok(0) | Err(nix::errno::Errno::ECONNRESET) => return Ok(None),
         Ok(length) => length,

@@ -334,6 +334,7 @@ async fn trial(process: &Arc<Process>, work: &Arc<WorkDirectory>) -> Result<(), 
             file: "trial.pdf".to_owned(),
             format: Format::Pdf,
             options: Vec::new(),
+            finish: None,
         }],
         limits: TRIAL_LIMITS,
     };

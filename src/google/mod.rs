@@ -1,6 +1,7 @@
 //! How to talk to Google's APIs over HTTP. Knows no business words, and no other module of ours.
 //!
-//! One file an API ([`storage`], [`iam`], [`pubsub`], [`subscription`], [`keys`], [`cloud_run`]); what they share is below them: [`http`] (the client,
+//! One file an API ([`storage`], [`iam`], [`pubsub`], [`subscription`], [`kms`], [`keys`], [`cloud_run`]); what they share
+//! is below them: [`http`] (the client,
 //! status to kind), [`retry`] (one policy), [`token`] (credentials) and [`signing`]. Every base URL is given by the
 //! caller, so a private endpoint, an emulator and Google differ in nothing else.
 
@@ -12,6 +13,7 @@ pub(crate) mod flight;
 pub mod http;
 pub mod iam;
 pub mod keys;
+pub mod kms;
 pub mod pubsub;
 pub mod retry;
 pub mod secret;

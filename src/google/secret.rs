@@ -1,15 +1,18 @@
-//! Text that must never be seen: access tokens, refresh tokens, signed URLs.
+//! Text that must never be seen: access tokens, refresh tokens, signed URLs, passwords.
 
 use std::fmt;
 
-/// A string that shows in no log, error or debug output. Only [`Secret::expose`] gives it out.
+use zeroize::Zeroizing;
+
+/// A string that shows in no log, error or debug output, and whose memory is zeroed when it is dropped. Only
+/// [`Secret::expose`] gives it out. It has no `Display`, so that no sentence can be built with one.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// Wraps the text.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(Zeroizing::new(text.into()))
     }
 
     /// The text itself, for the one place that sends it.
@@ -24,14 +27,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[secret]")
-    }
-}
-
 impl<'de> serde::Deserialize<'de> for Secret {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self)
+        String::deserialize(deserializer).map(Self::new)
     }
 }

@@ -7,12 +7,12 @@ mod table;
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use table::{DEFINITIONS, Definition, Shape};
 use table::{Literal, Must, RULES, Rule};
 
-use super::Format;
+use super::{Format, SecretName};
 use crate::error::{Failure, FailureCode};
 
 /// The longest list of pages, in bytes.
@@ -25,6 +25,8 @@ pub enum OptionValue {
     Switch(bool),
     /// Of [`Shape::Number`] and [`Shape::Choice`].
     Number(i32),
+    /// Of [`Shape::Secret`].
+    Secret(SecretName),
     /// Of the others.
     Text(String),
 }
@@ -34,6 +36,7 @@ impl OptionValue {
         match self {
             Self::Switch(value) => Value::from(*value),
             Self::Number(value) => Value::from(*value),
+            Self::Secret(name) => name.to_json(),
             Self::Text(value) => Value::from(value.as_str()),
         }
     }
@@ -69,12 +72,15 @@ impl Options {
     }
 
     /// Checks options that a command line gives as `name=value`: the value is literal where the option is a text, else
-    /// JSON.
+    /// JSON. `passwords` are the options whose values come from files.
     ///
     /// # Errors
     /// As [`Options::parse`], and for what is no `name=value`, is no JSON, or is given twice.
-    pub fn parse_arguments(format: Format, arguments: &[String]) -> Result<Self, Failure> {
-        let mut given = Map::new();
+    pub fn parse_arguments(format: Format, arguments: &[String], passwords: &[&str]) -> Result<Self, Failure> {
+        let mut given: Map<String, Value> = passwords
+            .iter()
+            .map(|&name| (name.to_owned(), json!({"secret": "a file"})))
+            .collect();
         for argument in arguments {
             let (name, text) = argument.split_once('=').ok_or_else(|| {
                 invalid(
@@ -83,6 +89,14 @@ impl Options {
                 )
             })?;
             let definition = definition(name, format)?;
+            if definition.shape == Shape::Secret {
+                return Err(invalid(
+                    definition.name,
+                    format!(
+                        "{name:?} is a password, and every process could read it here: write it in a file and name that with --user-password-file or --owner-password-file."
+                    ),
+                ));
+            }
             let value = if matches!(definition.shape.default(), OptionValue::Text(_)) {
                 Value::from(text)
             } else {
@@ -164,8 +178,8 @@ impl Shape {
         match *self {
             Self::Switch { default } => OptionValue::Switch(default),
             Self::Number { default, .. } | Self::Choice { default, .. } => OptionValue::Number(default),
-            Self::Text { default, .. } => OptionValue::Text(default.to_owned()),
-            Self::Word { .. } | Self::Pages => OptionValue::Text(String::new()),
+            Self::Level { default, .. } | Self::Text { default, .. } => OptionValue::Text(default.to_owned()),
+            Self::Word { .. } | Self::Pages | Self::Secret => OptionValue::Text(String::new()),
         }
     }
 
@@ -178,8 +192,9 @@ impl Shape {
                 let allowed: Vec<String> = allowed.iter().map(ToString::to_string).collect();
                 format!("one of the numbers {}", allowed.join(", "))
             }
-            Self::Word { allowed } => format!("one of \"{}\"", allowed.join("\", \"")),
+            Self::Word { allowed } | Self::Level { allowed, .. } => format!("one of \"{}\"", allowed.join("\", \"")),
             Self::Text { longest, .. } => format!("a line of text of at most {longest} bytes"),
+            Self::Secret => SecretName::ALLOWED.to_owned(),
             Self::Pages => format!(
                 "pages such as \"1-3,5,8-\": numbers from 1, each pair in ascending order, at most {LONGEST_PAGES} bytes"
             ),
@@ -201,10 +216,15 @@ impl Shape {
                 .as_str()
                 .filter(|word| word.is_empty() || allowed.contains(word))
                 .map(|word| OptionValue::Text(word.to_owned())),
+            Self::Level { allowed, .. } => value
+                .as_str()
+                .filter(|word| allowed.contains(word))
+                .map(|word| OptionValue::Text(word.to_owned())),
             Self::Text { longest, .. } => value
                 .as_str()
                 .filter(|text| text.len() <= longest && !text.contains(char::is_control))
                 .map(|text| OptionValue::Text(text.to_owned())),
+            Self::Secret => SecretName::read(value).map(OptionValue::Secret),
             Self::Pages => pages(value.as_str()?).map(OptionValue::Text),
         }
     }
@@ -278,7 +298,10 @@ mod tests {
 
     #[test]
     fn a_default_is_the_same_as_nothing() {
-        for definition in DEFINITIONS {
+        for definition in DEFINITIONS
+            .iter()
+            .filter(|definition| definition.shape != Shape::Secret)
+        {
             let given = [(definition.name.to_owned(), definition.shape.default().to_json())];
             let options = Options::parse(Format::Pdf, &given.into_iter().collect()).unwrap();
             assert_eq!(options, Options::default(), "{}", definition.name);
@@ -310,6 +333,9 @@ mod tests {
             (r#"{"nativePageRanges": "+1"}"#, "from 1"),
             (r#"{"nativePageRanges": "99999999999"}"#, "from 1"),
             (r#"{"nativePageRanges": 1}"#, "from 1"),
+            (r#"{"userPassword": "plain"}"#, "{\"secret\": \"name\"}"),
+            (r#"{"ownerPassword": {"secret": ""}}"#, "{\"secret\": \"name\"}"),
+            (r#"{"permitPrinting": "some"}"#, "\"low\""),
         ] {
             let failure = parse(json).unwrap_err();
             assert_eq!(failure.code, FailureCode::OptionInvalid, "{json}");
@@ -359,6 +385,26 @@ mod tests {
                 r#"{"exportOnlyNotesPages": true}"#,
                 r#"{"exportOnlyNotesPages": true, "exportNotesPages": true}"#,
             ),
+            (
+                r#"{"userPassword": {"secret": "a"}, "pdfa": "PDF/A-2b"}"#,
+                r#"{"userPassword": {"secret": "a"}, "pdfua": true}"#,
+            ),
+            (
+                r#"{"ownerPassword": {"secret": "a"}, "pdfa": "PDF/A-2b"}"#,
+                r#"{"ownerPassword": {"secret": "a"}}"#,
+            ),
+            (
+                r#"{"permitCopying": false, "userPassword": {"secret": "a"}}"#,
+                r#"{"permitCopying": false, "ownerPassword": {"secret": "a"}}"#,
+            ),
+            (
+                r#"{"reproducible": true, "userPassword": {"secret": "a"}}"#,
+                r#"{"reproducible": true}"#,
+            ),
+            (
+                r#"{"addOriginalDocumentAsStream": true, "userPassword": {"secret": "a"}}"#,
+                r#"{"addOriginalDocumentAsStream": true}"#,
+            ),
         ] {
             let failure = parse(wrong).unwrap_err();
             assert_eq!(failure.code, FailureCode::OptionInvalid, "{wrong}");
@@ -371,7 +417,7 @@ mod tests {
     fn on_a_command_line_a_text_is_literal_and_all_else_is_json() {
         let of = |arguments: &[&str]| {
             let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
-            Options::parse_arguments(Format::Pdf, &arguments)
+            Options::parse_arguments(Format::Pdf, &arguments, &[])
         };
         assert_eq!(
             of(&["nativeWatermarkText=1=\"2\"", "quality=50", "pdfua=true"]),
@@ -383,6 +429,7 @@ mod tests {
             (&["quality="], "from 1 to 100"),
             (&["quality=1", "quality=1"], "twice"),
             (&["nope=1"], "nativePageRanges"),
+            (&["userPassword={\"secret\": \"x\"}"], "--user-password-file"),
         ] {
             assert!(of(wrong).unwrap_err().message.contains(part), "{wrong:?}");
         }

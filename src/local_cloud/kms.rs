@@ -1,7 +1,7 @@
 //! Cloud KMS: symmetric `encrypt` and `decrypt` with additional authenticated data, and CRC32C both ways.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
 };
 
@@ -30,6 +30,8 @@ struct Key {
 #[derive(Default)]
 pub(super) struct Kms {
     keys: Mutex<BTreeMap<String, Key>>,
+    /// `(member, key, verb)`: who may not do what; everybody else may.
+    denied: Mutex<BTreeSet<(String, String, &'static str)>>,
 }
 
 impl Kms {
@@ -50,13 +52,38 @@ impl Kms {
             .push(version);
         Ok(())
     }
+
+    pub(super) fn deny(&self, member: &str, key: &str, verb: &'static str) {
+        lock(&self.denied).insert((member.to_owned(), key.to_owned(), verb));
+    }
+
+    /// Google says the same of a key that is not there to somebody who may not see it.
+    fn allowed(&self, caller: Option<&str>, key: &str, verb: &'static str) -> Result<(), Refusal> {
+        let denied = |caller: &str| lock(&self.denied).contains(&(caller.to_owned(), key.to_owned(), verb));
+        if !caller.is_some_and(denied) {
+            return Ok(());
+        }
+        let permission = if verb == "encrypt" {
+            "useToEncrypt"
+        } else {
+            "useToDecrypt"
+        };
+        Err(Refusal::new(
+            StatusCode::FORBIDDEN,
+            "PERMISSION_DENIED",
+            format!(
+                "Permission 'cloudkms.cryptoKeyVersions.{permission}' denied on resource '{key}' (or it may not exist)."
+            ),
+        ))
+    }
 }
 
 pub(super) fn handle(world: &World, request: &Request) -> Response {
-    if let Err(refusal) = world.caller_or_refusal(request) {
-        return *refusal;
-    }
-    match call(world, request) {
+    let caller = match world.caller_or_refusal(request) {
+        Ok(caller) => caller,
+        Err(refusal) => return *refusal,
+    };
+    match call(world, request, caller.as_deref()) {
         Ok(value) => json_answer(StatusCode::OK, &value),
         Err(refusal) => rpc_error(refusal.code, refusal.status, &refusal.message),
     }
@@ -66,16 +93,16 @@ fn invalid(message: impl Into<String>) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", message)
 }
 
-fn call(world: &World, request: &Request) -> Result<Value, Refusal> {
+fn call(world: &World, request: &Request, caller: Option<&str>) -> Result<Value, Refusal> {
     let unknown = || Refusal::new(StatusCode::NOT_FOUND, "NOT_FOUND", "Method not found.");
     let path = decode(request.path.strip_prefix("/v1/").ok_or_else(unknown)?);
     if path.ends_with("/cryptoKeys") && request.method == "POST" {
         return create(world, request, &path);
     }
     let (name, verb) = path.rsplit_once(':').ok_or_else(unknown)?;
-    if request.method != "POST" || !["encrypt", "decrypt"].contains(&verb) {
-        return Err(unknown());
-    }
+    let verb = ["encrypt", "decrypt"].into_iter().find(|known| *known == verb);
+    let verb = verb.filter(|_| request.method == "POST").ok_or_else(unknown)?;
+    world.kms.allowed(caller, name, verb)?;
     let body: Value = serde_json::from_slice(&request.body).map_err(|_| invalid("Invalid JSON payload received."))?;
     let keys = lock(&world.kms.keys);
     let key = keys.get(name).ok_or_else(|| {
@@ -161,15 +188,16 @@ fn encrypt(name: &str, key: &Key, body: &Value, additional: &[u8]) -> Result<Val
 
 fn decrypt(key: &Key, body: &Value, additional: &[u8]) -> Result<Value, Refusal> {
     let failed = || invalid("Decryption failed: the ciphertext is invalid.");
+    let other_key = || invalid("Decryption failed: verify that 'name' refers to the correct CryptoKey.");
     let ciphertext = bytes(body, "ciphertext")?;
     let (id, rest) = ciphertext.split_first_chunk::<KEY_ID_LENGTH>().ok_or_else(failed)?;
     let (version, rest) = rest.split_first_chunk::<4>().ok_or_else(failed)?;
     let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>().ok_or_else(failed)?;
     let version = usize::try_from(u32::from_be_bytes(*version)).map_err(|_| failed())?;
-    let used = version
-        .checked_sub(1)
-        .and_then(|index| key.versions.get(index))
-        .filter(|_| *id == key.id);
+    if *id != key.id {
+        return Err(other_key());
+    }
+    let used = version.checked_sub(1).and_then(|index| key.versions.get(index));
     let mut plaintext = sealed.to_vec();
     let length = used
         .ok_or_else(failed)?

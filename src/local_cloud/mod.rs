@@ -10,7 +10,7 @@
 //! ```
 //!
 //! What Google has and this has not: IAM policies on resources (every known caller may do everything but act as a
-//! service account), subscription filters, exactly-once delivery, object holds, ACLs, copy, rewrite and compose.
+//! service account, unless a KMS key is denied to it), subscription filters, exactly-once delivery, object holds, ACLs, copy, rewrite and compose.
 
 mod clock;
 mod faults;
@@ -443,6 +443,11 @@ impl LocalCloud {
     /// When the key cannot be made.
     pub fn rotate_kms_key(&self, name: &str) -> Result<(), Refusal> {
         self.world.kms.rotate(name)
+    }
+
+    /// Takes from an account the right to `encrypt` or to `decrypt` with a KMS key.
+    pub fn deny_kms(&self, member: &str, key: &str, verb: &'static str) {
+        self.world.kms.deny(member, key, verb);
     }
 
     /// Puts a private Cloud Run service behind [`Urls::front_door`]: tokens must be for one of the audiences and of

@@ -167,6 +167,7 @@ async fn ready(State(service): State<Arc<Service>>) -> Response {
             "status": if ready { "ready" } else { "not ready" },
             "engine": {"warm": engine, "version": service.context.engine.version()},
             "keys": {"loaded": keys},
+            "config": service.context.secrets.status(),
             "draining": draining,
         }),
     )

@@ -15,11 +15,13 @@ use crate::deliver::{Links, NoSigner, Results};
 use crate::engine::{self, Engine};
 use crate::google::http::Http;
 use crate::google::keys::KeySet;
+use crate::google::kms::Kms;
 use crate::google::pubsub::Publisher;
 use crate::google::storage::Storage;
 use crate::google::token::Tokens;
 use crate::google::{self, Kind};
 use crate::pipeline::{Context, Google};
+use crate::secrets::{Loaded, Secrets, Store};
 
 /// Where Debian's packages put LibreOffice.
 const LIBREOFFICE: &str = "/usr/lib/libreoffice/program";
@@ -41,11 +43,11 @@ impl StartError {
     }
 }
 
-/// Makes every part and starts the engine.
+/// Makes every part and starts the engine. `loaded` is what the configuration object held, where there is one.
 ///
 /// # Errors
 /// One sentence that says what is missing.
-pub async fn start(mut config: Config) -> Result<Arc<Service>, StartError> {
+pub async fn start(mut config: Config, loaded: Option<Loaded>) -> Result<Arc<Service>, StartError> {
     let http = Http::new().map_err(|error| StartError::unavailable("no HTTP client can be made", error))?;
     let tokens = Tokens::discover(http.clone(), &config.credentials)
         .await
@@ -87,6 +89,17 @@ pub async fn start(mut config: Config) -> Result<Arc<Service>, StartError> {
     let keys = KeySet::new(http.clone(), config.endpoints.jwks);
     let refreshed = keys.clone();
     tokio::spawn(async move { refreshed.keep_fresh().await });
+    let storage = Storage::new(http.clone(), &config.endpoints.storage, tokens.clone());
+    let secrets = match (&config.sealed, loaded) {
+        (Some(sealed), Some(loaded)) => {
+            let kms = Kms::new(http.clone(), &config.endpoints.kms, tokens.clone());
+            let store = Store::new(sealed, storage.clone(), kms, tokens.clone());
+            Secrets::of_object(loaded, store, sealed.reload)
+        }
+        _ => Secrets::none(),
+    };
+    let reloaded = secrets.clone();
+    tokio::spawn(async move { reloaded.keep_fresh().await });
     let rules = VerifyRules {
         mode: match config.push_auth {
             PushAuth::Oidc => Mode::Oidc,
@@ -110,13 +123,14 @@ pub async fn start(mut config: Config) -> Result<Arc<Service>, StartError> {
         engine,
         slots: Semaphore::new(config.engine.concurrency),
         google: Google {
-            storage: Storage::new(http.clone(), &config.endpoints.storage, tokens.clone()),
+            storage,
             links,
             results: Results {
                 publisher: Publisher::new(http, &config.endpoints.pubsub, tokens),
                 topic,
             },
         },
+        secrets,
     };
     Ok(Arc::new(Service {
         context,

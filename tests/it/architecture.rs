@@ -7,14 +7,20 @@ use std::path::{Path, PathBuf};
 use crate::harness::walk;
 
 /// What each module may import from this crate. What is not listed may import nothing.
-const ARROWS: [(&str, &str); 16] = [
+const ARROWS: [(&str, &str); 17] = [
     ("main", "engine cli"),
     (
         "cli",
-        "config convert deliver engine error google job local_cloud sandbox serve telemetry units",
+        "config convert deliver engine error google job local_cloud sandbox secrets serve telemetry units",
     ),
-    ("serve", "accept config convert deliver engine error google pipeline"),
-    ("pipeline", "accept config convert deliver engine error google job"),
+    (
+        "serve",
+        "accept config convert deliver engine error google pipeline secrets",
+    ),
+    (
+        "pipeline",
+        "accept config convert deliver engine error google job secrets",
+    ),
     ("accept", "error google job"),
     ("convert", "accept config engine error google job"),
     ("deliver", "accept convert error google job"),
@@ -23,6 +29,7 @@ const ARROWS: [(&str, &str); 16] = [
     ("error", "google"),
     ("telemetry", "config"),
     ("units", ""),
+    ("secrets", "config google job telemetry"),
     ("engine", "sandbox"),
     ("google", ""),
     ("sandbox", ""),

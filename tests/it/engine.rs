@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use platen::engine::{
-    Conversion, Converted, Engine, Export, Format, Import, JobDirectory, Limits, Settings, Value, Verdict,
+    Conversion, Converted, Engine, Export, Format, Import, JobDirectory, Limits, Password, Settings, Value, Verdict,
 };
 use platen::sandbox::Mode;
 use tempfile::TempDir;
@@ -103,6 +103,7 @@ fn pdf() -> Export {
         file: "out.pdf".to_owned(),
         format: Format::Pdf,
         options: Vec::new(),
+        finish: None,
     }
 }
 
@@ -210,6 +211,7 @@ async fn one_document_becomes_several_outputs() {
                 file: "first.pdf".to_owned(),
                 format: Format::Pdf,
                 options: vec![("PageRange".into(), Value::Text("1".to_owned()))],
+                finish: None,
             });
         })
         .await
@@ -249,7 +251,7 @@ async fn an_encrypted_document_wants_its_password() {
     let bench = Bench::start().await;
     let content = std::fs::read(documents.join("lok__password.docx")).unwrap();
     let with = async |password: Option<&str>| {
-        let password = password.map(str::to_owned);
+        let password = password.map(Password::new);
         let converted = bench
             .convert_bytes("locked.docx", &content, |conversion| conversion.password = password)
             .await;

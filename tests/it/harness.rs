@@ -30,6 +30,7 @@ pub(crate) struct Worker {
     child: Child,
     pub(crate) url: String,
     log: Arc<Mutex<String>>,
+    readers: Vec<std::thread::JoinHandle<()>>,
     pub(crate) temporary: tempfile::TempDir,
 }
 
@@ -54,12 +55,15 @@ impl Worker {
             .spawn()
             .unwrap();
         let log = Arc::new(Mutex::new(String::new()));
-        collect(child.stdout.take().unwrap(), log.clone());
-        collect(child.stderr.take().unwrap(), log.clone());
+        let readers = vec![
+            collect(child.stdout.take().unwrap(), log.clone()),
+            collect(child.stderr.take().unwrap(), log.clone()),
+        ];
         Self {
             child,
             url: format!("http://127.0.0.1:{port}"),
             log,
+            readers,
             temporary,
         }
     }
@@ -87,6 +91,18 @@ impl Worker {
     /// All that it has written to both streams.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// The same once it has ended: to the last byte.
+    pub(crate) async fn all_of_the_log(&self) -> String {
+        until("both streams end", || {
+            self.readers
+                .iter()
+                .all(std::thread::JoinHandle::is_finished)
+                .then_some(())
+        })
+        .await;
+        self.log()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -172,7 +188,12 @@ impl World {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
         );
-        let worker = Worker::spawn(&environment);
+        Self::on(cloud, &environment)
+    }
+
+    /// On a cloud that is there, with exactly these variables for the worker; it may not become ready.
+    pub(crate) fn on(cloud: LocalCloud, environment: &HashMap<String, String>) -> Self {
+        let worker = Worker::spawn(environment);
         // Pushes begin when a worker is there; a notification then takes every upload to it.
         let push = cloud
             .create_subscription(&Subscription {
@@ -208,22 +229,7 @@ impl World {
     }
 
     pub(crate) async fn upload_to(&self, bucket: &str, object: &str, bytes: Vec<u8>) -> String {
-        let url = format!(
-            "{}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={}",
-            self.cloud.urls().storage,
-            encode(object)
-        );
-        let answer = self
-            .http
-            .post(url)
-            .bearer_auth(self.cloud.access_token(USER))
-            .body(bytes)
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(answer.status(), 200);
-        let object: Value = answer.json().await.unwrap();
-        object["generation"].as_str().unwrap().to_owned()
+        upload_to(&self.cloud, bucket, object, bytes).await
     }
 
     pub(crate) async fn delete(&self, bucket: &str, object: &str) {
@@ -363,6 +369,21 @@ pub(crate) async fn pull(http: &reqwest::Client, pubsub: &str, project: &str, to
     })
 }
 
+/// Uploads to any bucket and gives the generation.
+pub(crate) async fn upload_to(cloud: &LocalCloud, bucket: &str, object: &str, bytes: Vec<u8>) -> String {
+    let url = format!(
+        "{}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={}",
+        cloud.urls().storage,
+        encode(object)
+    );
+    let request = client().post(url).bearer_auth(cloud.access_token(USER)).body(bytes);
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let object: Value = answer.json().await.unwrap();
+    object["generation"].as_str().unwrap().to_owned()
+}
+
+/// A cloud with what every worker needs: buckets, topics, and a subscription on the results.
 pub(crate) async fn cloud() -> LocalCloud {
     let cloud = LocalCloud::start(Settings {
         pubsub_second: Duration::from_millis(20),
@@ -404,6 +425,7 @@ pub(crate) fn environment(cloud: &LocalCloud) -> HashMap<String, String> {
         ("PUBSUB_EMULATOR_HOST", host(&urls.pubsub)),
         ("GCE_METADATA_HOST", host(&urls.metadata)),
         ("IAM_CREDENTIALS_ENDPOINT", urls.iam.clone()),
+        ("KMS_ENDPOINT", urls.kms.clone()),
         ("OIDC_JWKS_URL", urls.jwks.clone()),
         ("RUST_LOG", "platen=debug,info".to_owned()),
     ]
@@ -513,13 +535,13 @@ fn encode(name: &str) -> String {
     percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
-fn collect(mut stream: impl Read + Send + 'static, log: Arc<Mutex<String>>) {
+fn collect(mut stream: impl Read + Send + 'static, log: Arc<Mutex<String>>) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(read @ 1..) = stream.read(&mut buffer) {
             log.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..read]));
         }
-    });
+    })
 }
 
 pub(crate) fn walk(directory: &Path, see: &mut impl FnMut(&Path)) {

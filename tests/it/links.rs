@@ -34,7 +34,10 @@ async fn a_redelivery_storm_costs_one_signature_an_output() {
     let first = deliver().await;
     for again in futures_util::future::join_all((0..20).map(|_| deliver())).await {
         assert_eq!(again["signedUrl"], first["signedUrl"]);
-        assert_eq!(again["expiresAt"], first["expiresAt"], "the end that is told is the link's");
+        assert_eq!(
+            again["expiresAt"], first["expiresAt"],
+            "the end that is told is the link's"
+        );
     }
     assert_eq!(iam.requests().len(), 1);
 

@@ -34,6 +34,7 @@ mod options;
 mod outputs;
 mod path;
 mod sandbox;
+mod secrets;
 mod sign;
 mod sign_command;
 mod submit;

@@ -4,7 +4,7 @@ use std::io::{self, BufReader, Read};
 
 use cfb::{CompoundFile, Stream};
 
-use super::{Bounded, DocumentKind, Format, Subject, fill};
+use super::{Bounded, DocumentKind, Format, Subject, encryption, fill};
 use crate::error::{Step, Stop};
 
 type Compound = CompoundFile<BufReader<Bounded>>;
@@ -25,10 +25,9 @@ pub(super) fn inspect(subject: &Subject<'_>, file: Bounded) -> Step<DocumentKind
         .collect();
     let has = |name: &str| streams.iter().any(|stream| stream == name);
 
-    if has("EncryptedPackage") {
-        return Err(subject.encrypted());
-    }
-    let kind = if has("WordDocument") {
+    let kind = if has("EncryptedPackage") {
+        package(subject, &mut compound, has("EncryptionInfo"))
+    } else if has("WordDocument") {
         word(subject, &mut compound)
     } else if has("Workbook") {
         excel(subject, &mut compound, "Workbook")
@@ -43,6 +42,25 @@ pub(super) fn inspect(subject: &Subject<'_>, file: Bounded) -> Step<DocumentKind
     }?;
     check_streams(subject, &mut compound, size)?;
     Ok(kind)
+}
+
+/// An encrypted Office Open XML package. What is in it only the name tells: it cannot be looked into, and LibreOffice is
+/// told which filter to use before it has decrypted anything.
+fn package(subject: &Subject<'_>, compound: &mut Compound, described: bool) -> Step<DocumentKind> {
+    if !described {
+        return Err(encryption::unsupported(
+            subject,
+            "rights management instead of a password",
+        ));
+    }
+    encryption::office_open_xml(subject, open(subject, compound, "EncryptionInfo")?)?;
+    // Some keep the old extension's name when they save anew.
+    match Format::of_extension(&subject.extension()).and_then(Format::as_office_open_xml) {
+        Some(format) => Ok(DocumentKind::new(format).encrypted()),
+        None => Err(subject.unsupported(
+            "is an encrypted Office Open XML document whose name does not tell of what kind: name it .docx, .xlsx, .pptx or as its program does",
+        )),
+    }
 }
 
 /// Other programs than Microsoft's three, by the stream or storage that only they write.
@@ -109,6 +127,8 @@ fn check_streams(subject: &Subject<'_>, compound: &mut Compound, size: u64) -> S
 fn word(subject: &Subject<'_>, compound: &mut Compound) -> Step<DocumentKind> {
     const FIRST_OF_WORD_97: u16 = 0x00c1;
     const ENCRYPTED: u16 = 0x0100;
+    const OBFUSCATED: u16 = 0x8000;
+    const SECOND_TABLE: u16 = 0x0200;
     let mut block = [0; 12];
     let mut stream = open(subject, compound, "WordDocument")?;
     if fill(&mut stream, &mut block).map_err(|error| broken(subject, &error))? < block.len() {
@@ -119,8 +139,11 @@ fn word(subject: &Subject<'_>, compound: &mut Compound) -> Step<DocumentKind> {
     if !matches!(identifier, 0xa5ec | 0xa5dc | 0xa697..=0xa699) {
         return Err(subject.corrupt("is damaged: its Word document has no valid header"));
     }
-    if flags & ENCRYPTED != 0 {
-        return Err(subject.encrypted());
+    let encrypted = flags & ENCRYPTED != 0;
+    // Word 6 and 95 know XOR alone, and so does a document that says it is only obfuscated.
+    if encrypted && flags & OBFUSCATED == 0 && version >= FIRST_OF_WORD_97 {
+        let table = if flags & SECOND_TABLE == 0 { "0Table" } else { "1Table" };
+        encryption::binary(subject, open(subject, compound, table)?)?;
     }
     let template = subject.extension() == "dot";
     let mut kind = DocumentKind::new(if template { Format::Dot } else { Format::Doc });
@@ -128,6 +151,7 @@ fn word(subject: &Subject<'_>, compound: &mut Compound) -> Step<DocumentKind> {
         // Word 6 and 95 differ in nothing that their filters treat differently.
         kind.import_filter = if template { "MS Word 95 Vorlage" } else { "MS Word 95" };
     }
+    kind.encrypted = encrypted;
     Ok(kind)
 }
 
@@ -138,7 +162,7 @@ fn excel(subject: &Subject<'_>, compound: &mut Compound, name: &str) -> Step<Doc
     const FILE_PASS: u16 = 0x002f;
     const BIFF_8: u16 = 0x0600;
     let mut stream = BufReader::new(open(subject, compound, name)?);
-    let mut version = None;
+    let (mut version, mut encrypted) = (None, false);
     loop {
         let mut header = [0; 4];
         if fill(&mut stream, &mut header).map_err(|error| broken(subject, &error))? < header.len() {
@@ -159,7 +183,13 @@ fn excel(subject: &Subject<'_>, compound: &mut Compound, name: &str) -> Step<Doc
         match (record, version) {
             (BEGIN, None) => version = data.first_chunk::<2>().map(|version| u16::from_le_bytes(*version)),
             (_, None) => return Err(subject.corrupt("is damaged: its workbook does not begin as one")),
-            (FILE_PASS, _) => return Err(subject.encrypted()),
+            (FILE_PASS, _) => {
+                // Before Excel 97 there is XOR alone, and no field that says so.
+                if version == Some(BIFF_8) && data.first_chunk::<2>() != Some(&[0, 0]) {
+                    encryption::binary(subject, data.get(2..).unwrap_or_default())?;
+                }
+                encrypted = true;
+            }
             (END, _) => break,
             _ => {}
         }
@@ -173,6 +203,7 @@ fn excel(subject: &Subject<'_>, compound: &mut Compound, name: &str) -> Step<Doc
             "MS Excel 95"
         };
     }
+    kind.encrypted = encrypted;
     Ok(kind)
 }
 
@@ -188,7 +219,7 @@ fn power_point(subject: &Subject<'_>, compound: &mut Compound, user: bool) -> St
         return Err(subject.corrupt("is cut short: its stream 'Current User' is not whole"));
     }
     if atom[12..] == ENCRYPTED {
-        return Err(subject.encrypted());
+        return Err(encryption::unsupported(subject, "PowerPoint 97's algorithm"));
     }
     Ok(DocumentKind::new(match subject.extension().as_str() {
         "pps" => Format::Pps,

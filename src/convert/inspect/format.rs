@@ -170,6 +170,37 @@ impl Format {
         self.extensions().contains(&extension)
     }
 
+    /// The same document as an Office Open XML package, for formats of Microsoft's three programs.
+    pub(super) fn as_office_open_xml(self) -> Option<Self> {
+        match self {
+            Self::Docx
+            | Self::Docm
+            | Self::Dotx
+            | Self::Xlsx
+            | Self::Xlsm
+            | Self::Xltx
+            | Self::Xlsb
+            | Self::Pptx
+            | Self::Pptm
+            | Self::Ppsx
+            | Self::Potx => Some(self),
+            Self::Doc => Some(Self::Docx),
+            Self::Dot => Some(Self::Dotx),
+            Self::Xls => Some(Self::Xlsx),
+            Self::Xlt => Some(Self::Xltx),
+            Self::Ppt => Some(Self::Pptx),
+            Self::Pps => Some(Self::Ppsx),
+            Self::Pot => Some(Self::Potx),
+            _ => None,
+        }
+    }
+
+    /// Whether LibreOffice tells a wrong password from a damaged document: of packages of OpenDocument, and of its
+    /// predecessor, it says neither.
+    pub(in crate::convert) fn tells_wrong_passwords(self) -> bool {
+        self.as_office_open_xml().is_some()
+    }
+
     /// Whether files of this format are text that is known by its name alone, or hardly by more.
     pub(super) fn is_text(self) -> bool {
         matches!(self, Self::Txt | Self::Csv | Self::Html) || self.is_flat()

@@ -10,12 +10,14 @@ use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::xml::{Scanner, Tag};
-use super::{Bounded, Budget, DocumentKind, Format, InspectLimits, Subject, fill};
+use super::{Bounded, Budget, DocumentKind, Format, InspectLimits, Subject, encryption, fill};
 use crate::error::{Step, Stop};
 
 const CONTENT_TYPES: &str = "[content_types].xml";
 const RELATIONSHIPS: &str = "_rels/.rels";
 const MANIFEST: &str = "META-INF/manifest.xml";
+/// The one entry of a package that is encrypted whole.
+const ENCRYPTED_PACKAGE: &str = "encrypted-package";
 /// The longest media type of OpenDocument has 62 bytes.
 const MEDIA_TYPE: usize = 128;
 
@@ -43,7 +45,12 @@ pub(super) fn inspect(subject: &Subject<'_>, mut file: Bounded) -> Step<Document
 
     let mut contents = Contents::default();
     let mut budget = Budget::new(subject.limits, size);
-    for index in 0..archive.len() {
+    // The manifest first: it says which parts are encrypted, and so not what their names promise.
+    let manifest = archive.index_for_name(MANIFEST);
+    for index in manifest
+        .into_iter()
+        .chain((0..archive.len()).filter(|index| Some(*index) != manifest))
+    {
         read_entry(subject, &mut archive, index, &mut budget, &mut contents)?;
     }
     contents.kind(subject)
@@ -101,7 +108,7 @@ fn read_entry(
         .by_index_data(index)
         .map_err(|error| zip_error(subject, error))?;
     if entry.encrypted() {
-        return Err(subject.encrypted());
+        return Err(encryption::unsupported(subject, "the password of a zip archive"));
     }
     if !matches!(
         entry.compression(),
@@ -118,7 +125,11 @@ fn read_entry(
         .trim_start_matches('/')
         .to_owned();
     let declared = entry.size();
-    let mut part = Part::new(&name, subject.limits);
+    let mut part = if contents.encrypted.contains(&name) {
+        Part::Opaque
+    } else {
+        Part::new(&name, subject.limits)
+    };
     let mut buffer = [0; 32 << 10];
     let mut inflated: u64 = 0;
     loop {
@@ -178,7 +189,12 @@ struct Contents {
     media_type: Vec<u8>,
     /// The media type that the manifest gives the package.
     manifest_type: Option<String>,
-    encrypted: bool,
+    /// The part that the manifest is at.
+    entry: String,
+    /// The parts that the manifest calls encrypted.
+    encrypted: HashSet<String>,
+    /// Another way to encrypt than LibreOffice knows.
+    unknown_encryption: bool,
 }
 
 impl Contents {
@@ -225,17 +241,31 @@ impl Contents {
                     list.push((value.trim_start_matches('/').to_lowercase(), format));
                 }
             }
-            (MANIFEST, b"file-entry") if tag.attribute("full-path").as_deref() == Some("/") => {
-                self.manifest_type = tag.attribute("media-type");
+            (MANIFEST, b"file-entry") => {
+                self.entry = tag.attribute("full-path").unwrap_or_default();
+                if self.entry == "/" {
+                    self.manifest_type = tag.attribute("media-type");
+                }
             }
-            (MANIFEST, b"encryption-data") => self.encrypted = true,
+            (MANIFEST, b"encryption-data") => {
+                self.encrypted.insert(std::mem::take(&mut self.entry));
+            }
+            (MANIFEST, b"algorithm") => {
+                let name = tag.attribute("algorithm-name").unwrap_or_default();
+                self.unknown_encryption |= !encryption::is_known_algorithm(&name);
+            }
+            // Keys of persons (OpenPGP) instead of a password.
+            (MANIFEST, b"encrypted-key") => self.unknown_encryption = true,
             _ => {}
         }
     }
 
     fn kind(&self, subject: &Subject<'_>) -> Step<DocumentKind> {
-        if self.encrypted {
-            return Err(subject.encrypted());
+        if !self.encrypted.is_empty() && self.unknown_encryption {
+            return Err(encryption::unsupported(
+                subject,
+                "a key or an algorithm that is not known",
+            ));
         }
         if let Some(kind) = self.open_document(subject)? {
             return Ok(kind);
@@ -303,7 +333,12 @@ impl Contents {
             };
         };
         let manifest = MANIFEST.to_lowercase();
-        for part in [manifest.as_str(), "content.xml"] {
+        let content = if self.encrypted.contains(ENCRYPTED_PACKAGE) {
+            ENCRYPTED_PACKAGE
+        } else {
+            "content.xml"
+        };
+        for part in [manifest.as_str(), content] {
             if !self.parts.contains(part) {
                 return Err(subject.corrupt(&format!("lacks its part '{part}'")));
             }
@@ -311,7 +346,9 @@ impl Contents {
         for part in [manifest.as_str(), "content.xml", "styles.xml"] {
             self.check_complete(subject, part)?;
         }
-        Ok(Some(DocumentKind::new(format)))
+        let mut kind = DocumentKind::new(format);
+        kind.encrypted = !self.encrypted.is_empty();
+        Ok(Some(kind))
     }
 
     /// Packages of Corel and Apple. Apple's three programs use the same parts: the name tells them apart.

@@ -5,8 +5,11 @@
 //! section, that names the catalog, that names the page tree's root, that has the `/Count`.
 //! (The crate `lopdf` reads a file whole into memory and brings a hundred packages.)
 
+mod finish;
 mod lexer;
 mod predictor;
+mod protect;
+mod tokens;
 
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
@@ -18,6 +21,10 @@ use std::time::Instant;
 use flate2::read::ZlibDecoder;
 use lexer::Lexer;
 use predictor::Unpredicted;
+
+pub use finish::Finish;
+pub(super) use finish::finish;
+pub use protect::{Changes, Permissions, Printing, Protection};
 
 /// The most that is read of one object: a catalog or a page tree's root is a few hundred bytes.
 const LARGEST_OBJECT: u64 = 1 << 20;

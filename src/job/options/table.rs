@@ -42,6 +42,13 @@ pub(super) enum Shape {
         /// All of them.
         allowed: &'static [&'static str],
     },
+    /// One of a few words.
+    Level {
+        /// Without the option.
+        default: &'static str,
+        /// All of them.
+        allowed: &'static [&'static str],
+    },
     /// A line of text.
     Text {
         /// Without the option.
@@ -51,6 +58,8 @@ pub(super) enum Shape {
     },
     /// Pages such as `1-3,5,8-`; without the option all.
     Pages,
+    /// The name of a password; without the option none.
+    Secret,
 }
 
 /// One option.
@@ -107,6 +116,10 @@ const fn number(name: &'static str, default: i32, least: i32, most: i32) -> Defi
 
 const fn choice(name: &'static str, default: i32, allowed: &'static [i32]) -> Definition {
     pdf(name, Shape::Choice { default, allowed })
+}
+
+const fn level(name: &'static str, default: &'static str, allowed: &'static [&'static str]) -> Definition {
+    pdf(name, Shape::Level { default, allowed })
 }
 
 const fn text(name: &'static str, default: &'static str, longest: usize) -> Definition {
@@ -170,6 +183,14 @@ pub(super) static DEFINITIONS: &[Definition] = &[
         },
     ),
     switch("pdfua", false),
+    // Done to the PDF that LibreOffice has written. Gotenberg has the first two; the permissions are what LibreOffice
+    // calls Printing, Changes and EnableCopyingOfContent.
+    pdf("userPassword", Shape::Secret),
+    pdf("ownerPassword", Shape::Secret),
+    level("permitPrinting", "high", &["none", "low", "high"]),
+    level("permitChanges", "all", &["none", "pages", "forms", "comments", "all"]),
+    switch("permitCopying", true),
+    switch("reproducible", false),
 ];
 
 const fn rule(option: &'static str, other: &'static str, must: Must) -> Rule {
@@ -212,5 +233,23 @@ pub(super) static RULES: &[Rule] = &[
         "addOriginalDocumentAsStream",
         "pdfa",
         Must::NotBe(Literal::Word("PDF/A-2b")),
+    ),
+    // PDF/A forbids encryption (ISO 19005-1 6.1.3).
+    rule("userPassword", "pdfa", Must::BeUnset),
+    rule("ownerPassword", "pdfa", Must::BeUnset),
+    // Whoever opens a PDF that has no owner may do everything with it.
+    rule("permitPrinting", "ownerPassword", Must::BeSet),
+    rule("permitChanges", "ownerPassword", Must::BeSet),
+    rule("permitCopying", "ownerPassword", Must::BeSet),
+    // What protects the document is random.
+    rule("reproducible", "userPassword", Must::BeUnset),
+    rule("reproducible", "ownerPassword", Must::BeUnset),
+    // LibreOffice opens the original again only while a checksum over every byte of the PDF is right.
+    rule("addOriginalDocumentAsStream", "userPassword", Must::BeUnset),
+    rule("addOriginalDocumentAsStream", "ownerPassword", Must::BeUnset),
+    rule(
+        "addOriginalDocumentAsStream",
+        "reproducible",
+        Must::Be(Literal::Switch(false)),
     ),
 ];

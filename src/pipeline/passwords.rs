@@ -1,0 +1,100 @@
+//! From the names that jobs give to passwords to what is loaded under them now.
+//!
+//! The configuration may change at any time: where what is loaded does not do, it is looked at again before a job is
+//! told so. A name that it does not have even then is the job's mistake (`option.invalid`), as an object that is not
+//! there is; while it cannot be looked at, nobody knows whose, and the job waits.
+
+use std::time::Instant;
+
+use super::Context;
+use crate::convert::{self, ConvertedFile, Document, OutputPasswords, Wanted};
+use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
+use crate::google::secret::Secret;
+use crate::job::{OptionValue, Options, SecretName};
+use crate::secrets::Secrets;
+
+/// Fills in what the names among an output's options stand for. Of several passwords the first protects: the one that
+/// is tried first, too.
+pub(super) async fn of_output(secrets: &Secrets, options: &Options) -> Step<OutputPasswords> {
+    let mut passwords = OutputPasswords::default();
+    for (option, value) in options.iter() {
+        if let OptionValue::Secret(name) = value {
+            let password = named(secrets, option, name).await?.into_iter().next();
+            match option {
+                "userPassword" => passwords.user = password,
+                _ => passwords.owner = password,
+            }
+        }
+    }
+    Ok(passwords)
+}
+
+/// Converts a document, with the passwords that the job names for it. One that none of them opens is tried again when
+/// the configuration has others by now.
+pub(super) async fn convert_with(
+    context: &Context,
+    name: &str,
+    document: &mut Document,
+    password: Option<&SecretName>,
+    outputs: &[Wanted],
+) -> Step<Vec<ConvertedFile>> {
+    let Some(secret) = password else {
+        return convert::run(&context.engine, &context.limits, name, document, &[], outputs).await;
+    };
+    let started = Instant::now();
+    let passwords = named(&context.secrets, "password", secret).await?;
+    let first = convert::run(&context.engine, &context.limits, name, document, &passwords, outputs).await;
+    let wrong =
+        |stop: &Stop| matches!(stop, Stop::Failed(failure) if failure.code == FailureCode::DocumentWrongPassword);
+    match first {
+        Err(stop) if wrong(&stop) => {
+            reload(&context.secrets, secret).await?;
+            let now = named(&context.secrets, "password", secret).await?;
+            let others: Vec<Secret> = now
+                .into_iter()
+                .filter(|password| !passwords.contains(password))
+                .collect();
+            if others.is_empty() {
+                return Err(stop);
+            }
+            // Both tries together have the time of one.
+            let mut limits = context.limits;
+            limits.time = limits.time.saturating_sub(started.elapsed());
+            convert::run(&context.engine, &limits, name, document, &others, outputs).await
+        }
+        done => done,
+    }
+}
+
+async fn named(secrets: &Secrets, option: &str, name: &SecretName) -> Step<Vec<Secret>> {
+    if let Some(passwords) = secrets.passwords(name.as_str()) {
+        return Ok(passwords);
+    }
+    reload(secrets, name).await?;
+    let passwords = secrets.passwords(name.as_str());
+    passwords.filter(|passwords| !passwords.is_empty()).ok_or_else(|| {
+        Failure::new(
+            FailureCode::OptionInvalid,
+            format!(
+                "{option:?} names the password {:?}, and the worker's configuration has none of that name: add it under \"passwords\", or correct the name.",
+                name.as_str()
+            ),
+        )
+        .with("option", option)
+        .with("secret", name.as_str())
+        .into()
+    })
+}
+
+async fn reload(secrets: &Secrets, name: &SecretName) -> Result<(), Refusal> {
+    match secrets.reload().await {
+        Ok(_) => Ok(()),
+        Err(reason) => Err(Refusal::new(
+            RefusalKind::Unavailable,
+            format!(
+                "the password {:?} does not do, and whether there is another cannot be told: {reason}",
+                name.as_str()
+            ),
+        )),
+    }
+}
