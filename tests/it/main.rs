@@ -27,6 +27,7 @@ mod keys;
 mod local_cloud;
 mod options;
 mod outputs;
+mod passwords;
 mod path;
 mod sandbox;
 mod sign;
