@@ -39,7 +39,12 @@ impl Desk {
     /// Converts files into a directory here; one line of JSON a file, by the file's name.
     fn convert(&self, out: &str, files: &[PathBuf], with: &[&dyn AsRef<std::ffi::OsStr>]) -> BTreeMap<String, Value> {
         let mut command = platen();
-        command.arg("convert").args(files).arg("--json").arg("--out").arg(self.path(out));
+        command
+            .arg("convert")
+            .args(files)
+            .arg("--json")
+            .arg("--out")
+            .arg(self.path(out));
         let output = command.args(with.iter().map(AsRef::as_ref)).output().unwrap();
         let lines = String::from_utf8_lossy(&output.stdout).into_owned();
         let of = |line: &str| serde_json::from_str::<Value>(line).unwrap();
@@ -48,7 +53,12 @@ impl Desk {
             .map(of)
             .map(|line| (name(Path::new(line["file"].as_str().unwrap())), line))
             .collect();
-        assert_eq!(ended.len(), files.len(), "{lines}{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(
+            ended.len(),
+            files.len(),
+            "{lines}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         ended
     }
 }
@@ -66,7 +76,8 @@ fn encrypted() -> (Vec<PathBuf>, Vec<PathBuf>) {
     let directory = std::fs::read_dir(fixture("documents/encrypted")).unwrap();
     let mut all: Vec<PathBuf> = directory.map(|entry| entry.unwrap().path()).collect();
     all.sort();
-    all.into_iter().partition(|path| !name(path).starts_with("unsupported-"))
+    all.into_iter()
+        .partition(|path| !name(path).starts_with("unsupported-"))
 }
 
 #[test]
@@ -88,7 +99,7 @@ fn missing_wrong_and_right_passwords_are_told_apart_in_every_way_of_encryption()
             "docx" | "doc" => "Invoice",
             "xlsx" | "xls" | "ods" => "Income",
             "odt" => "Agreement",
-            _ => "Platen",
+            _ => "shelf",
         };
         let text = pdf_text(Path::new(line["output"].as_str().unwrap()));
         assert!(text.to_lowercase().contains(&words.to_lowercase()), "{file}: {text}");
@@ -105,7 +116,10 @@ fn what_no_password_opens_is_not_asked_for_one() {
     for with in [&[][..], &[&"--password-file" as &dyn AsRef<std::ffi::OsStr>, &right]] {
         for (file, line) in desk.convert("out", &unsupported, with) {
             assert_eq!(line["error"]["code"], "source.unsupported", "{file}: {line}");
-            assert!(line["error"]["message"].as_str().unwrap().contains("encrypted"), "{line}");
+            assert!(
+                line["error"]["message"].as_str().unwrap().contains("encrypted"),
+                "{line}"
+            );
         }
     }
 }
@@ -148,7 +162,11 @@ fn a_password_comes_from_stdin_too_and_a_bad_file_is_wrong_usage() {
     ] {
         for flag in ["--password-file", "--user-password-file", "--owner-password-file"] {
             let mut command = platen();
-            command.arg("convert").args(plain(&["invoice.docx"])).arg(flag).arg(&file);
+            command
+                .arg("convert")
+                .args(plain(&["invoice.docx"]))
+                .arg(flag)
+                .arg(&file);
             let output = command.arg("--out").arg(desk.path("out")).output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             assert_eq!(output.status.code(), Some(64), "{flag}: {said}");
@@ -191,7 +209,10 @@ fn a_protected_pdf_opens_with_its_passwords_alone_and_is_the_same() {
             qpdf(&protected_pdf, &[&password, "--check"]);
             let said = qpdf(&protected_pdf, &[&password, "--show-encryption"]);
             assert!(said.contains("R = 6\n"), "{said}");
-            assert!(said.contains(&format!("Supplied password is {whose} password")), "{said}");
+            assert!(
+                said.contains(&format!("Supplied password is {whose} password")),
+                "{said}"
+            );
             assert_eq!(said.matches("encryption method: AESv3").count(), 3, "{said}");
         }
         for wrong in [&["--check"][..], &["--password=grüße 1", "--check"]] {
@@ -201,10 +222,15 @@ fn a_protected_pdf_opens_with_its_passwords_alone_and_is_the_same() {
         }
         assert_eq!(pixels(&open, None), pixels(&protected_pdf, Some("Grüße 1")), "{file}");
         assert_eq!(
-            qpdf(&open, &["--json=2", "--json-key=pages"]).matches("\"object\"").count(),
-            qpdf(&protected_pdf, &["--password=owner's own", "--json=2", "--json-key=pages"])
+            qpdf(&open, &["--json=2", "--json-key=pages"])
                 .matches("\"object\"")
-                .count()
+                .count(),
+            qpdf(
+                &protected_pdf,
+                &["--password=owner's own", "--json=2", "--json-key=pages"]
+            )
+            .matches("\"object\"")
+            .count()
         );
     }
 }
@@ -215,8 +241,13 @@ fn nothing_of_the_document_is_left_in_the_clear() {
     let desk = Desk::new();
     let owner = desk.file("owner", "owner's own");
     let open = desk.convert("open", &plain(&["invoice.docx"]), &[]);
-    let protected = desk.convert("protected", &plain(&["invoice.docx"]), &[&"--owner-password-file", &owner]);
-    let bytes = |ended: &BTreeMap<String, Value>| std::fs::read(ended["invoice.docx"]["output"].as_str().unwrap()).unwrap();
+    let protected = desk.convert(
+        "protected",
+        &plain(&["invoice.docx"]),
+        &[&"--owner-password-file", &owner],
+    );
+    let bytes =
+        |ended: &BTreeMap<String, Value>| std::fs::read(ended["invoice.docx"]["output"].as_str().unwrap()).unwrap();
     let (open, protected) = (bytes(&open), bytes(&protected));
     let has = |bytes: &[u8], text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
     // The title in the description, and "LibreOffice" as the producer in UTF-16.
@@ -225,7 +256,11 @@ fn nothing_of_the_document_is_left_in_the_clear() {
         assert!(!has(&protected, text), "{}", String::from_utf8_lossy(text));
     }
     let mut streams = 0;
-    for (at, _) in open.windows(8).enumerate().filter(|(_, window)| *window == b"\nstream\n") {
+    for (at, _) in open
+        .windows(8)
+        .enumerate()
+        .filter(|(_, window)| *window == b"\nstream\n")
+    {
         let content = &open[at + 8..at + 40];
         assert!(!has(&protected, content), "a stream is in the clear");
         streams += 1;
@@ -245,19 +280,28 @@ fn permissions_are_those_that_were_asked_for() {
         let pdf = PathBuf::from(ended["invoice.docx"]["output"].as_str().unwrap());
         // Without a user's password anybody opens it.
         let said = qpdf(&pdf, &["--show-encryption"]);
-        let denied = said.lines().filter_map(|line| line.strip_suffix(": not allowed").map(str::to_owned));
+        let denied = said
+            .lines()
+            .filter_map(|line| line.strip_suffix(": not allowed").map(str::to_owned));
         denied.collect::<Vec<_>>()
     };
     assert_eq!(rights(&[]), [""; 0]);
     assert_eq!(rights(&["permitPrinting=low"]), ["print high resolution"]);
     assert_eq!(
         rights(&["permitPrinting=none", "permitCopying=false"]),
-        ["extract for any purpose", "print low resolution", "print high resolution"]
+        [
+            "extract for any purpose",
+            "print low resolution",
+            "print high resolution"
+        ]
     );
     let assembly = "modify document assembly";
     let (forms, comments) = ("modify forms", "modify annotations");
     let (other, anything) = ("modify other", "modify anything");
-    assert_eq!(rights(&["permitChanges=none"]), [assembly, forms, comments, other, anything]);
+    assert_eq!(
+        rights(&["permitChanges=none"]),
+        [assembly, forms, comments, other, anything]
+    );
     assert_eq!(rights(&["permitChanges=pages"]), [forms, comments, other, anything]);
     assert_eq!(rights(&["permitChanges=forms"]), [assembly, comments, other, anything]);
     assert_eq!(rights(&["permitChanges=comments"]), [assembly, other, anything]);
@@ -284,7 +328,9 @@ fn a_reproducible_pdf_has_the_same_bytes_and_the_same_pixels() {
     let runs = ["first", "second"].map(|out| desk.convert(out, &plain(&OFFICES), &with));
     let mut identifiers = std::collections::HashSet::new();
     for file in OFFICES {
-        let [first, second] = runs.each_ref().map(|ended| PathBuf::from(ended[file]["output"].as_str().unwrap()));
+        let [first, second] = runs
+            .each_ref()
+            .map(|ended| PathBuf::from(ended[file]["output"].as_str().unwrap()));
         let bytes = std::fs::read(&first).unwrap();
         assert_eq!(bytes, std::fs::read(second).unwrap(), "{file}");
         qpdf(&first, &["--check"]);
@@ -306,7 +352,10 @@ fn a_reproducible_pdf_has_the_dates_of_its_document() {
             r#"<?xml version="1.0"?><office:document xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0" xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0" xmlns:meta="urn:oasis:names:tc:opendocument:xmlns:meta:1.0" xmlns:dc="http://purl.org/dc/elements/1.1/" office:mimetype="application/vnd.oasis.opendocument.text" office:version="1.3"><office:meta>{meta}</office:meta><office:body><office:text><text:p>One line</text:p></office:text></office:body></office:document>"#
         )
     };
-    let dated = desk.file("dated.fodt", &made("<dc:date>2011-02-03T04:05:06Z</dc:date>"));
+    let dated = desk.file(
+        "dated.fodt",
+        &made("<meta:creation-date>2011-02-03T04:05:06Z</meta:creation-date>"),
+    );
     let undated = desk.file("undated.fodt", &made(""));
     for archive in [false, true] {
         let mut with: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"--option", &"reproducible=true"];
@@ -314,10 +363,17 @@ fn a_reproducible_pdf_has_the_dates_of_its_document() {
             with.extend([&"--option" as &dyn AsRef<std::ffi::OsStr>, &"pdfa=PDF/A-2b"]);
         }
         let ended = desk.convert("out", &[dated.clone(), undated.clone()], &with);
-        for (file, date) in [("dated.fodt", "2011-02-03T04:05:06Z"), ("undated.fodt", "1970-01-01T00:00:00Z")] {
+        for (file, date) in [
+            ("dated.fodt", "2011-02-03T04:05:06Z"),
+            ("undated.fodt", "1970-01-01T00:00:00Z"),
+        ] {
             let pdf = ended[file]["output"].as_str().unwrap();
             let info = run(Command::new("pdfinfo").arg("-isodates").arg(pdf));
-            let found = info.lines().find_map(|line| line.strip_prefix("CreationDate:")).unwrap().trim();
+            let found = info
+                .lines()
+                .find_map(|line| line.strip_prefix("CreationDate:"))
+                .unwrap()
+                .trim();
             assert_eq!(found.replace("+00", "Z").replace("+0000", "Z"), date, "{file}: {info}");
         }
     }
@@ -326,7 +382,9 @@ fn a_reproducible_pdf_has_the_dates_of_its_document() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_names_a_password_that_is_not_there_is_told_so() {
     let world = World::start().await;
-    world.upload_fixture("documents/encrypted/standard.docx", "locked.docx").await;
+    world
+        .upload_fixture("documents/encrypted/standard.docx", "locked.docx")
+        .await;
     let source = format!("gs://{INPUT}/locked.docx");
     for (message, option) in [
         (json!({"source": source, "password": {"secret": "nobody"}}), "password"),
@@ -400,11 +458,18 @@ fn no_password_shows_in_a_process_a_file_or_what_is_printed() {
             }
         });
     }
-    assert!(seen > 2 && deepest == 2, "neither zygote nor child was seen: {seen}, {deepest}");
+    assert!(
+        seen > 2 && deepest == 2,
+        "neither zygote nor child was seen: {seen}, {deepest}"
+    );
     let output = child.wait_with_output().unwrap();
     has(&output.stdout, "stdout");
     has(&output.stderr, "stderr");
-    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 2, "two succeed");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).lines().count(),
+        2,
+        "two succeed"
+    );
     walk(temporary.path(), &mut |path| {
         if let Ok(bytes) = std::fs::read(path) {
             has(&bytes, &path.display().to_string());

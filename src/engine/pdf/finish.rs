@@ -364,7 +364,7 @@ fn reference(value: &[u8]) -> Result<u64> {
     digits(number.ok_or(PdfError::Malformed("a reference is not where it should be"))?)
 }
 
-/// When the document was last saved, as its description (XMP) says: `2026-11-01T12:00:00Z` as PDF writes it.
+/// When the document was made, as its description (XMP) says: `2026-11-01T12:00:00Z` as PDF writes it.
 fn date_of(metadata: &[u8]) -> Option<Vec<u8>> {
     const ELEMENT: &[u8] = b"<xmp:CreateDate>";
     let begin = find_last(metadata, ELEMENT)? + ELEMENT.len();
