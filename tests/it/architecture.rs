@@ -13,8 +13,14 @@ const ARROWS: [(&str, &str); 17] = [
         "cli",
         "config convert deliver engine error job local_cloud sandbox serve telemetry units",
     ),
-    ("serve", "accept config convert deliver engine error google pipeline secrets"),
-    ("pipeline", "accept config convert deliver engine error google job secrets"),
+    (
+        "serve",
+        "accept config convert deliver engine error google pipeline secrets",
+    ),
+    (
+        "pipeline",
+        "accept config convert deliver engine error google job secrets",
+    ),
     ("accept", "error google job"),
     ("convert", "accept config engine error google job"),
     ("deliver", "accept convert error google job"),

@@ -22,8 +22,8 @@ use flate2::read::ZlibDecoder;
 use lexer::Lexer;
 use predictor::Unpredicted;
 
-pub(super) use finish::finish;
 pub use finish::Finish;
+pub(super) use finish::finish;
 pub use protect::{Changes, Permissions, Printing, Protection};
 
 /// The most that is read of one object: a catalog or a page tree's root is a few hundred bytes.
