@@ -11,7 +11,7 @@ const ARROWS: [(&str, &str); 17] = [
     ("main", "engine cli"),
     (
         "cli",
-        "config convert deliver engine error job local_cloud sandbox serve telemetry units",
+        "config convert deliver engine error google job local_cloud sandbox serve telemetry units",
     ),
     (
         "serve",

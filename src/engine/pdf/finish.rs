@@ -58,7 +58,7 @@ fn rewrite(path: &Path, to: File, finish: &Finish, deadline: Instant) -> Result<
         offsets: vec![0; table.offsets.len()],
         to: BufWriter::with_capacity(256 << 10, to),
         at: 0,
-        hash: Context::new(&SHA256),
+        hash: cipher.is_none().then(|| Context::new(&SHA256)),
         date: None,
     };
     let mut tokens = Tokens::new(open(path)?, 0, deadline)?;
@@ -182,7 +182,8 @@ struct Writer {
     offsets: Vec<u64>,
     to: BufWriter<File>,
     at: u64,
-    hash: Context,
+    /// Of all that was written, for a file that is named by its content.
+    hash: Option<Context>,
     /// The document's own date, once it is known.
     date: Option<Vec<u8>>,
 }
@@ -190,7 +191,9 @@ struct Writer {
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.to.write(bytes)?;
-        self.hash.update(&bytes[..written]);
+        if let Some(hash) = &mut self.hash {
+            hash.update(&bytes[..written]);
+        }
         self.at += written as u64;
         Ok(written)
     }
@@ -336,8 +339,8 @@ impl Writer {
             }
             None => {
                 // What names the file names its content: both halves, as in a file that was not changed since.
-                let hash = self.hash.clone().finish();
-                let half = hex(&hash.as_ref()[..16]);
+                let hash = self.hash.take().map(Context::finish);
+                let half = hash.map(|hash| hex(&hash.as_ref()[..16])).unwrap_or_default();
                 trailer.push((b"ID".to_vec(), format!("[<{half}><{half}>]").into_bytes()));
             }
         }
