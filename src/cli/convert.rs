@@ -1,14 +1,13 @@
 //! `platen convert`: the engine and its sandbox alone, files side by side.
 
+use std::collections::HashSet;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::output::{Paths, place, say};
@@ -17,7 +16,7 @@ use crate::config::{EngineConfig, Environment, Limits};
 use crate::convert::{OutputPasswords, Wanted, convert_file};
 use crate::deliver::milliseconds;
 use crate::engine::Engine;
-use crate::error::Stop;
+use crate::error::{FailureCode, Stop};
 use crate::google::secret::Secret;
 use crate::job::{Format, Options};
 use crate::serve::StartError;
@@ -27,6 +26,7 @@ use crate::telemetry::{self, LogFormat};
 ///
 /// Example: platen convert a.docx b.xlsx c.pptx --out pdfs
 /// Example: platen convert a.docx --option pdfa=PDF/A-2b --option nativePageRanges=1-3
+/// Example: platen convert locked.docx --password-file password.txt --user-password-file new-password.txt
 ///
 /// A file that fails does not stop the others. Limits, SANDBOX and DOCUMENT_LOCALE come from the environment, as for
 /// 'platen serve'; a flag beats its variable. Exit code 0 when every file succeeded, 1 when some failed.
@@ -45,10 +45,10 @@ pub(super) struct Arguments {
     /// Where outputs go, as DIR/{stem}.{ext}; made if it is not there. Files there are replaced.
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
-    /// The password of the files that are encrypted: the one line of FILE, or of stdin.
+    /// The password of the files that are encrypted: the one line of FILE, or of stdin for -.
     #[arg(long, value_name = "FILE|-")]
     password_file: Option<PathBuf>,
-    /// Protect the PDFs: they open with the password in FILE. FILE may be - for stdin.
+    /// Protect the PDFs: they open with the password in FILE.
     #[arg(long, value_name = "FILE|-")]
     user_password_file: Option<PathBuf>,
     /// Restrict the PDFs (permitPrinting, permitChanges, permitCopying): the password in FILE lifts it.
@@ -89,6 +89,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .collect();
     let options = Options::parse_arguments(format, &arguments.options, &protecting)
         .map_err(|failure| Failure::Usage(Some(failure.message)))?;
+    let from_stdin = [&arguments.password_file, user, owner].map(|file| file.as_deref() == Some(Path::new("-")));
+    if from_stdin.iter().filter(|stdin| **stdin).count() > 1 {
+        return Err(Failure::Usage(Some(
+            "stdin holds one password: name a file for the others".to_owned(),
+        )));
+    }
     let read = |file: &Option<PathBuf>| file.as_deref().map(password::read).transpose();
     let passwords: Vec<Secret> = read(&arguments.password_file)?.into_iter().collect();
     let wanted = Wanted {
@@ -110,7 +116,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     std::fs::create_dir_all(&arguments.out)
         .map_err(|error| Failure::Work(Some(format!("{} cannot be made: {error}", arguments.out.display()))))?;
     let failed = super::runtime()?.block_on(convert_all(arguments, &config, &passwords, &wanted))?;
-    if failed == 0 { Ok(()) } else { Err(Failure::Work(None)) }
+    match (failed, arguments.files.len()) {
+        (0, _) => Ok(()),
+        // It has been said why.
+        (_, 1) => Err(Failure::Work(None)),
+        (failed, all) => Err(Failure::Work(Some(format!("{failed} of {all} files failed")))),
+    }
 }
 
 /// Converts all files side by side and says how many failed.
@@ -121,6 +132,7 @@ async fn convert_all(
     wanted: &Wanted,
 ) -> Result<usize, Failure> {
     let mut interrupted = pin!(super::interrupted()?);
+    let progress = progress(arguments.files.len());
     let engine = tokio::select! {
         engine = crate::serve::start_engine(config) => engine.map_err(|error| match error {
             StartError::Configuration(message) => Failure::Usage(Some(message)),
@@ -128,21 +140,32 @@ async fn convert_all(
         })?,
         () = &mut interrupted => return Err(stopped()),
     };
-    let progress = progress(arguments.files.len());
-    let slots = Arc::new(Semaphore::new(config.concurrency));
+    progress.set_message("");
     let mut paths = Paths::new(&arguments.out);
+    let mut waiting = arguments
+        .files
+        .iter()
+        .map(|file| (file.clone(), paths.next(file, wanted.format.as_str())));
+    let inputs: HashSet<PathBuf> = arguments
+        .files
+        .iter()
+        .filter_map(|file| file.canonicalize().ok())
+        .collect();
     let mut running = JoinSet::new();
-    for file in &arguments.files {
-        let (engine, slots, limits) = (engine.clone(), slots.clone(), config.limits);
-        let (file, output) = (file.clone(), paths.next(file, wanted.format.as_str()));
-        let (wanted, passwords) = (wanted.clone(), passwords.to_vec());
-        running.spawn(async move {
-            let _slot = slots.acquire_owned().await;
-            convert_one(&engine, &limits, file, output, &passwords, wanted).await
-        });
-    }
     let mut failed = 0;
     let result = loop {
+        for (file, output) in waiting.by_ref().take(config.concurrency.saturating_sub(running.len())) {
+            let (engine, limits) = (engine.clone(), config.limits);
+            let (wanted, passwords) = (wanted.clone(), passwords.to_vec());
+            // However it is written; what is not there yet is none.
+            let is_input = output.canonicalize().is_ok_and(|output| inputs.contains(&output));
+            running.spawn(async move {
+                if is_input {
+                    return Ended::not_begun(file, &output);
+                }
+                convert_one(&engine, &limits, file, output, &passwords, wanted).await
+            });
+        }
         let ended = tokio::select! {
             ended = running.join_next() => ended,
             () = &mut interrupted => break Err(stopped()),
@@ -178,7 +201,8 @@ async fn convert_one(
 ) -> Ended {
     let started = Instant::now();
     let converted = convert_file(engine, limits, &file, passwords, &[wanted]).await;
-    let convert_ms = converted.is_ok().then(|| milliseconds(started));
+    let total_ms = milliseconds(started);
+    let convert_ms = converted.is_ok().then_some(total_ms);
     let result = match converted {
         Ok(converted) => match converted.files.first() {
             Some(made) => put(&made.path, &output).map(|()| Made {
@@ -187,6 +211,10 @@ async fn convert_one(
             }),
             None => Err(("worker.bug".to_owned(), "The engine made no file.".to_owned())),
         },
+        Err(Stop::Failed(failure)) if failure.code == FailureCode::DocumentEncrypted => Err((
+            failure.code.to_string(),
+            "It is protected with a password: give that with --password-file FILE.".to_owned(),
+        )),
         Err(Stop::Failed(failure)) => Err((failure.code.to_string(), failure.message)),
         Err(Stop::Superseded(reason)) => Err(("superseded".to_owned(), reason)),
         Err(Stop::Refused(refusal)) => Err(("engine.unavailable".to_owned(), refusal.message)),
@@ -195,7 +223,23 @@ async fn convert_one(
         file,
         result,
         convert_ms,
-        total_ms: milliseconds(started),
+        total_ms,
+    }
+}
+
+impl Ended {
+    /// For an output that would take the place of a document that is given.
+    fn not_begun(file: PathBuf, output: &Path) -> Self {
+        let message = format!(
+            "{} is one of the documents: name another directory with --out.",
+            output.display()
+        );
+        Self {
+            file,
+            result: Err((FailureCode::OutputConflict.to_string(), message)),
+            convert_ms: None,
+            total_ms: 0,
+        }
     }
 }
 
@@ -240,14 +284,16 @@ fn line(ended: &Ended) -> Value {
     })
 }
 
-/// A bar where somebody watches, else nothing.
+/// A bar where somebody watches, else nothing. Until the engine is warm it says so.
 fn progress(files: usize) -> ProgressBar {
-    if files < 2 || !std::io::stderr().is_terminal() {
+    if !std::io::stderr().is_terminal() {
         return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
     }
-    let bar = ProgressBar::new(files as u64);
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {elapsed} left {eta}") {
+    let bar = ProgressBar::new(files as u64).with_message("starting LibreOffice");
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len}  {elapsed}  {msg}") {
         bar.set_style(style);
     }
+    // Time goes on while a document takes its own.
+    bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }

@@ -181,7 +181,9 @@ pub async fn convert_file(
             format!("{} cannot be read: {error}.", file.display()),
         ))
     };
-    let metadata = tokio::fs::metadata(file).await.map_err(|error| unreadable(&error))?;
+    // Without the number of the error, which tells a person nothing.
+    let failed = |error: std::io::Error| unreadable(&error.kind());
+    let metadata = tokio::fs::metadata(file).await.map_err(failed)?;
     if !metadata.is_file() {
         return Err(unreadable(&"it is not a file"));
     }
@@ -204,9 +206,7 @@ pub async fn convert_file(
         )
     })?;
     let mut document = Document::new(directory);
-    tokio::fs::copy(file, document.path())
-        .await
-        .map_err(|error| unreadable(&error))?;
+    tokio::fs::copy(file, document.path()).await.map_err(failed)?;
     let files = run(engine, limits, &name, &mut document, passwords, outputs).await?;
     Ok(Converted { files, document })
 }

@@ -67,12 +67,16 @@ pub(super) async fn convert_with(
 }
 
 async fn named(secrets: &Secrets, option: &str, name: &SecretName) -> Step<Vec<Secret>> {
-    if let Some(passwords) = secrets.passwords(name.as_str()) {
+    let loaded = || {
+        secrets
+            .passwords(name.as_str())
+            .filter(|passwords| !passwords.is_empty())
+    };
+    if let Some(passwords) = loaded() {
         return Ok(passwords);
     }
     reload(secrets, name).await?;
-    let passwords = secrets.passwords(name.as_str());
-    passwords.filter(|passwords| !passwords.is_empty()).ok_or_else(|| {
+    loaded().ok_or_else(|| {
         Failure::new(
             FailureCode::OptionInvalid,
             format!(
@@ -96,5 +100,46 @@ async fn reload(secrets: &Secrets, name: &SecretName) -> Result<(), Refusal> {
                 name.as_str()
             ),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::job::Format;
+
+    fn secrets() -> Secrets {
+        let list = |values: &[&str]| values.iter().map(|value| Secret::new(*value)).collect();
+        Secrets::of_passwords(HashMap::from([
+            ("rotated".to_owned(), list(&["new", "old"])),
+            ("emptied".to_owned(), list(&[])),
+        ]))
+    }
+
+    fn options(name: &str) -> Options {
+        let given = json!({"userPassword": {"secret": name}});
+        Options::parse(Format::Pdf, given.as_object().unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_first_of_several_protects() {
+        let passwords = of_output(&secrets(), &options("rotated")).await.unwrap();
+        assert_eq!(passwords.user, Some(Secret::new("new")));
+        assert_eq!(passwords.owner, None);
+    }
+
+    #[tokio::test]
+    async fn a_name_without_a_password_never_leaves_a_pdf_open() {
+        for name in ["emptied", "unknown"] {
+            let stop = of_output(&secrets(), &options(name)).await.unwrap_err();
+            assert!(
+                matches!(&stop, Stop::Failed(failure) if failure.code == FailureCode::OptionInvalid),
+                "{stop:?}"
+            );
+        }
     }
 }

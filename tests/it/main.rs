@@ -32,6 +32,7 @@ mod links;
 mod local_cloud;
 mod options;
 mod outputs;
+mod passwords;
 mod path;
 mod sandbox;
 mod secrets;

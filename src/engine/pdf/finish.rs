@@ -58,7 +58,7 @@ fn rewrite(path: &Path, to: File, finish: &Finish, deadline: Instant) -> Result<
         offsets: vec![0; table.offsets.len()],
         to: BufWriter::with_capacity(256 << 10, to),
         at: 0,
-        hash: Context::new(&SHA256),
+        hash: cipher.is_none().then(|| Context::new(&SHA256)),
         date: None,
     };
     let mut tokens = Tokens::new(open(path)?, 0, deadline)?;
@@ -182,7 +182,8 @@ struct Writer {
     offsets: Vec<u64>,
     to: BufWriter<File>,
     at: u64,
-    hash: Context,
+    /// Of all that was written, for a file that is named by its content.
+    hash: Option<Context>,
     /// The document's own date, once it is known.
     date: Option<Vec<u8>>,
 }
@@ -190,7 +191,9 @@ struct Writer {
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.to.write(bytes)?;
-        self.hash.update(&bytes[..written]);
+        if let Some(hash) = &mut self.hash {
+            hash.update(&bytes[..written]);
+        }
         self.at += written as u64;
         Ok(written)
     }
@@ -336,8 +339,8 @@ impl Writer {
             }
             None => {
                 // What names the file names its content: both halves, as in a file that was not changed since.
-                let hash = self.hash.clone().finish();
-                let half = hex(&hash.as_ref()[..16]);
+                let hash = self.hash.take().map(Context::finish);
+                let half = hash.map(|hash| hex(&hash.as_ref()[..16])).unwrap_or_default();
                 trailer.push((b"ID".to_vec(), format!("[<{half}><{half}>]").into_bytes()));
             }
         }
@@ -364,7 +367,7 @@ fn reference(value: &[u8]) -> Result<u64> {
     digits(number.ok_or(PdfError::Malformed("a reference is not where it should be"))?)
 }
 
-/// When the document was last saved, as its description (XMP) says: `2026-11-01T12:00:00Z` as PDF writes it.
+/// When the document was made, as its description (XMP) says: `2026-11-01T12:00:00Z` as PDF writes it.
 fn date_of(metadata: &[u8]) -> Option<Vec<u8>> {
     const ELEMENT: &[u8] = b"<xmp:CreateDate>";
     let begin = find_last(metadata, ELEMENT)? + ELEMENT.len();
@@ -383,4 +386,151 @@ fn date_of(metadata: &[u8]) -> Option<Vec<u8>> {
     }
     let digits: Vec<u8> = text.iter().copied().filter(u8::is_ascii_digit).collect();
     Some([b"(D:", digits.as_slice(), b"Z)"].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::super::Password;
+    use super::super::{Changes, Permissions, Printing};
+    use super::*;
+
+    /// What LibreOffice writes, in small: a stream with its length in another object, a string of every form.
+    fn made(streams: &str) -> Vec<u8> {
+        let mut pdf = b"%PDF-1.7\n%\xc3\xa4\xc3\xbc\n".to_vec();
+        let mut table = String::from("xref\n0 6\n0000000000 65535 f \n");
+        for (number, object) in [
+            "<</Type/Catalog/Pages 2 0 R/Note[(a\\(b\\051 (c) \\\r\nd)<4a4B5>]>>",
+            "<</Type/Pages/Kids[]/Count 1>>",
+            streams,
+            "11",
+            "<</Title<414243>/CreationDate(D:20261122170251Z')>>",
+        ]
+        .iter()
+        .enumerate()
+        {
+            table.push_str(&format!("{:010} 00000 n \n", pdf.len()));
+            pdf.extend(format!("{} 0 obj\n{object}\nendobj\n", number + 1).bytes());
+        }
+        let start = pdf.len();
+        pdf.extend(table.bytes());
+        pdf.extend(
+            format!(
+                "trailer\n<</Size 6/Root 1 0 R\n/Info 5 0 R\n/ID [ <AA>\n<AA> ]\n/DocChecksum /BB\n>>\nstartxref\n{start}\n%%EOF\n"
+            )
+            .bytes(),
+        );
+        pdf
+    }
+
+    const STREAM: &str = "<</Length 4 0 R/Filter/FlateDecode>>\nstream\nhello world\nendstream";
+
+    fn finished(content: &[u8], finish: &Finish) -> std::result::Result<Vec<u8>, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("output.pdf");
+        std::fs::write(&path, content).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(600);
+        super::finish(&path, finish, deadline).map_err(|error| error.to_string())?;
+        assert_eq!(
+            std::fs::read_dir(directory.path()).unwrap().count(),
+            1,
+            "a file is left"
+        );
+        Ok(std::fs::read(&path).unwrap())
+    }
+
+    fn protected() -> Finish {
+        Finish::Protected(Protection {
+            user: Some(Password::new("x")),
+            owner: None,
+            permissions: Permissions {
+                printing: Printing::High,
+                changes: Changes::All,
+                copying: true,
+            },
+        })
+    }
+
+    fn has(bytes: &[u8], text: &str) -> bool {
+        find_last(bytes, text.as_bytes()).is_some()
+    }
+
+    #[test]
+    fn a_reproducible_file_keeps_all_but_dates_and_identifiers() {
+        let made = finished(&made(STREAM), &Finish::Reproducible).unwrap();
+        for kept in [
+            "/Note [<61286229202863292064><4A4B50>]",
+            "hello world",
+            "/Title <414243>",
+            "/Length 11",
+        ] {
+            assert!(has(&made, kept), "{kept}: {}", String::from_utf8_lossy(&made));
+        }
+        assert!(has(&made, "(D:19700101000000Z)") && !has(&made, "2026"));
+        assert!(!has(&made, "DocChecksum") && !has(&made, "<AA>"));
+    }
+
+    #[test]
+    fn a_protected_file_has_no_string_and_no_stream_in_the_clear() {
+        let made = finished(&made(STREAM), &protected()).unwrap();
+        for gone in ["hello world", "414243", "4A4B50", "2026"] {
+            assert!(!has(&made, gone), "{gone}");
+        }
+        assert!(has(&made, "/Encrypt 6 0 R") && has(&made, "/Length 32"));
+    }
+
+    /// What could carry something past the encryption, or is not LibreOffice's.
+    #[test]
+    fn what_is_not_as_libreoffice_writes_it_is_refused() {
+        let text = |old: &str, new: &str| {
+            let good = made(STREAM);
+            let at = find_last(&good, old.as_bytes()).unwrap();
+            [&good[..at], new.as_bytes(), &good[at + old.len()..]].concat()
+        };
+        for (content, why) in [
+            (text("endobj\n2 0", "endobj 7 2 0"), "not the one"),
+            (text("\n2 0 obj", "\n9 0 obj"), "not"),
+            (text("/Size 6", "/Prev 9"), "more than"),
+            (text("/Size 6", "/Encrypt 5 0 R"), "more than"),
+            (text("%PDF-1.7", "%PDF-2.0"), "version"),
+            (
+                made("<</Length 11/Filter/Crypt>>\nstream\nhello world\nendstream"),
+                "encrypted",
+            ),
+            (
+                made("<</Length 11/Type/ObjStm>>\nstream\nhello world\nendstream"),
+                "kind",
+            ),
+            (
+                made("<</Length 11/F(other.pdf)>>\nstream\nhello world\nendstream"),
+                "kind",
+            ),
+            (made("<</Length 10>>\nstream\nhello world\nendstream"), "keyword"),
+            (made("<</Length 99999>>\nstream\nhello world\nendstream"), "read"),
+            (made("<</Length 11>>\nendobj stream"), "not the one"),
+        ] {
+            for finish in [Finish::Reproducible, protected()] {
+                let error = finished(&content, &finish).unwrap_err();
+                assert!(
+                    error.contains(why) || error.contains("where it should be"),
+                    "{error} instead of {why}"
+                );
+            }
+        }
+    }
+
+    /// A compromised child may write anything: no byte of damage may end in a panic or a wait.
+    #[test]
+    fn no_damage_panics() {
+        let good = made(STREAM);
+        for at in 0..good.len() {
+            for byte in [0, b'9', b'<', b'(', b')', 0xff] {
+                let mut damaged = good.clone();
+                damaged[at] = byte;
+                let _ = finished(&damaged, &Finish::Reproducible);
+            }
+            let _ = finished(&good[..at], &Finish::Reproducible);
+        }
+    }
 }
