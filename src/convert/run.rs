@@ -202,7 +202,9 @@ fn stop(verdict: &Verdict, name: &str) -> Stop {
         Verdict::PaperTooSmall => {
             return option_invalid(
                 "paperSize",
-                format!("The paper has no room between the margins of the pages of the document {name:?}: use a larger one."),
+                format!(
+                    "The paper has no room between the margins of the pages of the document {name:?}: use a larger one."
+                ),
             )
             .into();
         }

@@ -195,10 +195,15 @@ fn properties(options: &Options) -> Vec<(Cow<'static, str>, Value)> {
     let keywords = keywords
         .clone()
         .map(|keywords| (Cow::Borrowed("Keywords"), Value::Texts(keywords)));
-    [text("Title", title), text("Author", author), text("Subject", subject), keywords]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        text("Title", title),
+        text("Author", author),
+        text("Subject", subject),
+        keywords,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn image(options: &Options) -> Image {

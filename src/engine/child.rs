@@ -178,9 +178,7 @@ fn store_all(
 ) -> Result<(), Report> {
     setup::apply(document, kind, setup).map_err(report_of)?;
     // Last those for which the view is moved: without a page of its own, an image is of the page that is in view.
-    let (as_loaded, moved): (Vec<_>, Vec<_>) = exports
-        .iter()
-        .partition(|(_, export)| export.image == Image::default());
+    let (as_loaded, moved): (Vec<_>, Vec<_>) = exports.iter().partition(|(_, export)| export.image == Image::default());
     for (number, export) in as_loaded.into_iter().chain(moved) {
         store(document, job, kind, number, export)?;
     }

@@ -36,10 +36,7 @@ pub(super) fn check(format: Format, path: &Path, deadline: Instant) -> Result<()
             let length = u64::from(u32::from_le_bytes([head[4], head[5], head[6], head[7]]));
             whole(head.starts_with(b"RIFF") && head.ends_with(form) && length + 8 == size)
         }
-        Check::Bitmap => {
-            let [b, m, length @ ..] = bytes::<6>(&mut file, 0)?;
-            whole([b, m] == *b"BM" && u64::from(u32::from_le_bytes(length)) == size)
-        }
+        Check::Bitmap => bitmap(&bytes::<34>(&mut file, 0)?, size),
         Check::Tiff => tiff(&mut file, size),
         Check::EnhancedMetafile => {
             let head = bytes::<52>(&mut file, 0)?;
@@ -143,6 +140,15 @@ fn drain(from: &mut impl Read, deadline: Instant) -> Result<()> {
             Err(_) => return Err(PdfError::Malformed("a part of it does not inflate to its checksum")),
         }
     }
+}
+
+/// A Windows bitmap, whose own length LibreOffice writes as if every pixel had four bytes: its rows tell.
+fn bitmap(head: &[u8; 34], size: u64) -> Result<()> {
+    let number = |at: usize| u64::from(u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
+    let (width, height, bits) = (number(18), number(22), u64::from(head[28]));
+    let row = (width * bits).div_ceil(32) * 4;
+    let is_plain = number(30) == 0;
+    whole(head.starts_with(b"BM") && (!is_plain || row.checked_mul(height) == size.checked_sub(number(10))))
 }
 
 /// TIFF: the header, and a first directory that lies in the file (TIFF 6.0, section 2).

@@ -42,10 +42,13 @@ pub(super) fn prepare(
         let length = page.get(name)?.into_number()?;
         i32::try_from(length).map(f64::from).map_err(|_| Complaint::default())
     };
-    let (width, height) = pixels(size, side(c"Width")?, side(c"Height")?).ok_or(Failed::Asked(Report::ImageTooLarge))?;
+    let (width, height) =
+        pixels(size, side(c"Width")?, side(c"Height")?).ok_or(Failed::Asked(Report::ImageTooLarge))?;
+    // The filter that texts and sheets share draws one pixel more each way than it is told.
+    let more = i32::from(matches!(kind, Kind::Text | Kind::Spreadsheet));
     Ok(vec![
-        ("PixelWidth", Value::Number(width)),
-        ("PixelHeight", Value::Number(height)),
+        ("PixelWidth", Value::Number(width - more)),
+        ("PixelHeight", Value::Number(height - more)),
     ])
 }
 
@@ -55,13 +58,17 @@ fn pixels(size: ImageSize, width: f64, height: f64) -> Option<(i32, i32)> {
         ImageSize::Width(pixels) => (f64::from(pixels), f64::from(pixels) * height / width),
         ImageSize::Dpi(dots) => (f64::from(dots) * width / PER_INCH, f64::from(dots) * height / PER_INCH),
     };
-    let whole = |length: f64| length.round().max(1.0);
+    // A page that is a thousand times as long as it is wide still has some pixels across.
+    let whole = |length: f64| length.round().max(2.0);
     let (across, down) = (whole(across), whole(down));
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "whole, at least one, and at most MOST_PIXELS, which an i32 holds"
+        reason = "whole, positive, and at most MOST_PIXELS, which an i32 holds"
     )]
-    #[expect(clippy::cast_precision_loss, reason = "MOST_PIXELS has eight digits, and a double fifteen")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "MOST_PIXELS has eight digits, and a double fifteen"
+    )]
     (across * down <= MOST_PIXELS as f64).then_some((across as i32, down as i32))
 }
 
@@ -75,7 +82,10 @@ fn text_page<'a>(document: &Object<'a>, number: i32) -> Result<Option<Object<'a>
     if i64::from(number) > last {
         return Ok(None);
     }
-    cursor.call(c"jumpToPage", &[Argument::Short(i16::try_from(number).unwrap_or(i16::MAX))])?;
+    cursor.call(
+        c"jumpToPage",
+        &[Argument::Short(i16::try_from(number).unwrap_or(i16::MAX))],
+    )?;
     if cursor.call(c"getPage", &[])?.into_number()? != i64::from(number) {
         return Ok(None);
     }

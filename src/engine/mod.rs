@@ -36,7 +36,7 @@ mod zygote;
 
 pub use conversion::{
     Conversion, Converted, Export, Fit, Image, ImageSize, Import, Limit, Limited, Limits, Output, Pages, Paper, Setup,
-     Verdict,
+    Verdict,
 };
 pub use directory::{JobDirectory, sanitised_file_name};
 

@@ -2,7 +2,7 @@
 
 use super::conversion::{Fit, Pages, Paper, Setup};
 use super::format::Kind;
-use super::office::{Answer, Complaint, Document, Object, Value};
+use super::office::{Complaint, Document, Object, Value};
 use super::protocol::Report;
 
 /// The least room between two margins, in hundredths of a millimetre: with less, LibreOffice breaks lines for ever.
@@ -102,9 +102,4 @@ fn update_indexes(document: &Object<'_>) -> Result<(), Complaint> {
         }
     }
     Ok(())
-}
-
-/// Whether an answer is the boolean true.
-pub(super) fn is_true(answer: &Answer<'_>) -> bool {
-    matches!(answer, Answer::Boolean(true))
 }

@@ -91,8 +91,6 @@ formats! {
     Slk "slk" "text/plain",
     /// PowerPoint, since 2007.
     Pptx "pptx" "application/vnd.openxmlformats-officedocument.presentationml.presentation",
-    /// PowerPoint, opens as a show.
-    Ppsx "ppsx" "application/vnd.openxmlformats-officedocument.presentationml.slideshow",
     /// A template of PowerPoint's.
     Potx "potx" "application/vnd.openxmlformats-officedocument.presentationml.template",
     /// PowerPoint, until 2003.

@@ -29,4 +29,5 @@ mod options;
 mod outputs;
 mod path;
 mod sandbox;
+mod setup;
 mod sign;

@@ -189,8 +189,16 @@ pub(super) static DEFINITIONS: &[Definition] = &[
     of(PAGED, "updateIndexes", Shape::Switch { default: false }),
     of(PDF, "metadata", Shape::Metadata),
     // Of images.
-    of(IMAGES, "page", image_number(1, 100_000)),
-    of(IMAGES, "width", image_number(1, 16_384)),
+    of(
+        IMAGES,
+        "page",
+        Shape::Number {
+            default: 1,
+            least: 1,
+            most: 32_767,
+        },
+    ),
+    of(IMAGES, "width", image_number(16, 16_384)),
     of(IMAGES, "dpi", image_number(10, 1200)),
     // Of separated values: the output's where it is one, else the document's.
     of(ALL, "separator", Shape::Separator),
