@@ -143,7 +143,9 @@ async fn pages_of_texts_get_another_paper_and_only_in_the_output_that_asks() {
     let alone = make(&world, "report.fodt", &documents::report(), &[("pdf", json!({}))]).await;
     assert!(alone.pixels(0) == made.pixels(1) && alone.pixels(0) == made.pixels(6));
 
-    let too_small = refused(&world, "report.fodt", "pdf", &json!({"paperSize": "51x51mm"})).await;
+    let report = std::fs::read(crate::harness::fixture("documents/plain/report.odt")).unwrap();
+    world.upload("margins.odt", report).await;
+    let too_small = refused(&world, "margins.odt", "pdf", &json!({"paperSize": "52x60mm"})).await;
     assert!(too_small.contains("margins"), "{too_small}");
     let no_sheets = refused(&world, "report.fodt", "pdf", &json!({"fitToPage": true})).await;
     assert!(
@@ -291,7 +293,7 @@ fn jpg_size(bytes: &[u8]) -> (u32, u32) {
 #[tokio::test(flavor = "multi_thread")]
 async fn separated_values_are_read_and_written_as_asked() {
     let world = World::start().await;
-    // Told by content it has two commas a line; and 0xe9 is another letter in each character set.
+    // By content its separator is the semicolon; and 0xe9 is another letter in each character set.
     let values = b"a,x;b,\xe9\n1,y;2,z\n";
     let made = make(
         &world,
@@ -299,7 +301,7 @@ async fn separated_values_are_read_and_written_as_asked() {
         values,
         &[
             ("html", json!({})),
-            ("html", json!({"separator": ";"})),
+            ("html", json!({"separator": ","})),
             ("html", json!({"charset": "windows-1251"})),
             ("csv", json!({"separator": "|", "charset": "UTF-16"})),
             ("tsv", json!({})),
@@ -308,15 +310,15 @@ async fn separated_values_are_read_and_written_as_asked() {
     .await;
     let html = |index: usize| String::from_utf8(made.bytes(index)).unwrap();
     let cells = |index: usize| html(index).matches("<td").count();
-    assert_eq!((cells(0), cells(1), cells(2)), (6, 4, 6));
-    assert!(html(0).contains('é') && html(1).contains("b,é") && html(2).contains('й'));
+    assert_eq!((cells(0), cells(1), cells(2)), (4, 6, 4));
+    assert!(html(0).contains('é') && html(1).contains("x;b") && html(2).contains('й'));
     let units: Vec<u16> = made
         .bytes(3)
         .chunks(2)
         .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
         .collect();
-    assert_eq!(String::from_utf16(&units).unwrap(), "\u{feff}a|x;b|é\n1|y;2|z\n");
-    assert_eq!(String::from_utf8(made.bytes(4)).unwrap(), "a\tx;b\té\n1\ty;2\tz\n");
+    assert_eq!(String::from_utf16(&units).unwrap(), "\u{feff}a,x|b,é\n1,y|2,z\n");
+    assert_eq!(String::from_utf8(made.bytes(4)).unwrap(), "a,x\tb,é\n1,y\t2,z\n");
 
     world.upload("report.fodt", documents::report()).await;
     for options in [json!({"separator": ";"}), json!({"charset": "UTF-8"})] {
