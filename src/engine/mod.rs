@@ -25,6 +25,7 @@ mod format;
 mod image;
 mod office;
 mod outcome;
+mod page_layout;
 mod pdf;
 mod process;
 mod protocol;

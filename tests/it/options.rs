@@ -252,6 +252,7 @@ async fn options_of_viewers_images_and_standards_reach_the_pdf() {
                 json!({"initialView": 2, "initialPage": 2, "magnification": 4, "zoom": 75}),
             ),
             ("width", json!({"magnification": 2, "pageLayout": 3})),
+            ("book", json!({"firstPageOnLeft": true, "pageLayout": 3})),
             ("lossless", json!({"losslessImageCompression": true})),
             ("quality", json!({"quality": 10})),
             ("full", json!({"reduceImageResolution": false})),
@@ -290,6 +291,9 @@ async fn options_of_viewers_images_and_standards_reach_the_pdf() {
         (first_page, &json!("/FitH"))
     );
     assert_eq!(width["/PageLayout"], "/TwoColumnRight");
+    let book = outputs.pdf("book");
+    assert_eq!(book.catalog()["/PageLayout"], "/TwoColumnLeft");
+    run(Command::new("qpdf").arg("--check").arg(&book.0));
 
     assert_eq!(plain.image(), (472, "jpeg".to_owned()), "300 dots an inch");
     assert_eq!(outputs.pdf("lossless").image(), (472, "image".to_owned()));
