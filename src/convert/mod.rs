@@ -1,10 +1,10 @@
 //! From a job to checked output files in a directory.
 
 mod fetch;
-mod filter_data;
 mod finish;
 pub mod inspect;
 mod run;
+mod settings;
 
 pub use fetch::{Document, Look, SourceObject, fetch, look};
 pub use finish::OutputPasswords;

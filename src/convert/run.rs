@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::fetch::Document;
-use super::filter_data::filter_data;
-use super::finish::{OutputPasswords, finish};
+use super::finish::OutputPasswords;
 use super::inspect::{self, DocumentKind, InspectLimits};
+use super::settings;
 use crate::config::Limits;
 use crate::engine::{self, Conversion, Engine, Export, Import, Limit, Password, Verdict};
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
@@ -60,11 +60,6 @@ pub async fn run(
     passwords: &[Secret],
     outputs: &[Wanted],
 ) -> Step<Vec<ConvertedFile>> {
-    let exports = outputs
-        .iter()
-        .enumerate()
-        .map(|(index, wanted)| export(index, wanted))
-        .collect::<Result<Vec<_>, _>>()?;
     let (path, object) = (document.path(), name.to_owned());
     let kind = blocking(move || inspect::inspect(&path, &object, &InspectLimits::default())).await??;
     if kind.encrypted && passwords.is_empty() {
@@ -75,6 +70,11 @@ pub async fn run(
     document
         .rename(engine::sanitised_file_name(name, kind.extension))
         .await?;
+    let exports = outputs
+        .iter()
+        .enumerate()
+        .map(|(index, wanted)| settings::export(index, wanted, &kind, name))
+        .collect::<Step<Vec<_>>>()?;
     let converted = open_and_convert(engine, limits, document, &kind, passwords, &exports)
         .await
         .map_err(|verdict| stop(&verdict, name))?;
@@ -95,21 +95,6 @@ pub async fn run(
         });
     }
     Ok(files)
-}
-
-fn export(index: usize, wanted: &Wanted) -> Step<Export> {
-    Ok(Export {
-        file: format!("output-{index}.{}", wanted.format.as_str()),
-        format: match wanted.format {
-            Format::Pdf => engine::Format::Pdf,
-            Format::Png => engine::Format::Png,
-            Format::Jpg => engine::Format::Jpg,
-            Format::Txt => engine::Format::Txt,
-            Format::Html => engine::Format::Html,
-        },
-        options: filter_data(&wanted.options),
-        finish: finish(wanted)?,
-    })
 }
 
 /// Has the engine convert the document, once for each password until one opens it. A wrong one costs a load, so all of
@@ -235,23 +220,59 @@ fn stop(verdict: &Verdict, name: &str) -> Stop {
             FailureCode::DocumentEngineCrashed,
             "made LibreOffice crash, twice, in fresh processes",
         ),
-        Verdict::FormatNotOfKind => {
-            return Failure::new(
-                FailureCode::OptionInvalid,
+        Verdict::FormatNotOfKind { format, kind } => {
+            let formats = engine::Format::of_kind(*kind);
+            return option_invalid(
+                "format",
                 format!(
-                    "The document {name:?} is of a kind that not every format asked for can be made of: txt is made of \
-                     texts and web pages, html of these and spreadsheets, png and jpg of all but web pages, pdf of all."
+                    "The document {name:?} is {}, and LibreOffice makes no {:?} of these, or only as many files: use one of {}.",
+                    kind.name(),
+                    format.extension(),
+                    formats.join(", ")
                 ),
             )
-            .with("option", "format")
+            .with("allowed", formats)
+            .into();
+        }
+        Verdict::OptionNotOfKind { option, kind, kinds } => {
+            let kinds: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+            return option_invalid(
+                option,
+                format!(
+                    "The document {name:?} is {}, and the option {option:?} has no effect there: it is for {}.",
+                    kind.name(),
+                    kinds.join(", ")
+                ),
+            )
+            .into();
+        }
+        Verdict::NoSuchPage { page } => {
+            return option_invalid("page", format!("The document {name:?} has no page {page}.")).into();
+        }
+        Verdict::PaperTooSmall => {
+            return option_invalid(
+                "paperSize",
+                format!(
+                    "The paper has no room between the margins of the pages of the document {name:?}: use a larger one."
+                ),
+            )
+            .into();
+        }
+        Verdict::ImageTooLarge => {
+            return option_invalid(
+                "dpi",
+                format!(
+                    "The image of the document {name:?} would have more than {} pixels: use less \"width\" or \"dpi\".",
+                    engine::MOST_PIXELS
+                ),
+            )
             .into();
         }
         Verdict::NoSuchPages => {
-            return Failure::new(
-                FailureCode::OptionInvalid,
+            return option_invalid(
+                "nativePageRanges",
                 format!("The document {name:?} has none of the pages that the option \"nativePageRanges\" names."),
             )
-            .with("option", "nativePageRanges")
             .into();
         }
         Verdict::TooComplex(limit) => return too_complex(*limit, name).into(),
@@ -261,6 +282,10 @@ fn stop(verdict: &Verdict, name: &str) -> Stop {
         failure = failure.with("signal", *signal);
     }
     failure.into()
+}
+
+fn option_invalid(option: &str, message: String) -> Failure {
+    Failure::new(FailureCode::OptionInvalid, message).with("option", option)
 }
 
 fn too_complex(limit: Limit, name: &str) -> Failure {

@@ -21,20 +21,29 @@ mod configuration;
 mod conversion;
 mod directory;
 mod export;
+mod format;
+mod image;
 mod office;
 mod outcome;
+mod page_layout;
 mod password;
 mod pdf;
 mod process;
 mod protocol;
+mod setup;
 mod supervisor;
 mod tree;
 mod warm;
 mod zygote;
 
-pub use conversion::{Conversion, Converted, Export, Import, Limit, Limits, Output, Verdict};
+pub use conversion::{
+    Conversion, Converted, Export, Fit, Image, ImageSize, Import, Limit, Limited, Limits, Output, Pages, Paper, Setup,
+    Verdict,
+};
 pub use directory::{JobDirectory, sanitised_file_name};
-pub use export::Format;
+
+pub use format::{Format, Kind};
+pub use image::MOST_PIXELS;
 pub use office::Value;
 pub use password::Password;
 pub use pdf::{Changes, Finish, Permissions, Printing, Protection};

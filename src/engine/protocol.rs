@@ -9,12 +9,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Export, Import, Password};
+use super::{Export, Import, Kind, Password};
 use crate::sandbox;
 
-/// The largest packet: a request of as many outputs and options as a job may have takes about 60 KiB, and a socket's
+/// The largest packet: a request of as many outputs and options as a job may have takes about 120 KiB, and a socket's
 /// buffer 208 KiB.
-pub(super) const LARGEST_PACKET: usize = 128 * 1024;
+pub(super) const LARGEST_PACKET: usize = 160 * 1024;
 
 /// From the worker.
 #[derive(Serialize, Deserialize)]
@@ -160,9 +160,32 @@ pub(super) enum Report {
     /// The document loaded, and is of no kind that the wanted format can be made of.
     NoExportFilter,
     /// The document is of a kind that LibreOffice makes no such format of.
-    FormatNotOfKind,
+    FormatNotOfKind {
+        /// Which export's.
+        export: usize,
+        /// What the document is.
+        kind: Kind,
+    },
+    /// The document is of a kind that an option is not for.
+    OptionNotOfKind {
+        /// Which export's.
+        export: usize,
+        /// Which of its limited options.
+        option: usize,
+        /// What the document is.
+        kind: Kind,
+    },
     /// The document has none of the pages that were asked for.
     NoSuchPages,
+    /// The document has no such page.
+    NoSuchPage {
+        /// Which export's.
+        export: usize,
+    },
+    /// The paper that was asked for has no room between the margins of a page.
+    PaperTooSmall,
+    /// The image that was asked for has too many pixels.
+    ImageTooLarge,
     /// The output was not written.
     NotStored {
         /// LibreOffice's error code, 0 when unknown.
@@ -211,7 +234,7 @@ pub(super) fn send_packet(socket: BorrowedFd<'_>, packet: &impl Serialize) -> io
     if bytes.len() > LARGEST_PACKET {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "a job's description is over 128 KiB",
+            "a job's description is over 160 KiB",
         ));
     }
     // One packet is sent whole or not at all.

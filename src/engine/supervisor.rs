@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::conversion::{Conversion, Converted, Export, Import, Limit, Limits, Verdict};
 use super::directory::{JobDirectory, WorkDirectory};
-use super::export::Format;
+use super::format::Format;
 use super::outcome::{Attempt, Expected};
 use super::process::Process;
 use super::protocol::{Ending, Job, Usage};
@@ -330,12 +330,7 @@ async fn trial(process: &Arc<Process>, work: &Arc<WorkDirectory>) -> Result<(), 
             options: None,
         },
         password: None,
-        exports: vec![Export {
-            file: "trial.pdf".to_owned(),
-            format: Format::Pdf,
-            options: Vec::new(),
-            finish: None,
-        }],
+        exports: vec![Export::plain("trial.pdf".to_owned(), Format::PDF)],
         limits: TRIAL_LIMITS,
     };
     let expected = Expected::of(&conversion);

@@ -4,6 +4,7 @@
 //! the job's identity. No option is accepted and ignored: what would have no effect is refused.
 
 mod table;
+mod values;
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,8 @@ use serde_json::{Map, Value, json};
 
 use table::{DEFINITIONS, Definition, Shape};
 use table::{Literal, Must, RULES, Rule};
+
+pub use values::{Metadata, PaperSize};
 
 use super::{Format, SecretName};
 use crate::error::{Failure, FailureCode};
@@ -27,6 +30,8 @@ pub enum OptionValue {
     Number(i32),
     /// Of [`Shape::Secret`].
     Secret(SecretName),
+    /// Of [`Shape::Metadata`].
+    Metadata(Metadata),
     /// Of the others.
     Text(String),
 }
@@ -37,6 +42,7 @@ impl OptionValue {
             Self::Switch(value) => Value::from(*value),
             Self::Number(value) => Value::from(*value),
             Self::Secret(name) => name.to_json(),
+            Self::Metadata(value) => value.to_json(),
             Self::Text(value) => Value::from(value.as_str()),
         }
     }
@@ -97,7 +103,9 @@ impl Options {
                     ),
                 ));
             }
-            let value = if matches!(definition.shape.default(), OptionValue::Text(_)) {
+            let is_text = matches!(definition.shape.default(), OptionValue::Text(_));
+            let is_switched = definition.shape == Shape::Fit && matches!(text, "true" | "false");
+            let value = if is_text && !is_switched {
                 Value::from(text)
             } else {
                 // What is no JSON is no value of any shape, and is told the range like one.
@@ -113,6 +121,32 @@ impl Options {
     /// The options that differ from their defaults, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &OptionValue)> {
         self.0.iter().map(|(name, value)| (*name, value))
+    }
+
+    /// The value of one option, if it is not its default.
+    pub fn get(&self, name: &str) -> Option<&OptionValue> {
+        self.0.get(name)
+    }
+
+    /// The value of an option that is a number.
+    pub fn number(&self, name: &str) -> Option<i32> {
+        match self.get(name) {
+            Some(OptionValue::Number(number)) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The value of an option that is a text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match self.get(name) {
+            Some(OptionValue::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The character sets that the option `charset` takes.
+    pub fn charsets() -> impl Iterator<Item = &'static str> {
+        values::CHARSETS.iter().copied()
     }
 
     /// As a job writes them, and for its identity: the same for everything that makes the same output.
@@ -179,7 +213,10 @@ impl Shape {
             Self::Switch { default } => OptionValue::Switch(default),
             Self::Number { default, .. } | Self::Choice { default, .. } => OptionValue::Number(default),
             Self::Level { default, .. } | Self::Text { default, .. } => OptionValue::Text(default.to_owned()),
-            Self::Word { .. } | Self::Pages | Self::Secret => OptionValue::Text(String::new()),
+            Self::Metadata => OptionValue::Metadata(Metadata::default()),
+            Self::Word { .. } | Self::Pages | Self::Paper | Self::Fit | Self::Separator | Self::Secret => {
+                OptionValue::Text(String::new())
+            }
         }
     }
 
@@ -195,6 +232,12 @@ impl Shape {
             Self::Word { allowed } | Self::Level { allowed, .. } => format!("one of \"{}\"", allowed.join("\", \"")),
             Self::Text { longest, .. } => format!("a line of text of at most {longest} bytes"),
             Self::Secret => SecretName::ALLOWED.to_owned(),
+            Self::Paper => PaperSize::allowed(),
+            Self::Fit => format!("true, false, or one of \"{}\"", values::FIT.join("\", \"")),
+            Self::Separator => {
+                "one character: an ASCII punctuation mark that is no quote, a space, or a tab, which may be spelled \"tab\"".to_owned()
+            }
+            Self::Metadata => Metadata::allowed(),
             Self::Pages => format!(
                 "pages such as \"1-3,5,8-\": numbers from 1, each pair in ascending order, at most {LONGEST_PAGES} bytes"
             ),
@@ -226,6 +269,22 @@ impl Shape {
                 .map(|text| OptionValue::Text(text.to_owned())),
             Self::Secret => SecretName::read(value).map(OptionValue::Secret),
             Self::Pages => pages(value.as_str()?).map(OptionValue::Text),
+            Self::Metadata => Metadata::parse(value.as_object()?).map(OptionValue::Metadata),
+            Self::Fit => match value {
+                Value::Bool(false) => Some(String::new()),
+                Value::Bool(true) => Some(values::FIT[0].to_owned()),
+                other => other
+                    .as_str()
+                    .filter(|word| word.is_empty() || values::FIT.contains(word))
+                    .map(str::to_owned),
+            }
+            .map(OptionValue::Text),
+            Self::Paper | Self::Separator => match value.as_str()? {
+                "" => Some(String::new()),
+                text if matches!(self, Self::Paper) => PaperSize::spelled(text),
+                text => values::separator(text),
+            }
+            .map(OptionValue::Text),
         }
     }
 }
@@ -298,12 +357,16 @@ mod tests {
 
     #[test]
     fn a_default_is_the_same_as_nothing() {
-        for definition in DEFINITIONS
-            .iter()
-            .filter(|definition| definition.shape != Shape::Secret)
-        {
+        for definition in DEFINITIONS {
+            // The size of an image is none of those that can be asked for, and a password has no name that is none.
+            if definition.shape == Shape::Secret
+                || matches!(definition.shape, Shape::Number { default, least, .. } if default < least)
+                    && ["width", "dpi"].contains(&definition.name)
+            {
+                continue;
+            }
             let given = [(definition.name.to_owned(), definition.shape.default().to_json())];
-            let options = Options::parse(Format::Pdf, &given.into_iter().collect()).unwrap();
+            let options = Options::parse(definition.formats[0], &given.into_iter().collect()).unwrap();
             assert_eq!(options, Options::default(), "{}", definition.name);
         }
         assert_eq!(
@@ -350,7 +413,10 @@ mod tests {
     fn an_unknown_name_is_told_the_names_there_are() {
         let failure = parse(r#"{"pageRanges": "1"}"#).unwrap_err();
         assert!(failure.message.contains("nativePageRanges"), "{failure}");
-        assert_eq!(failure.detail["allowed"].as_array().unwrap().len(), DEFINITIONS.len());
+        let of_pdf = DEFINITIONS
+            .iter()
+            .filter(|definition| definition.formats.contains(&Format::Pdf));
+        assert_eq!(failure.detail["allowed"].as_array().unwrap().len(), of_pdf.count());
     }
 
     #[test]

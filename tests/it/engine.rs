@@ -99,12 +99,7 @@ pub(crate) fn conversion<'a>(directory: &'a JobDirectory, document: &str) -> Con
 }
 
 fn pdf() -> Export {
-    Export {
-        file: "out.pdf".to_owned(),
-        format: Format::Pdf,
-        options: Vec::new(),
-        finish: None,
-    }
+    Export::plain("out.pdf".to_owned(), Format::PDF)
 }
 
 /// The import filters of the documents used here; the worker chooses them by content.
@@ -208,10 +203,8 @@ async fn one_document_becomes_several_outputs() {
     let (_kept, converted) = bench
         .convert_bytes("pages.fodt", THREE_PAGES, |conversion| {
             conversion.exports.push(Export {
-                file: "first.pdf".to_owned(),
-                format: Format::Pdf,
                 options: vec![("PageRange".into(), Value::Text("1".to_owned()))],
-                finish: None,
+                ..Export::plain("first.pdf".to_owned(), Format::PDF)
             });
         })
         .await

@@ -36,6 +36,7 @@ mod passwords;
 mod path;
 mod sandbox;
 mod secrets;
+mod setup;
 mod sign;
 mod sign_command;
 mod submit;

@@ -1,13 +1,12 @@
 //! Every option there is: its name, its shape with the range and the default, and what it needs or excludes.
 //!
 //! Names, meanings and ranges are those of Gotenberg's LibreOffice route. A default is what stock LibreOffice does when
-//! it is asked for nothing, because an option that is not named changes nothing: five of them
-//! (`exportFormFields`, `skipEmptyPages`, `exportLinksRelativeFsys`, `reduceImageResolution`, `initialView`) are
-//! different in Gotenberg, which always passes a value of its own.
+//! it is asked for nothing, because an option that is not named changes nothing: six of them
+//! (`exportFormFields`, `skipEmptyPages`, `exportLinksRelativeFsys`, `reduceImageResolution`, `initialView`, `updateIndexes`)
+//! are different in Gotenberg, which always passes a value of its own.
 //!
-//! Two of Gotenberg's are not here because LibreOffice 25.2 does not do them: `firstPageOnLeft` changes nothing in the
-//! PDF unless complex text layout is configured, and what it writes for PDF/A-4 lacks the `pdfaid:rev` that the
-//! standard demands and has a `pdfaid:conformance` that it forbids (ISO 19005-4 6.7.3).
+//! One of Gotenberg's values is not here because LibreOffice 25.2 does not do it: what it writes for PDF/A-4 lacks the
+//! `pdfaid:rev` that the standard demands and has a `pdfaid:conformance` that it forbids (ISO 19005-4 6.7.3).
 //! Sources: gotenberg.dev/docs/convert-with-libreoffice/convert-to-pdf; LibreOffice's
 //! officecfg/registry/schema/org/openoffice/Office/Common.xcs, group Filter/PDF/Export.
 
@@ -60,6 +59,14 @@ pub(super) enum Shape {
     Pages,
     /// The name of a password; without the option none.
     Secret,
+    /// A paper by its name or its sides; without the option the document's own.
+    Paper,
+    /// How sheets are scaled down: see [`super::values::FIT`]; without the option as the document says.
+    Fit,
+    /// One character between values; without the option what is found, or a comma.
+    Separator,
+    /// Document properties; without the option the document's own.
+    Metadata,
 }
 
 /// One option.
@@ -105,6 +112,10 @@ pub(super) enum Literal {
 }
 
 const PDF: &[Format] = &[Format::Pdf];
+const IMAGES: &[Format] = &[Format::Png, Format::Jpg];
+/// What has pages.
+const PAGED: &[Format] = &[Format::Pdf, Format::Png, Format::Jpg];
+const ALL: &[Format] = &Format::ALL;
 
 const fn switch(name: &'static str, default: bool) -> Definition {
     pdf(name, Shape::Switch { default })
@@ -157,6 +168,7 @@ pub(super) static DEFINITIONS: &[Definition] = &[
     choice("magnification", 0, &[0, 1, 2, 3, 4]),
     number("zoom", 100, 1, 6400),
     choice("pageLayout", 0, &[0, 1, 2, 3]),
+    switch("firstPageOnLeft", false),
     switch("resizeWindowToInitialPage", false),
     switch("centerWindow", false),
     switch("openInFullScreenMode", false),
@@ -191,7 +203,47 @@ pub(super) static DEFINITIONS: &[Definition] = &[
     level("permitChanges", "all", &["none", "pages", "forms", "comments", "all"]),
     switch("permitCopying", true),
     switch("reproducible", false),
+    // Of the loaded document: its pages, its indexes, its properties.
+    of(PAGED, "landscape", Shape::Switch { default: false }),
+    of(PAGED, "paperSize", Shape::Paper),
+    of(PAGED, "fitToPage", Shape::Fit),
+    of(PAGED, "updateIndexes", Shape::Switch { default: false }),
+    of(PDF, "metadata", Shape::Metadata),
+    // Of images.
+    of(
+        IMAGES,
+        "page",
+        Shape::Number {
+            default: 1,
+            least: 1,
+            most: 32_767,
+        },
+    ),
+    of(IMAGES, "width", image_number(16, 16_384)),
+    of(IMAGES, "dpi", image_number(10, 1200)),
+    // Of separated values: the output's where it is one, else the document's.
+    of(ALL, "separator", Shape::Separator),
+    of(
+        ALL,
+        "charset",
+        Shape::Word {
+            allowed: super::values::CHARSETS,
+        },
+    ),
 ];
+
+const fn of(formats: &'static [Format], name: &'static str, shape: Shape) -> Definition {
+    Definition { name, shape, formats }
+}
+
+/// Without the option LibreOffice's own choice, which is none of these numbers.
+const fn image_number(least: i32, most: i32) -> Shape {
+    Shape::Number {
+        default: 0,
+        least,
+        most,
+    }
+}
 
 const fn rule(option: &'static str, other: &'static str, must: Must) -> Rule {
     Rule { option, other, must }
@@ -210,6 +262,7 @@ pub(super) static RULES: &[Rule] = &[
         Must::Be(Literal::Switch(true)),
     ),
     rule("zoom", "magnification", Must::Be(Literal::Number(4))),
+    rule("firstPageOnLeft", "pageLayout", Must::Be(Literal::Number(3))),
     rule("openBookmarkLevels", "exportBookmarks", Must::Be(Literal::Switch(true))),
     rule("quality", "losslessImageCompression", Must::Be(Literal::Switch(false))),
     rule(
@@ -223,6 +276,11 @@ pub(super) static RULES: &[Rule] = &[
     rule("nativeWatermarkFontName", "nativeWatermarkText", Must::BeSet),
     rule("nativeTiledWatermarkText", "nativeWatermarkText", Must::BeUnset),
     rule("singlePageSheets", "nativePageRanges", Must::BeUnset),
+    // Each sheet on a page of its own size, or on one of the document's.
+    rule("singlePageSheets", "fitToPage", Must::BeUnset),
+    rule("singlePageSheets", "paperSize", Must::BeUnset),
+    rule("singlePageSheets", "landscape", Must::BeUnset),
+    rule("width", "dpi", Must::BeUnset),
     // Of these only PDF/A-3 allows any file inside (ISO 19005-1 6.1.11, -2 6.8).
     rule(
         "addOriginalDocumentAsStream",
