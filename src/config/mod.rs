@@ -266,12 +266,13 @@ impl Config {
         {
             reader.problem("SIGNED_URL_TTL", "is over 12h, and SIGNER_SERVICE_ACCOUNT signs through signBlob, whose keys Google may rotate after that: lower it, or sign with a key file");
         }
+        let cloud = CloudConfig::read(reader);
+        let sealed = sealed::read(reader);
         let CloudConfig {
             endpoints,
             credentials,
             project,
-        } = CloudConfig::read(reader)?;
-        let sealed = sealed::read(reader);
+        } = cloud?;
         Some(Self {
             port: port?,
             output_bucket: output_bucket?,
