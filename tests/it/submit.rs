@@ -491,7 +491,7 @@ async fn a_command_line_that_is_wrong_sends_nothing() {
         ),
         (&["in/a.docx", "--service", url], "gs://BUCKET/OBJECT"),
         (&["gs://in/a.docx", "gs://in", "--service", url], "gs://BUCKET/OBJECT"),
-        (&["gs://in/a.docx", "--service", url, "--to", "gif"], "output format"),
+        (&["gs://in/a.docx", "--service", url, "--to", "docm"], "output format"),
         (
             &["gs://in/a.docx", "--service", url, "--option", "quality=200"],
             "quality",
