@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::Failure;
 use super::output::{Paths, place, say};
-use crate::config::{EngineConfig, Environment, Limits};
+use crate::config::{EngineConfig, Environment, Limits, StorageConfig};
 use crate::convert::{Wanted, convert_file};
 use crate::deliver::milliseconds;
 use crate::engine::Engine;
@@ -27,7 +27,7 @@ use crate::telemetry::{self, LogFormat};
 /// Example: platen convert a.docx b.xlsx c.pptx --out pdfs
 /// Example: platen convert a.docx --option pdfa=PDF/A-2b --option nativePageRanges=1-3
 ///
-/// A file that fails does not stop the others. Limits, SANDBOX and DOCUMENT_LOCALE come from the environment, as for
+/// A file that fails does not stop the others. Limits, SANDBOX, FONTS and DOCUMENT_LOCALE come from the environment, as for
 /// 'platen serve'; a flag beats its variable. Exit code 0 when every file succeeded, 1 when some failed.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -92,7 +92,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 async fn convert_all(arguments: &Arguments, config: &EngineConfig, wanted: &Wanted) -> Result<usize, Failure> {
     let mut interrupted = pin!(super::interrupted()?);
     let engine = tokio::select! {
-        engine = crate::serve::start_engine(config) => engine.map_err(|error| match error {
+        engine = start_engine(config) => engine.map_err(|error| match error {
             StartError::Configuration(message) => Failure::Usage(Some(message)),
             StartError::Unavailable(message) => Failure::Work(Some(message)),
         })?,
@@ -132,6 +132,11 @@ async fn convert_all(arguments: &Arguments, config: &EngineConfig, wanted: &Want
     running.shutdown().await;
     engine.stop().await;
     result
+}
+
+async fn start_engine(config: &EngineConfig) -> Result<Engine, StartError> {
+    let storage = crate::serve::storage_for_fonts(config, || StorageConfig::load(&Environment)).await?;
+    crate::serve::start_engine(config, storage.as_ref()).await
 }
 
 fn stopped() -> Failure {

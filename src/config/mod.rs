@@ -2,6 +2,7 @@
 //!
 //! Everything comes through [`Strings`], so that a test passes a map, and every problem is reported at once.
 
+mod fonts;
 mod parse;
 
 use std::fmt;
@@ -14,6 +15,8 @@ use crate::google;
 use crate::job::NameTemplate;
 use crate::sandbox;
 use crate::units::{duration, size};
+
+pub use fonts::Fonts;
 
 /// Where settings come from: the environment, or a map in a test.
 pub trait Strings {
@@ -82,6 +85,8 @@ pub struct EngineConfig {
     pub concurrency: usize,
     /// `SANDBOX`.
     pub sandbox: sandbox::Mode,
+    /// `FONTS`.
+    pub fonts: Option<Fonts>,
 }
 
 /// Base URLs of Google's APIs, without a slash at the end.
@@ -99,6 +104,17 @@ pub struct Endpoints {
     pub iam_credentials: String,
     /// The keys that push tokens are signed with.
     pub jwks: String,
+}
+
+/// What reading objects takes, and nothing else.
+#[derive(Debug, Clone)]
+pub struct StorageConfig {
+    /// Cloud Storage's JSON API, without a slash at the end.
+    pub base_url: String,
+    /// Whether that is an emulator: then calls go without credentials where none are found.
+    pub is_emulator: bool,
+    /// How credentials are found.
+    pub credentials: google::token::Settings,
 }
 
 /// Everything `platen serve` is told.
@@ -172,11 +188,10 @@ impl std::error::Error for Problems {}
 
 /// Variables of the contract that this version does not act on yet. Set, they refuse to start: a setting that is
 /// taken and ignored would be worse than none.
-const NOT_SERVED: [&str; 7] = [
+const NOT_SERVED: [&str; 6] = [
     "CONFIG_OBJECT",
     "CONFIG_KMS_KEY",
     "CONFIG_RELOAD",
-    "FONTS",
     "METRICS_PORT",
     "KMS_ENDPOINT",
     "STS_ENDPOINT",
@@ -216,6 +231,7 @@ impl EngineConfig {
             "best-effort" => Ok(sandbox::Mode::BestEffort),
             _ => Err("is neither 'required' nor 'best-effort'".to_owned()),
         });
+        let fonts = reader.optional("FONTS", fonts::fonts);
         Some(Self {
             limits: Limits {
                 input_size: input_size?,
@@ -227,6 +243,7 @@ impl EngineConfig {
             locale: locale?,
             concurrency: concurrency?,
             sandbox: sandbox?,
+            fonts: fonts?,
         })
     }
 }
@@ -277,16 +294,8 @@ impl Config {
             reader.problem("SIGNED_URL_TTL", "is over 12h, and SIGNER_SERVICE_ACCOUNT signs through signBlob, whose keys Google may rotate after that: lower it, or sign with a key file");
         }
         let iam_credentials = reader.optional("IAM_CREDENTIALS_ENDPOINT", parse::base_url);
-        let oauth_token_endpoint = reader.optional("OAUTH_TOKEN_ENDPOINT", parse::base_url);
-        let metadata_host = reader.optional("GCE_METADATA_HOST", parse::host);
+        let credentials = read_credentials(reader);
         let endpoints = Self::read_endpoints(reader, iam_credentials.clone()?);
-        let credentials = google::token::Settings {
-            credentials_file: reader.get("GOOGLE_APPLICATION_CREDENTIALS").map(PathBuf::from),
-            well_known_file: well_known_file(reader),
-            metadata_host: metadata_host?,
-            oauth_token_endpoint: oauth_token_endpoint?,
-            iam_credentials_endpoint: iam_credentials?,
-        };
         Some(Self {
             port: port?,
             output_bucket: output_bucket?,
@@ -303,7 +312,10 @@ impl Config {
             ack_deadline: ack_deadline?,
             engine: engine?,
             endpoints: endpoints?,
-            credentials,
+            credentials: google::token::Settings {
+                iam_credentials_endpoint: iam_credentials?,
+                ..credentials?
+            },
             project: reader.get("GOOGLE_CLOUD_PROJECT"),
         })
     }
@@ -337,6 +349,46 @@ fn check_time(reader: &mut Reader<'_>, time: Duration, ack_deadline: Duration) {
             ),
         );
     }
+}
+
+impl StorageConfig {
+    /// Reads what reading from Cloud Storage takes, for a command that has no other use for Google.
+    ///
+    /// # Errors
+    /// All the variables that are wrong.
+    pub fn load(strings: &dyn Strings) -> Result<Self, Problems> {
+        let mut reader = Reader::new(strings);
+        let config = Self::read(&mut reader);
+        reader.finish(config)
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let iam_credentials = reader.optional("IAM_CREDENTIALS_ENDPOINT", parse::base_url);
+        let storage = reader.optional("STORAGE_EMULATOR_HOST", parse::emulator_host);
+        let credentials = read_credentials(reader);
+        let storage = storage?;
+        Some(Self {
+            is_emulator: storage.is_some(),
+            base_url: storage.unwrap_or_else(|| google::storage::BASE_URL.to_owned()),
+            credentials: google::token::Settings {
+                iam_credentials_endpoint: iam_credentials?,
+                ..credentials?
+            },
+        })
+    }
+}
+
+/// How credentials are found, but for IAM's endpoint.
+fn read_credentials(reader: &mut Reader<'_>) -> Option<google::token::Settings> {
+    let oauth_token_endpoint = reader.optional("OAUTH_TOKEN_ENDPOINT", parse::base_url);
+    let metadata_host = reader.optional("GCE_METADATA_HOST", parse::host);
+    Some(google::token::Settings {
+        credentials_file: reader.get("GOOGLE_APPLICATION_CREDENTIALS").map(PathBuf::from),
+        well_known_file: well_known_file(reader),
+        metadata_host: metadata_host?,
+        oauth_token_endpoint: oauth_token_endpoint?,
+        iam_credentials_endpoint: None,
+    })
 }
 
 /// Where gcloud keeps Application Default Credentials.
@@ -470,7 +522,7 @@ mod tests {
             ("MAX_INPUT_SIZE", "100MB"),
             ("CONVERT_MEMORY", "63MiB"),
             ("ACK_DEADLINE", "5s"),
-            ("FONTS", "/fonts"),
+            ("FONTS", "s3://fonts"),
         ] {
             strings.insert(name.to_owned(), value.to_owned());
         }

@@ -112,7 +112,7 @@ impl Process {
         let start = Request::Start(Start {
             program: settings.program.clone(),
             home: home.path().to_owned(),
-            fonts: settings.fonts.clone(),
+            fonts: settings.fonts.as_ref().map(|fonts| fonts.path()),
             sandbox: settings.sandbox.into(),
         });
         send(&socket, &start).await.map_err(failed)?;

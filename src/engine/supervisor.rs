@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::conversion::{Conversion, Converted, Export, Import, Limit, Limits, Verdict};
 use super::directory::{JobDirectory, WorkDirectory};
 use super::export::Format;
+use super::fonts::FontDirectory;
 use super::outcome::{Attempt, Expected};
 use super::process::Process;
 use super::protocol::{Ending, Job, Usage};
@@ -49,8 +50,8 @@ pub struct Settings {
     pub work_directory: PathBuf,
     /// Whether a missing layer of the sandbox is an error.
     pub sandbox: sandbox::Mode,
-    /// More fonts than the system's.
-    pub fonts: Option<PathBuf>,
+    /// More fonts than the system's. They stay as long as the engine.
+    pub fonts: Option<Arc<FontDirectory>>,
     /// The program that has the zygote's hidden subcommand, when this one has not.
     pub executable: Option<PathBuf>,
 }

@@ -37,7 +37,7 @@ pub enum StartError {
 }
 
 impl StartError {
-    fn unavailable(what: &str, error: impl std::fmt::Display) -> Self {
+    pub(super) fn unavailable(what: &str, error: impl std::fmt::Display) -> Self {
         Self::Unavailable(format!("{what}: {error}"))
     }
 }
@@ -78,7 +78,8 @@ pub async fn start(config: Config) -> Result<Arc<Service>, StartError> {
     let signer = signer(&config, &http, tokens.as_ref()).await?;
     let links = Links::new(signer, endpoint(&config), config.signed_url_ttl)
         .map_err(|error| StartError::Configuration(format!("SIGNED_URL_TTL {error}")))?;
-    let engine = start_engine(&config.engine).await?;
+    let storage = Storage::new(http.clone(), &config.endpoints.storage, tokens.clone());
+    let engine = start_engine(&config.engine, Some(&storage)).await?;
     let keys = KeySet::new(http.clone(), config.endpoints.jwks);
     let refreshed = keys.clone();
     tokio::spawn(async move { refreshed.keep_fresh().await });
@@ -104,7 +105,7 @@ pub async fn start(config: Config) -> Result<Arc<Service>, StartError> {
         engine,
         slots: Semaphore::new(config.engine.concurrency),
         google: Google {
-            storage: Storage::new(http.clone(), &config.endpoints.storage, tokens.clone()),
+            storage,
             links,
             results: Results {
                 publisher: Publisher::new(http, &config.endpoints.pubsub, tokens),
@@ -118,11 +119,11 @@ pub async fn start(config: Config) -> Result<Arc<Service>, StartError> {
     }))
 }
 
-/// Starts the engine, for the worker and for `platen convert`.
+/// Starts the engine, for the worker and for `platen convert`. `storage` is where `FONTS` is fetched from if it is a bucket.
 ///
 /// # Errors
 /// When LibreOffice or a layer of the sandbox is missing.
-pub async fn start_engine(config: &EngineConfig) -> Result<Engine, StartError> {
+pub async fn start_engine(config: &EngineConfig, storage: Option<&Storage>) -> Result<Engine, StartError> {
     let temporary = std::env::temp_dir();
     if !temporary.is_dir() {
         return Err(StartError::Configuration(format!(
@@ -130,12 +131,16 @@ pub async fn start_engine(config: &EngineConfig) -> Result<Engine, StartError> {
             temporary.display()
         )));
     }
+    let fonts = match &config.fonts {
+        Some(fonts) => Some(Arc::new(super::fonts::provide(fonts, &temporary, storage).await?)),
+        None => None,
+    };
     Engine::start(engine::Settings {
         program: PathBuf::from(LIBREOFFICE),
         locale: config.locale.clone(),
         work_directory: temporary,
         sandbox: config.sandbox,
-        fonts: None,
+        fonts,
         executable: None,
     })
     .await

@@ -155,9 +155,21 @@ impl World {
         world
     }
 
+    /// With objects that are in the input bucket before the worker starts; it may not become ready.
+    pub(crate) async fn with_objects(objects: &[(&str, &[u8])], variables: &[(&str, &str)]) -> Self {
+        let cloud = cloud().await;
+        for (name, bytes) in objects {
+            upload(&client(), &cloud, INPUT, name, bytes.to_vec()).await;
+        }
+        Self::on(cloud, variables, None).await
+    }
+
     /// With a fault that is there from the beginning; the worker runs, and may not become ready.
     pub(crate) async fn unready(variables: &[(&str, &str)], fault: Option<Fault>) -> Self {
-        let cloud = cloud().await;
+        Self::on(cloud().await, variables, fault).await
+    }
+
+    async fn on(cloud: LocalCloud, variables: &[(&str, &str)], fault: Option<Fault>) -> Self {
         if let Some(fault) = fault {
             cloud.add_fault(fault);
         }
@@ -203,22 +215,7 @@ impl World {
     }
 
     pub(crate) async fn upload_to(&self, bucket: &str, object: &str, bytes: Vec<u8>) -> String {
-        let url = format!(
-            "{}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={}",
-            self.cloud.urls().storage,
-            encode(object)
-        );
-        let answer = self
-            .http
-            .post(url)
-            .bearer_auth(self.cloud.access_token(USER))
-            .body(bytes)
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(answer.status(), 200);
-        let object: Value = answer.json().await.unwrap();
-        object["generation"].as_str().unwrap().to_owned()
+        upload(&self.http, &self.cloud, bucket, object, bytes).await
     }
 
     pub(crate) async fn delete(&self, bucket: &str, object: &str) {
@@ -356,6 +353,19 @@ pub(crate) async fn pull(http: &reqwest::Client, pubsub: &str, project: &str, to
         data: serde_json::from_slice(&data).unwrap(),
         attributes: serde_json::from_value(received["message"]["attributes"].clone()).unwrap_or_default(),
     })
+}
+
+async fn upload(http: &reqwest::Client, cloud: &LocalCloud, bucket: &str, object: &str, bytes: Vec<u8>) -> String {
+    let url = format!(
+        "{}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={}",
+        cloud.urls().storage,
+        encode(object)
+    );
+    let request = http.post(url).bearer_auth(cloud.access_token(USER)).body(bytes);
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let object: Value = answer.json().await.unwrap();
+    object["generation"].as_str().unwrap().to_owned()
 }
 
 async fn cloud() -> LocalCloud {

@@ -17,6 +17,7 @@ mod emulator;
 mod engine;
 mod engine_limits;
 mod faults;
+mod fonts;
 mod formats;
 mod google;
 mod hostile;
