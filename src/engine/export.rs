@@ -104,7 +104,7 @@ pub(super) fn without_page_range<'a>(filter_data: &[(&'a str, Value)]) -> Option
 pub(super) fn kind_of(document: &Document<'_>) -> Option<Kind> {
     SERVICES
         .into_iter()
-        .find(|(service, _)| document.supports(service))
+        .find(|(service, _)| document.object().supports(service))
         .map(|(_, kind)| kind)
 }
 

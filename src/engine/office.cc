@@ -8,6 +8,10 @@
 #include <com/sun/star/frame/XStorable.hpp>
 #include <com/sun/star/lang/XMultiComponentFactory.hpp>
 #include <com/sun/star/lang/XServiceInfo.hpp>
+#include <com/sun/star/lang/XSingleServiceFactory.hpp>
+#include <com/sun/star/reflection/InvocationTargetException.hpp>
+#include <com/sun/star/script/XInvocation.hpp>
+#include <com/sun/star/script/XTypeConverter.hpp>
 #include <com/sun/star/task/ErrorCodeIOException.hpp>
 #include <com/sun/star/task/XInteractionAbort.hpp>
 #include <com/sun/star/task/XInteractionHandler.hpp>
@@ -28,16 +32,34 @@ using uno::Any;
 using uno::Reference;
 using uno::Sequence;
 
-// The same three layouts are in office.rs.
+// The same layouts are in office.rs and office/value.rs.
 extern "C" {
-enum platen_kind : int32_t { PLATEN_BOOLEAN = 0, PLATEN_NUMBER = 1, PLATEN_TEXT = 2, PLATEN_SHORT = 3 };
-// One typed property. `text` is UTF-8 of `length` bytes, and null unless the kind is text.
-struct platen_property {
+enum platen_kind : int32_t {
+    PLATEN_NOTHING = 0,
+    PLATEN_BOOLEAN = 1,
+    PLATEN_SHORT = 2,
+    PLATEN_LONG = 3,
+    PLATEN_HYPER = 4,
+    PLATEN_DOUBLE = 5,
+    PLATEN_TEXT = 6,
+    PLATEN_OBJECT = 7,
+    PLATEN_LIST = 8,
+};
+// One typed value: a property with its name, an argument or an answer without. `text` is UTF-8 of `length` bytes; a list
+// has `length` values, which follow it. Who gets an answer that is an object owns it.
+struct platen_value {
     const char* name;
     const char* text;
     size_t length;
+    struct platen_object* object;
+    int64_t number;
+    double real;
     platen_kind kind;
-    int32_t number;
+};
+// What a call answers, value by value. Must not throw.
+struct platen_answer {
+    void (*take)(void* data, const platen_value* value);
+    void* data;
 };
 // What went wrong: the exception's type name, LibreOffice's error code where it has one, and the type names of the
 // questions that the interaction handler was asked, each ended by a line feed. Never an exception's text: it may hold
@@ -48,6 +70,13 @@ struct platen_report {
     char asked[512];
 };
 }
+
+// Any object of LibreOffice's, or a structure, which has members to read.
+struct platen_object {
+    Any value;
+    // Made at the first use: it knows everything that the object has, by name.
+    Reference<script::XInvocation> members;
+};
 
 namespace {
 std::string g_program;
@@ -93,17 +122,22 @@ struct Refuse : cppu::WeakImplHelper1<task::XInteractionHandler> {
     }
 };
 
-Any value_of(const platen_property& property) {
-    switch (property.kind) {
-        case PLATEN_BOOLEAN: return Any(property.number != 0);
-        case PLATEN_NUMBER: return Any(property.number);
-        case PLATEN_SHORT: return Any(static_cast<sal_Int16>(property.number));
-        case PLATEN_TEXT: return Any(rtl::OUString(property.text, static_cast<sal_Int32>(property.length), RTL_TEXTENCODING_UTF8));
+Any value_of(const platen_value& value) {
+    switch (value.kind) {
+        case PLATEN_BOOLEAN: return Any(value.number != 0);
+        case PLATEN_SHORT: return Any(static_cast<sal_Int16>(value.number));
+        case PLATEN_LONG: return Any(static_cast<sal_Int32>(value.number));
+        case PLATEN_HYPER: return Any(static_cast<sal_Int64>(value.number));
+        case PLATEN_DOUBLE: return Any(value.real);
+        case PLATEN_TEXT: return Any(rtl::OUString(value.text, static_cast<sal_Int32>(value.length), RTL_TEXTENCODING_UTF8));
+        case PLATEN_OBJECT: return value.object->value;
+        case PLATEN_NOTHING:
+        case PLATEN_LIST: break;
     }
     return Any();
 }
 
-std::vector<beans::PropertyValue> properties_of(const platen_property* properties, size_t count) {
+std::vector<beans::PropertyValue> properties_of(const platen_value* properties, size_t count) {
     std::vector<beans::PropertyValue> values(count);
     for (size_t i = 0; i < count; i++) {
         values[i].Name = rtl::OUString::createFromAscii(properties[i].name);
@@ -138,6 +172,8 @@ bool guarded(platen_report* report, Body body) noexcept {
         } catch (const task::ErrorCodeIOException& error) {
             report->error_code = static_cast<uint32_t>(error.ErrCode);
             append(report->exception, cppu::getCaughtException().getValueTypeName(), "");
+        } catch (const reflection::InvocationTargetException& error) {
+            append(report->exception, error.TargetException.getValueTypeName(), "");
         } catch (const uno::Exception&) {
             append(report->exception, cppu::getCaughtException().getValueTypeName(), "");
         }
@@ -147,6 +183,73 @@ bool guarded(platen_report* report, Body body) noexcept {
         name_exception(report, "unknown");
     }
     return false;
+}
+
+Reference<uno::XInterface> service(const char* name) {
+    const auto context = g_context();
+    return context->getServiceManager()->createInstanceWithContext(rtl::OUString::createFromAscii(name), context);
+}
+
+const Reference<script::XInvocation>& members_of(platen_object* object) {
+    // Kept for ever: its tables are what a fork inherits warm.
+    static const auto* factory = new Reference<lang::XSingleServiceFactory>(service("com.sun.star.script.Invocation"), uno::UNO_QUERY_THROW);
+    if (!object->members.is())
+        object->members.set((*factory)->createInstanceWithArguments(Sequence<Any>(&object->value, 1)), uno::UNO_QUERY_THROW);
+    return object->members;
+}
+
+void answer_text(const platen_answer& answer, const rtl::OUString& text) {
+    const rtl::OString bytes = rtl::OUStringToOString(text, RTL_TEXTENCODING_UTF8);
+    platen_value value{};
+    value.kind = PLATEN_TEXT;
+    value.text = bytes.getStr();
+    value.length = static_cast<size_t>(bytes.getLength());
+    answer.take(answer.data, &value);
+}
+
+void answer_with(const platen_answer& answer, const Any& any) {
+    platen_value value{};
+    switch (any.getValueTypeClass()) {
+        case uno::TypeClass_STRING: return answer_text(answer, *static_cast<const rtl::OUString*>(any.getValue()));
+        case uno::TypeClass_CHAR: return answer_text(answer, rtl::OUString(*static_cast<const sal_Unicode*>(any.getValue())));
+        case uno::TypeClass_TYPE: return answer_text(answer, static_cast<const uno::Type*>(any.getValue())->getTypeName());
+        case uno::TypeClass_BOOLEAN:
+            value.kind = PLATEN_BOOLEAN;
+            value.number = *static_cast<const sal_Bool*>(any.getValue()) ? 1 : 0;
+            break;
+        case uno::TypeClass_ENUM:
+            value.kind = PLATEN_HYPER;
+            value.number = *static_cast<const sal_Int32*>(any.getValue());
+            break;
+        case uno::TypeClass_FLOAT:
+        case uno::TypeClass_DOUBLE:
+            value.kind = PLATEN_DOUBLE;
+            any >>= value.real;
+            break;
+        case uno::TypeClass_INTERFACE:
+            if (!*static_cast<uno::XInterface* const*>(any.getValue())) break;
+            [[fallthrough]];
+        case uno::TypeClass_STRUCT:
+        case uno::TypeClass_EXCEPTION:
+            value.kind = PLATEN_OBJECT;
+            value.object = new platen_object{any, {}};
+            break;
+        case uno::TypeClass_SEQUENCE: {
+            static const auto* converter = new Reference<script::XTypeConverter>(service("com.sun.star.script.Converter"), uno::UNO_QUERY_THROW);
+            const auto list = (*converter)->convertTo(any, cppu::UnoType<Sequence<Any>>::get()).get<Sequence<Any>>();
+            value.kind = PLATEN_LIST;
+            value.length = static_cast<size_t>(list.getLength());
+            answer.take(answer.data, &value);
+            for (const Any& element : list) answer_with(answer, element);
+            return;
+        }
+        default: {
+            sal_Int64 number = 0;
+            if (any >>= number) value.kind = PLATEN_HYPER;
+            value.number = number;
+        }
+    }
+    answer.take(answer.data, &value);
 }
 
 void (*g_out_of_memory)();
@@ -196,36 +299,34 @@ PLATEN_EXPORT void platen_office_start(const char* program, const char* profile_
 }
 
 // Loads a document without a window. Null when it does not load; the report says what is known.
-PLATEN_EXPORT void* platen_office_load(const char* url, const platen_property* properties, size_t count, platen_report* report) noexcept {
-    Reference<lang::XComponent>* loaded = nullptr;
+PLATEN_EXPORT platen_object* platen_office_load(const char* url, const platen_value* properties, size_t count, platen_report* report) noexcept {
+    platen_object* loaded = nullptr;
     g_loading = report;
     guarded(report, [&] {
-        const auto context = g_context();
-        const Reference<frame::XComponentLoader> desktop(
-            context->getServiceManager()->createInstanceWithContext("com.sun.star.frame.Desktop", context), uno::UNO_QUERY_THROW);
+        const Reference<frame::XComponentLoader> desktop(service("com.sun.star.frame.Desktop"), uno::UNO_QUERY_THROW);
         auto values = properties_of(properties, count);
         add(values, "InteractionHandler", Any(Reference<task::XInteractionHandler>(new Refuse)));
         const auto document = desktop->loadComponentFromURL(rtl::OUString::fromUtf8(url), "_blank", 0, sequence_of(values));
-        if (document.is()) loaded = new Reference<lang::XComponent>(document);
+        if (document.is()) loaded = new platen_object{Any(document), {}};
         return loaded != nullptr;
     });
     g_loading = nullptr;
     return loaded;
 }
 
-// Whether a loaded document offers a service: what kind of document it is.
-PLATEN_EXPORT bool platen_office_supports(void* document, const char* service, platen_report* report) noexcept {
+// Whether an object offers a service, such as the one that tells what kind of document it is.
+PLATEN_EXPORT bool platen_object_supports(platen_object* object, const char* service, platen_report* report) noexcept {
     return guarded(report, [&] {
-        const Reference<lang::XServiceInfo> kind(*static_cast<Reference<lang::XComponent>*>(document), uno::UNO_QUERY_THROW);
+        const Reference<lang::XServiceInfo> kind(object->value, uno::UNO_QUERY_THROW);
         return static_cast<bool>(kind->supportsService(rtl::OUString::createFromAscii(service)));
     });
 }
 
 // Stores a loaded document. `filter_data` are the export filter's options; with none, no FilterData is passed at all.
-PLATEN_EXPORT bool platen_office_store(void* document, const char* url, const platen_property* properties, size_t count,
-                                       const platen_property* filter_data, size_t filter_data_count, platen_report* report) noexcept {
+PLATEN_EXPORT bool platen_office_store(platen_object* document, const char* url, const platen_value* properties, size_t count,
+                                       const platen_value* filter_data, size_t filter_data_count, platen_report* report) noexcept {
     return guarded(report, [&] {
-        const Reference<frame::XStorable> storable(*static_cast<Reference<lang::XComponent>*>(document), uno::UNO_QUERY_THROW);
+        const Reference<frame::XStorable> storable(document->value, uno::UNO_QUERY_THROW);
         auto values = properties_of(properties, count);
         if (filter_data_count > 0) add(values, "FilterData", Any(sequence_of(properties_of(filter_data, filter_data_count))));
         storable->storeToURL(rtl::OUString::fromUtf8(url), sequence_of(values));
@@ -233,18 +334,49 @@ PLATEN_EXPORT bool platen_office_store(void* document, const char* url, const pl
     });
 }
 
-// Closes a document of the warm-up. A conversion's child never closes: it ends without running LibreOffice's destructors.
-PLATEN_EXPORT bool platen_office_close(void* document, platen_report* report) noexcept {
-    auto* held = static_cast<Reference<lang::XComponent>*>(document);
-    const bool closed = guarded(report, [&] {
-        Reference<util::XCloseable>(*held, uno::UNO_QUERY_THROW)->close(true);
+// Closes a loaded document, whose handle stays its owner's to release.
+PLATEN_EXPORT bool platen_office_close(platen_object* document, platen_report* report) noexcept {
+    return guarded(report, [&] {
+        Reference<util::XCloseable>(document->value, uno::UNO_QUERY_THROW)->close(true);
         return true;
     });
-    // Letting go runs destructors of LibreOffice's.
+}
+
+// Reads a property, an attribute, or a structure's member.
+PLATEN_EXPORT bool platen_object_get(platen_object* object, const char* name, platen_answer answer, platen_report* report) noexcept {
     return guarded(report, [&] {
-        delete held;
+        answer_with(answer, members_of(object)->getValue(rtl::OUString::createFromAscii(name)));
         return true;
-    }) && closed;
+    });
+}
+
+// Sets a property or an attribute; LibreOffice converts the value to its type, or throws.
+PLATEN_EXPORT bool platen_object_set(platen_object* object, const platen_value* property, platen_report* report) noexcept {
+    return guarded(report, [&] {
+        members_of(object)->setValue(rtl::OUString::createFromAscii(property->name), value_of(*property));
+        return true;
+    });
+}
+
+// Calls a method of any of its interfaces.
+PLATEN_EXPORT bool platen_object_call(platen_object* object, const char* method, const platen_value* arguments, size_t count,
+                                      platen_answer answer, platen_report* report) noexcept {
+    return guarded(report, [&] {
+        Sequence<Any> values(static_cast<sal_Int32>(count));
+        for (size_t i = 0; i < count; i++) values.getArray()[i] = value_of(arguments[i]);
+        Sequence<sal_Int16> out_indices;
+        Sequence<Any> out;
+        answer_with(answer, members_of(object)->invoke(rtl::OUString::createFromAscii(method), values, out_indices, out));
+        return true;
+    });
+}
+
+// Lets an object go, which may run destructors of LibreOffice's.
+PLATEN_EXPORT void platen_object_release(platen_object* object, platen_report* report) noexcept {
+    guarded(report, [&] {
+        delete object;
+        return true;
+    });
 }
 
 // Loading a document puts its author into a process-wide table that chooses the colours of tracked changes.

@@ -4,6 +4,9 @@
 //! [`Work`] once and never gets control back.
 #![expect(unsafe_code, reason = "LibreOffice is C++: UNO has no other interface")]
 
+mod object;
+mod value;
+
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
@@ -14,30 +17,19 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::protocol::MEMORY_EXHAUSTED_LINE;
+use value::{RawObject, RawValue, RawValues};
+
+pub(super) use object::{Answer, Argument, Object};
+pub use value::Value;
 
 /// The shim, compiled by build.rs.
 static SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libplaten_office.so"));
 
 /// The release whose private symbols the shim calls.
 const WANTED: &str = "25.2";
-
-/// The value of one typed property. A property of the wrong type is ignored by LibreOffice in silence.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Value {
-    /// `boolean`
-    Boolean(bool),
-    /// `short`; what arrives as JSON is never one.
-    #[serde(skip)]
-    Short(i16),
-    /// `long`
-    Number(i32),
-    /// `string`
-    Text(String),
-}
 
 /// What LibreOffice said when it did not do as asked. Holds no text of the document.
 #[derive(Debug, Clone, Default)]
@@ -53,15 +45,7 @@ pub(super) struct Complaint {
 /// The work that the main loop is given for good: it ends the process, it does not return.
 pub(super) type Work = Box<dyn FnOnce(Office)>;
 
-#[repr(C)]
-struct RawProperty {
-    name: *const c_char,
-    text: *const c_char,
-    length: usize,
-    kind: i32,
-    number: i32,
-}
-
+/// `platen_report`.
 #[repr(C)]
 struct RawReport {
     error_code: u32,
@@ -69,18 +53,17 @@ struct RawReport {
     asked: [c_char; 512],
 }
 
-type Load = unsafe extern "C" fn(*const c_char, *const RawProperty, usize, *mut RawReport) -> *mut c_void;
-type Supports = unsafe extern "C" fn(*mut c_void, *const c_char, *mut RawReport) -> bool;
+type Load = unsafe extern "C" fn(*const c_char, *const RawValue, usize, *mut RawReport) -> *mut RawObject;
 type Store = unsafe extern "C" fn(
-    *mut c_void,
+    *mut RawObject,
     *const c_char,
-    *const RawProperty,
+    *const RawValue,
     usize,
-    *const RawProperty,
+    *const RawValue,
     usize,
     *mut RawReport,
 ) -> bool;
-type Close = unsafe extern "C" fn(*mut c_void, *mut RawReport) -> bool;
+type Close = unsafe extern "C" fn(*mut RawObject, *mut RawReport) -> bool;
 type ForgetAuthors = unsafe extern "C" fn(*mut RawReport) -> bool;
 type Start = unsafe extern "C" fn(
     *const c_char,
@@ -99,16 +82,15 @@ pub(super) struct Office {
     /// As a person reads it: `LibreOffice 25.2.3.2`.
     pub(super) version: String,
     load: Load,
-    supports: Supports,
     store: Store,
     close: Close,
     forget_authors: ForgetAuthors,
+    objects: object::Functions,
 }
 
 /// A loaded document.
 pub(super) struct Document<'a> {
-    office: &'a Office,
-    handle: *mut c_void,
+    object: Object<'a>,
 }
 
 /// What the main loop's callbacks share.
@@ -144,13 +126,13 @@ impl Office {
             let office = Self {
                 version: String::new(),
                 load: std::mem::transmute::<*mut c_void, Load>(symbol(shim, c"platen_office_load")?),
-                supports: std::mem::transmute::<*mut c_void, Supports>(symbol(shim, c"platen_office_supports")?),
                 store: std::mem::transmute::<*mut c_void, Store>(symbol(shim, c"platen_office_store")?),
                 close: std::mem::transmute::<*mut c_void, Close>(symbol(shim, c"platen_office_close")?),
                 forget_authors: std::mem::transmute::<*mut c_void, ForgetAuthors>(symbol(
                     shim,
                     c"platen_office_forget_authors",
                 )?),
+                objects: object::Functions::of(shim)?,
             };
             (start, office)
         };
@@ -193,14 +175,15 @@ impl Office {
     /// It does not load.
     pub(super) fn load(&self, path: &Path, properties: &[(&str, Value)]) -> Result<Document<'_>, Complaint> {
         let url = c_url(path)?;
-        let properties = Properties::new(properties)?;
+        let properties = RawValues::of_properties(properties)?;
         let mut report = RawReport::empty();
         // SAFETY: all pointers outlive the call, and the counts are those of the arrays.
         let handle = unsafe { (self.load)(url.as_ptr(), properties.as_ptr(), properties.len(), &raw mut report) };
-        if handle.is_null() {
-            Err(report.complaint())
-        } else {
-            Ok(Document { office: self, handle })
+        match ptr::NonNull::new(handle) {
+            None => Err(report.complaint()),
+            Some(handle) => Ok(Document {
+                object: Object::new(self, handle),
+            }),
         }
     }
 
@@ -219,12 +202,10 @@ impl Office {
     }
 }
 
-impl Document<'_> {
-    /// Whether the document offers a UNO service, which tells its kind.
-    pub(super) fn supports(&self, service: &CStr) -> bool {
-        let mut report = RawReport::empty();
-        // SAFETY: the handle came from `load` and is not closed.
-        unsafe { (self.office.supports)(self.handle, service.as_ptr(), &raw mut report) }
+impl<'a> Document<'a> {
+    /// The document as an object, with properties and methods.
+    pub(super) fn object(&self) -> &Object<'a> {
+        &self.object
     }
 
     /// Writes the document to a file. Without `filter_data` none is passed: any changes how images are written.
@@ -238,12 +219,13 @@ impl Document<'_> {
         filter_data: &[(&str, Value)],
     ) -> Result<(), Complaint> {
         let url = c_url(path)?;
-        let (properties, filter_data) = (Properties::new(properties)?, Properties::new(filter_data)?);
+        let properties = RawValues::of_properties(properties)?;
+        let filter_data = RawValues::of_properties(filter_data)?;
         let mut report = RawReport::empty();
         // SAFETY: the handle came from `load` and is not closed; pointers outlive the call, counts are the arrays'.
         let stored = unsafe {
-            (self.office.store)(
-                self.handle,
+            (self.object.office().store)(
+                self.object.handle(),
                 url.as_ptr(),
                 properties.as_ptr(),
                 properties.len(),
@@ -261,8 +243,8 @@ impl Document<'_> {
     /// LibreOffice refuses.
     pub(super) fn close(self) -> Result<(), Complaint> {
         let mut report = RawReport::empty();
-        // SAFETY: the handle came from `load`, and `self` is consumed.
-        if unsafe { (self.office.close)(self.handle, &raw mut report) } {
+        // SAFETY: the handle came from `load`; `self` is consumed, and with it the handle is released.
+        if unsafe { (self.object.office().close)(self.object.handle(), &raw mut report) } {
             Ok(())
         } else {
             Err(report.complaint())
@@ -373,51 +355,6 @@ pub(super) fn note_exhausted_memory() {
     if to >= 0 {
         // SAFETY: a constant of that length. The pipe does not block, and it has room.
         unsafe { libc::write(to, MEMORY_EXHAUSTED_LINE.as_ptr().cast(), MEMORY_EXHAUSTED_LINE.len()) };
-    }
-}
-
-/// Typed properties in the shim's layout, with the strings they point at.
-struct Properties {
-    raw: Vec<RawProperty>,
-    _names: Vec<CString>,
-    _texts: Vec<String>,
-}
-
-impl Properties {
-    fn new(properties: &[(&str, Value)]) -> Result<Self, Complaint> {
-        let mut built = Self {
-            raw: Vec::new(),
-            _names: Vec::new(),
-            _texts: Vec::new(),
-        };
-        for (name, value) in properties {
-            let name = CString::new(*name).map_err(|_| Complaint::of_ours("property name"))?;
-            let (kind, number, text) = match value {
-                Value::Boolean(value) => (0, i32::from(*value), String::new()),
-                Value::Number(value) => (1, *value, String::new()),
-                Value::Short(value) => (3, i32::from(*value), String::new()),
-                Value::Text(value) => (2, 0, value.clone()),
-            };
-            // A string's and a C string's bytes stay where they are when their owners move into the vectors.
-            built.raw.push(RawProperty {
-                name: name.as_ptr(),
-                text: text.as_ptr().cast(),
-                length: text.len(),
-                kind,
-                number,
-            });
-            built._names.push(name);
-            built._texts.push(text);
-        }
-        Ok(built)
-    }
-
-    fn as_ptr(&self) -> *const RawProperty {
-        self.raw.as_ptr()
-    }
-
-    fn len(&self) -> usize {
-        self.raw.len()
     }
 }
 
