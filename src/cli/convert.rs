@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::Failure;
 use super::output::{Paths, place, say};
 use crate::config::{EngineConfig, Environment, Limits, StorageConfig};
-use crate::convert::{Wanted, convert_file};
+use crate::convert::{Wanted, Warning, convert_file};
 use crate::deliver::milliseconds;
 use crate::engine::Engine;
 use crate::error::Stop;
@@ -66,6 +66,7 @@ struct Ended {
 struct Made {
     output: PathBuf,
     pages: Option<u32>,
+    warnings: Vec<Warning>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -152,6 +153,7 @@ async fn convert_one(engine: &Engine, limits: &Limits, file: PathBuf, output: Pa
             Some(made) => put(&made.path, &output).map(|()| Made {
                 output,
                 pages: made.pages,
+                warnings: made.warnings.clone(),
             }),
             None => Err(("worker.bug".to_owned(), "The engine made no file.".to_owned())),
         },
@@ -190,6 +192,9 @@ fn print(ended: &Ended, as_json: bool) {
                 made.output.display(),
                 ended.total_ms
             ));
+            for warning in &made.warnings {
+                eprintln!("{file}: {}: {}", warning.code, warning.message);
+            }
         }
         Err((code, message)) => eprintln!("{file}: {code}: {message}"),
     }
@@ -202,7 +207,7 @@ fn line(ended: &Ended) -> Value {
         "status": if made.is_some() { "succeeded" } else { "failed" },
         "output": made.map(|made| made.output.to_string_lossy()),
         "pages": made.and_then(|made| made.pages),
-        "warnings": [],
+        "warnings": made.map_or(&[][..], |made| &made.warnings),
         "error": ended.result.as_ref().err().map(|(code, message)| json!({"code": code, "message": message})),
         "timings": {"convertMs": ended.convert_ms, "totalMs": ended.total_ms},
     })

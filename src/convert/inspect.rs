@@ -12,6 +12,7 @@ mod format;
 mod gzip;
 mod magic;
 mod package;
+mod remarks;
 mod rich_text;
 mod separated;
 mod text;
@@ -23,6 +24,7 @@ use std::path::Path;
 
 pub use format::Format;
 use magic::Magic;
+pub use remarks::{Link, Remarks};
 pub use separated::{CharacterSet, SeparatedValues};
 
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
@@ -73,6 +75,8 @@ pub struct DocumentKind {
     pub separated_values: Option<SeparatedValues>,
     /// The extension under which LibreOffice expects this content, without its dot.
     pub extension: &'static str,
+    /// What its reader should know.
+    pub remarks: Remarks,
 }
 
 impl DocumentKind {
@@ -82,6 +86,7 @@ impl DocumentKind {
             import_filter: format.filter(),
             separated_values: None,
             extension: format.extension(),
+            remarks: Remarks::default(),
         }
     }
 

@@ -4,6 +4,8 @@ mod fetch;
 mod filter_data;
 pub mod inspect;
 mod run;
+mod warning;
 
 pub use fetch::{Document, Look, SourceObject, fetch, look};
 pub use run::{Converted, ConvertedFile, Wanted, convert_file, run};
+pub use warning::{Warning, WarningCode};

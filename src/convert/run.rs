@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::fetch::Document;
 use super::filter_data::filter_data;
 use super::inspect::{self, InspectLimits};
+use super::warning::{Warning, warnings};
 use crate::config::Limits;
 use crate::engine::{self, Conversion, Engine, Export, Import, Limit, Verdict};
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
@@ -40,6 +41,8 @@ pub struct ConvertedFile {
     pub crc32c: u32,
     /// Pages, where the format has them.
     pub pages: Option<u32>,
+    /// What a person should know about it.
+    pub warnings: Vec<Warning>,
 }
 
 /// Converts a fetched document. `name` is the object's, for sentences and for telling formats apart by extension.
@@ -51,7 +54,7 @@ pub async fn run(
     limits: &Limits,
     name: &str,
     mut document: Document,
-    outputs: &[Wanted],
+    wanted: &[Wanted],
 ) -> Step<Converted> {
     let (path, object) = (document.path(), name.to_owned());
     let kind = blocking(move || inspect::inspect(&path, &object, &InspectLimits::default())).await??;
@@ -60,7 +63,7 @@ pub async fn run(
     document
         .rename(engine::sanitised_file_name(name, kind.extension))
         .await?;
-    let exports = outputs
+    let exports = wanted
         .iter()
         .enumerate()
         .map(|(index, wanted)| Export {
@@ -91,13 +94,12 @@ pub async fn run(
             pages: limits.pages.into(),
         },
     };
-    let outputs = engine
+    let converted = engine
         .convert(conversion)
         .await
-        .map_err(|verdict| stop(&verdict, name))?
-        .outputs;
-    let mut files = Vec::with_capacity(outputs.len());
-    for output in outputs {
+        .map_err(|verdict| stop(&verdict, name))?;
+    let mut files = Vec::with_capacity(converted.outputs.len());
+    for (output, wanted) in converted.outputs.into_iter().zip(wanted) {
         let path = output.path.clone();
         let crc32c = blocking(move || checksum(&path)).await?.map_err(|error| {
             Refusal::new(
@@ -110,6 +112,7 @@ pub async fn run(
             size: output.size,
             crc32c,
             pages: output.pages.and_then(|pages| u32::try_from(pages).ok()),
+            warnings: warnings(&kind.remarks, &converted.findings, wanted.format, &wanted.options),
         });
     }
     Ok(Converted { files, document })

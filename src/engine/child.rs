@@ -7,7 +7,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use super::export;
-use super::office::{self, Complaint, Office, Value};
+use super::finding::{self, Finding};
+use super::look::{self, FontsInUse};
+use super::office::{self, Complaint, Document, Office, Value};
 use super::protocol::{CONFINED_LINE, Job, NotConfined, Preparation, Report};
 use crate::sandbox::Jail;
 
@@ -22,7 +24,7 @@ pub(super) fn convert(office: &Office, job: &Job, jail: Jail, temporary_folders:
     let said = match prepare(job, jail, temporary_folders) {
         // Nothing of the document without the line: what follows would count as said before.
         Ok(()) if say(report, CONFINED_LINE).is_err() => return,
-        Ok(()) => serde_json::to_vec(&load_and_store(office, job)),
+        Ok(()) => return load_and_store(office, job, report),
         Err(not_confined) => serde_json::to_vec(&not_confined),
     };
     if let Ok(line) = said {
@@ -56,7 +58,33 @@ fn prepare(job: &Job, jail: Jail, temporary_folders: &[String]) -> Result<(), No
     Ok(())
 }
 
-fn load_and_store(office: &Office, job: &Job) -> Report {
+/// Says how it went as soon as that is known, and then what is to be known about the document: should a look at it end
+/// this process, the outputs are there all the same.
+fn load_and_store(office: &Office, job: &Job, to: &OwnedFd) {
+    let tell = |line: serde_json::Result<Vec<u8>>| {
+        if let Ok(mut line) = line {
+            line.push(b'\n');
+            // A parent that does not read is gone, and so will we be.
+            drop(say(to, &line));
+        }
+    };
+    let document = match load(office, job) {
+        Ok(document) => document,
+        Err(report) => return tell(serde_json::to_vec(&report)),
+    };
+    let fonts = FontsInUse::follow(office);
+    match store(&document, job) {
+        Ok(kind) => {
+            tell(serde_json::to_vec(&Report::Done));
+            let mut findings: Vec<Finding> = look::look(&document, kind);
+            findings.extend(fonts.substituted());
+            tell(serde_json::to_vec(&finding::bounded(findings)));
+        }
+        Err(report) => tell(serde_json::to_vec(&report)),
+    }
+}
+
+fn load<'a>(office: &'a Office, job: &Job) -> Result<Document<'a>, Report> {
     let mut properties = vec![
         ("Hidden", Value::Boolean(true)),
         ("ReadOnly", Value::Boolean(true)),
@@ -70,22 +98,21 @@ fn load_and_store(office: &Office, job: &Job) -> Report {
     if let Some(password) = &job.password {
         properties.push(("Password", Value::Text(password.clone())));
     }
-    let document = match office.load(&job.directory.join(&job.document), &properties) {
-        Ok(document) => document,
-        Err(complaint) => {
+    office
+        .load(&job.directory.join(&job.document), &properties)
+        .map_err(|complaint| {
             note_exhausted_memory(&complaint);
-            return Report::NotLoaded {
+            Report::NotLoaded {
                 password_wanted: password_wanted(&complaint),
-            };
-        }
-    };
-    let Some(kind) = export::kind_of(&document) else {
-        return Report::NoExportFilter;
-    };
+            }
+        })
+}
+
+/// Writes every output and gives the document's kind.
+fn store(document: &Document<'_>, job: &Job) -> Result<export::Kind, Report> {
+    let kind = export::kind_of(document).ok_or(Report::NoExportFilter)?;
     for wanted in &job.exports {
-        let Some(filter) = wanted.format.filter(kind) else {
-            return Report::FormatNotOfKind;
-        };
+        let filter = wanted.format.filter(kind).ok_or(Report::FormatNotOfKind)?;
         let mut properties = vec![
             ("FilterName", Value::Text(filter.to_owned())),
             ("Overwrite", Value::Boolean(true)),
@@ -103,14 +130,14 @@ fn load_and_store(office: &Office, job: &Job) -> Report {
                     .store(&job.directory.join("tmp/all-pages"), &properties, &all_pages)
                     .is_ok()
             {
-                return Report::NoSuchPages;
+                return Err(Report::NoSuchPages);
             }
-            return Report::NotStored {
+            return Err(Report::NotStored {
                 error_code: complaint.error_code,
-            };
+            });
         }
     }
-    Report::Done
+    Ok(kind)
 }
 
 fn password_wanted(complaint: &Complaint) -> bool {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Format, JobDirectory, Usage, Value};
+use super::{Finding, Format, JobDirectory, Usage, Value};
 
 /// One document to convert.
 pub struct Conversion<'a> {
@@ -64,6 +64,8 @@ pub struct Limits {
 pub struct Converted {
     /// In the order of the exports.
     pub outputs: Vec<Output>,
+    /// What the reader of an output should know.
+    pub findings: Vec<Finding>,
     /// What the child used.
     pub usage: Usage,
 }

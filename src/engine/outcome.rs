@@ -11,6 +11,7 @@ use super::complete;
 use super::conversion::{Conversion, Converted, Limit, Limits, Output, Verdict};
 use super::directory::Owned;
 use super::export::Format;
+use super::finding::Finding;
 use super::pdf::{self, PdfError};
 use super::protocol::{Ending, Report, Usage};
 
@@ -147,14 +148,14 @@ impl Expected {
             Ending::Exited { .. } => Attempt::Crashed { signal: None },
             Ending::Cancelled => unavailable("the conversion was cancelled".to_owned()),
             Ending::NotStarted(sentence) => unavailable(sentence),
-            Ending::Reported { report, .. } => self.reported(&report, usage, deadline),
+            Ending::Reported { report, findings, .. } => self.reported(&report, findings, usage, deadline),
         }
     }
 
     /// What a report means. The outputs tell whether it is true.
-    fn reported(&self, report: &Report, usage: Usage, deadline: Instant) -> Attempt {
+    fn reported(&self, report: &Report, findings: Vec<Finding>, usage: Usage, deadline: Instant) -> Attempt {
         let verdict = match report {
-            Report::Done => return self.check(usage, deadline),
+            Report::Done => return self.check(findings, usage, deadline),
             Report::NotLoaded { password_wanted: true } if self.password_given => Verdict::WrongPassword,
             Report::NotLoaded { password_wanted: true } => Verdict::Encrypted,
             Report::NotLoaded { .. } => Verdict::Corrupt,
@@ -192,7 +193,7 @@ impl Expected {
     }
 
     /// Reads every output.
-    fn check(&self, usage: Usage, deadline: Instant) -> Attempt {
+    fn check(&self, findings: Vec<Finding>, usage: Usage, deadline: Instant) -> Attempt {
         let limits = self.limits;
         let mut outputs = Vec::with_capacity(self.files.len());
         for (file, format) in &self.files {
@@ -226,7 +227,11 @@ impl Expected {
             }
             outputs.push(Output { path, size, pages });
         }
-        Attempt::Decided(Ok(Converted { outputs, usage }))
+        Attempt::Decided(Ok(Converted {
+            outputs,
+            findings,
+            usage,
+        }))
     }
 }
 

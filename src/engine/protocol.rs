@@ -8,7 +8,7 @@ use nix::sys::socket::{MsgFlags, recv, send};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Export, Import};
+use super::{Export, Finding, Import};
 use crate::sandbox;
 
 /// The largest packet: a request of as many outputs and options as a job may have takes about 60 KiB, and a socket's
@@ -99,7 +99,11 @@ pub(super) enum Event {
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 pub(super) enum Ending {
     /// It said so itself; whether an allocation had failed before. It may be compromised: the worker checks the outputs.
-    Reported { report: Report, memory_exhausted: bool },
+    Reported {
+        report: Report,
+        memory_exhausted: bool,
+        findings: Vec<Finding>,
+    },
     /// A signal, without a report; whether an allocation had failed before.
     Signalled { signal: i32, memory_exhausted: bool },
     /// It exited, without a report; whether an allocation had failed before.

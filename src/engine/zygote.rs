@@ -21,16 +21,16 @@ use nix::unistd::{ForkResult, Pid, alarm, fork, pipe2};
 
 use super::office::{self, Office};
 use super::protocol::{
-    CONFINED_LINE, Ending, Event, Job, MEMORY_EXHAUSTED_LINE, NotConfined, Request, Start, Usage, receive_packet,
-    send_packet,
+    CONFINED_LINE, Ending, Event, Job, MEMORY_EXHAUSTED_LINE, NotConfined, Report, Request, Start, Usage,
+    receive_packet, send_packet,
 };
-use super::{ZYGOTE_COMMAND, child, warm};
+use super::{ZYGOTE_COMMAND, child, finding, warm};
 use crate::sandbox::{self, Identity, Jail, Limits, Plan};
 
 /// Seconds until a zygote that hangs while it starts is ended by its own alarm.
 const START_LIMIT: u32 = 60;
-/// The most that is read of what a child says.
-const LONGEST_REPORT: u64 = 4096;
+/// The most that is read of what a child says: what a pipe holds.
+const LONGEST_REPORT: u64 = 64 << 10;
 /// Descriptors a child may open: LibreOffice needs some dozens.
 const OPEN_FILES: u64 = 256;
 /// Threads of the child's user. LibreOffice makes a few for images and sheets.
@@ -369,14 +369,22 @@ impl Running {
         let mut said = Vec::new();
         // What a child leaves in the pipe is there when it has ended; the pipe does not block.
         drop(fs::File::from(self.report).take(LONGEST_REPORT).read_to_end(&mut said));
-        match self.killed {
-            Some(why) => why,
-            None => judge(&said, status),
+        match (self.killed, judge(&said, status)) {
+            // Its outputs were written in time; what it did not come to was the look at its document.
+            (
+                Some(Ending::TimedOut),
+                done @ Ending::Reported {
+                    report: Report::Done, ..
+                },
+            ) => done,
+            (Some(why), _) => why,
+            (None, ending) => ending,
         }
     }
 }
 
-/// How a child ended that was not killed, from what it said and its status.
+/// How a child ended, from what it said and its status. What it said first holds, however it ended after that: a document
+/// that is written is looked at afterwards.
 fn judge(said: &[u8], status: i32) -> Ending {
     let Some(mut said) = said.strip_prefix(CONFINED_LINE) else {
         // It has not opened the document: what it says is ours, and its end is not the document's fault.
@@ -389,18 +397,29 @@ fn judge(said: &[u8], status: i32) -> Ending {
     while let Some(rest) = said.strip_prefix(MEMORY_EXHAUSTED_LINE) {
         (memory_exhausted, said) = (true, rest);
     }
+    let mut lines = said.split(|&byte| byte == b'\n');
+    let report = lines.next().and_then(|line| serde_json::from_slice(line).ok());
+    if let Some(Report::Done) = report {
+        let findings = lines.next().and_then(|line| serde_json::from_slice(line).ok());
+        return Ending::Reported {
+            report: Report::Done,
+            memory_exhausted,
+            findings: finding::bounded(findings.unwrap_or_default()),
+        };
+    }
     if libc::WIFSIGNALED(status) {
         return Ending::Signalled {
             signal: libc::WTERMSIG(status),
             memory_exhausted,
         };
     }
-    match serde_json::from_slice(said) {
-        Ok(report) => Ending::Reported {
+    match report {
+        Some(report) => Ending::Reported {
             report,
             memory_exhausted,
+            findings: Vec::new(),
         },
-        Err(_) => Ending::Exited {
+        None => Ending::Exited {
             status: libc::WEXITSTATUS(status),
             memory_exhausted,
         },
@@ -486,7 +505,7 @@ fn folders_in(directory: &Path) -> io::Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::protocol::Report;
+    use crate::engine::Finding;
 
     /// A compromised child may say what it likes: that it was never locked in is not believed once it was, or its
     /// document would be tried again for ever.
@@ -520,8 +539,32 @@ mod tests {
             judge(b"confined\nmemory\n\"Done\"", 0),
             Ending::Reported {
                 report: Report::Done,
-                memory_exhausted: true
+                memory_exhausted: true,
+                findings: Vec::new(),
             }
         );
+    }
+
+    #[test]
+    fn an_output_that_is_written_stays_so_however_the_look_at_the_document_ends() {
+        let done = |findings| Ending::Reported {
+            report: Report::Done,
+            memory_exhausted: false,
+            findings,
+        };
+        for (said, status) in [
+            (&b"confined\n\"Done\"\n"[..], libc::SIGSEGV),
+            (b"confined\n\"Done\"\nmemory\n", libc::SIGABRT),
+            (b"confined\n\"Done\"\n[{\"CurrentDa", libc::SIGXCPU),
+            (b"confined\n\"Done\"\n[\"NoSuchFinding\"]\n", 0),
+        ] {
+            assert_eq!(judge(said, status), done(Vec::new()));
+        }
+        assert_eq!(
+            judge(b"confined\n\"Done\"\n[\"CurrentDate\",{\"HiddenSheets\":2}]\n", 0),
+            done(vec![Finding::CurrentDate, Finding::HiddenSheets(2)])
+        );
+        let not_done = judge(b"confined\n\"NoExportFilter\"\n", libc::SIGSEGV);
+        assert!(matches!(not_done, Ending::Signalled { .. }), "{not_done:?}");
     }
 }

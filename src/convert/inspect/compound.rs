@@ -28,7 +28,7 @@ pub(super) fn inspect(subject: &Subject<'_>, file: Bounded) -> Step<DocumentKind
     if has("EncryptedPackage") {
         return Err(subject.encrypted());
     }
-    let kind = if has("WordDocument") {
+    let mut kind = if has("WordDocument") {
         word(subject, &mut compound)
     } else if has("Workbook") {
         excel(subject, &mut compound, "Workbook")
@@ -42,6 +42,10 @@ pub(super) fn inspect(subject: &Subject<'_>, file: Bounded) -> Step<DocumentKind
         Err(subject.unsupported("is a compound file, but no document of any kind that is read here"))
     }?;
     check_streams(subject, &mut compound, size)?;
+    // Word's and Excel's projects.
+    kind.remarks.macros = storages
+        .iter()
+        .any(|storage| matches!(storage.as_str(), "Macros" | "_VBA_PROJECT_CUR"));
     Ok(kind)
 }
 

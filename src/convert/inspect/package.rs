@@ -10,12 +10,17 @@ use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::xml::{Scanner, Tag};
-use super::{Bounded, Budget, DocumentKind, Format, InspectLimits, Subject, fill};
+use super::{Bounded, Budget, DocumentKind, Format, InspectLimits, Remarks, Subject, fill};
 use crate::error::{Step, Stop};
 
 const CONTENT_TYPES: &str = "[content_types].xml";
 const RELATIONSHIPS: &str = "_rels/.rels";
 const MANIFEST: &str = "META-INF/manifest.xml";
+/// What other parts are, by the roles that they have here.
+const PART_RELATIONSHIPS: &str = "relationships of a part";
+const ODF_CONTENT: &str = "content.xml";
+const ODF_STYLES: &str = "styles.xml";
+const SLIDE: &str = "slide";
 /// The longest media type of OpenDocument has 62 bytes.
 const MEDIA_TYPE: usize = 128;
 
@@ -46,7 +51,9 @@ pub(super) fn inspect(subject: &Subject<'_>, mut file: Bounded) -> Step<Document
     for index in 0..archive.len() {
         read_entry(subject, &mut archive, index, &mut budget, &mut contents)?;
     }
-    contents.kind(subject)
+    let mut kind = contents.kind(subject)?;
+    kind.remarks = contents.remarks;
+    Ok(kind)
 }
 
 /// The number of entries by the end record, read before anything is allocated for them; `None` without an end record.
@@ -159,6 +166,16 @@ fn shown(name: &str) -> String {
         .collect()
 }
 
+/// Whether a part, by its lower-case name, holds macros: Office's, or those of OpenDocument. LibreOffice writes lists of
+/// libraries also where there is nothing in them.
+fn is_macro(name: &str) -> bool {
+    let list = ["/script-lb.xml", "/script-lc.xml", "/dialog-lb.xml", "/dialog-lc.xml"];
+    name.ends_with("/vbaproject.bin")
+        || name.starts_with("xl/macrosheets/")
+        || name.starts_with("scripts/") && !name.ends_with('/')
+        || name.starts_with("basic/") && name.ends_with(".xml") && !list.iter().any(|list| name.ends_with(list))
+}
+
 /// What was learned from the parts that say what a package is.
 #[derive(Default)]
 struct Contents {
@@ -179,6 +196,7 @@ struct Contents {
     /// The media type that the manifest gives the package.
     manifest_type: Option<String>,
     encrypted: bool,
+    remarks: Remarks,
 }
 
 impl Contents {
@@ -229,6 +247,10 @@ impl Contents {
                 self.manifest_type = tag.attribute("media-type");
             }
             (MANIFEST, b"encryption-data") => self.encrypted = true,
+            (PART_RELATIONSHIPS, b"Relationship") => self.remarks.relationship(tag),
+            (ODF_CONTENT, _) => self.remarks.open_document(tag, true),
+            (ODF_STYLES, _) => self.remarks.linked_by_open_document(tag, true),
+            (SLIDE, _) => self.remarks.slide(tag),
             _ => {}
         }
     }
@@ -366,6 +388,10 @@ impl Part {
                     CONTENT_TYPES => CONTENT_TYPES,
                     RELATIONSHIPS => RELATIONSHIPS,
                     _ if name == MANIFEST => MANIFEST,
+                    ODF_CONTENT => ODF_CONTENT,
+                    ODF_STYLES => ODF_STYLES,
+                    _ if extension == Some("rels") => PART_RELATIONSHIPS,
+                    _ if lower.starts_with("ppt/slides/") => SLIDE,
                     _ => "",
                 };
                 Self::Xml {
@@ -414,6 +440,7 @@ impl Part {
         {
             contents.incomplete.insert(name.clone());
         }
+        contents.remarks.macros |= is_macro(&name);
         contents.parts.insert(name);
     }
 }
