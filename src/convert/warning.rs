@@ -77,7 +77,9 @@ pub struct Warning {
 impl fmt::Debug for Warning {
     /// Without the message.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Warning").field("code", &self.code).finish_non_exhaustive()
+        f.debug_struct("Warning")
+            .field("code", &self.code)
+            .finish_non_exhaustive()
     }
 }
 
@@ -107,7 +109,10 @@ pub(super) fn warnings(remarks: &Remarks, findings: &[Finding], format: Format, 
         add(WarningCode::LinkNotFollowed, format!("{link}{times}"));
     }
     if remarks.macros {
-        add(WarningCode::MacroNotRun, "the document's macros were not run".to_owned());
+        add(
+            WarningCode::MacroNotRun,
+            "the document's macros were not run".to_owned(),
+        );
     }
     if remarks.current_date {
         add(WarningCode::DateCurrent, CURRENT_DATE.to_owned());
@@ -126,7 +131,10 @@ pub(super) fn warnings(remarks: &Remarks, findings: &[Finding], format: Format, 
             }
             Finding::CurrentDate => add(WarningCode::DateCurrent, CURRENT_DATE.to_owned()),
             Finding::ChangesShown if drawn => {
-                add(WarningCode::ChangeShown, "tracked changes are marked in the text".to_owned());
+                add(
+                    WarningCode::ChangeShown,
+                    "tracked changes are marked in the text".to_owned(),
+                );
             }
             Finding::More(more) => omitted += *more as usize,
             Finding::FontSubstituted { .. }
@@ -186,7 +194,12 @@ mod tests {
             (made[49].code, made[49].message.as_str()),
             (WarningCode::WarningOmitted, "58 more")
         );
-        let long = warnings(&Remarks::default(), &[font(&"é".repeat(300))], Format::Pdf, &Options::default());
+        let long = warnings(
+            &Remarks::default(),
+            &[font(&"é".repeat(300))],
+            Format::Pdf,
+            &Options::default(),
+        );
         assert!(long[0].message.len() <= LONGEST && long[0].message.ends_with("é..."));
     }
 

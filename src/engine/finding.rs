@@ -72,7 +72,8 @@ pub(super) fn bounded(findings: Vec<Finding>) -> Vec<Finding> {
 /// A name as it may be shown: without what moves a terminal's cursor or turns the direction of text.
 fn clean(name: &str) -> String {
     let shown = |character: &char| {
-        !character.is_control() && !matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        !character.is_control()
+            && !matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
     };
     name.chars().filter(shown).take(LONGEST_NAME).collect()
 }
@@ -87,7 +88,10 @@ mod tests {
             asked,
             used: "Carlito".to_owned(),
         };
-        let mut said = vec![font("\u{1b}[31mCali\u{202e}bri\r\n".to_owned()), font("x".repeat(1 << 20))];
+        let mut said = vec![
+            font("\u{1b}[31mCali\u{202e}bri\r\n".to_owned()),
+            font("x".repeat(1 << 20)),
+        ];
         said.extend((0..200).map(Finding::HiddenSheets));
         let bounded = super::bounded(super::bounded(said));
         assert_eq!(bounded[0], font("[31mCalibri".to_owned()));

@@ -14,6 +14,9 @@ const MOST_ELEMENTS: i32 = 2_000;
 /// Cells with the name of a function in them that are looked at, of one sheet.
 const MOST_CELLS: usize = 100;
 
+/// `com.sun.star.table.CellContentType.FORMULA`.
+const FORMULA: i64 = 3;
+
 /// Follows which fonts text is set in, from its making on. Kept while outputs are written.
 pub(super) struct FontsInUse<'a> {
     toolkit: Option<Object<'a>>,
@@ -127,9 +130,8 @@ fn has_current_date(sheet: &Object<'_>) -> Result<bool, Complaint> {
             let Answer::Object(cell) = found else {
                 break;
             };
-            let formula = cell.get(c"Formula")?.into_text()?;
             // A text may hold the same letters.
-            if formula.starts_with('=') || formula.starts_with("{=") {
+            if cell.call(c"getType", &[])?.into_number()? == FORMULA {
                 return Ok(true);
             }
             found = sheet.call(c"findNext", &[Argument::Object(&cell), Argument::Object(&search)])?;

@@ -31,3 +31,4 @@ mod outputs;
 mod path;
 mod sandbox;
 mod sign;
+mod warnings;

@@ -116,7 +116,11 @@ impl Remarks {
         let (what, attribute) = match tag.name().to_ascii_lowercase().as_slice() {
             b"img" => ("image", "src"),
             b"iframe" | b"frame" => ("frame", "src"),
-            b"link" if tag.attribute("rel").is_some_and(|rel| rel.eq_ignore_ascii_case("stylesheet")) => {
+            b"link"
+                if tag
+                    .attribute("rel")
+                    .is_some_and(|rel| rel.eq_ignore_ascii_case("stylesheet")) =>
+            {
                 ("style sheet", "href")
             }
             _ => return,
@@ -146,7 +150,10 @@ fn place(address: &str) -> Option<Place> {
     let (scheme, rest) = match address.split_once(':') {
         // One letter is a drive.
         Some((scheme, rest))
-            if scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) =>
+            if scheme.len() > 1
+                && scheme
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) =>
         {
             (scheme.to_ascii_lowercase(), rest)
         }
@@ -184,7 +191,10 @@ mod tests {
     #[test]
     fn scheme_and_host_and_no_more() {
         for (address, expected) in [
-            ("https://cdn.example.com/a/b.png?token=secret#x", "image at https://cdn.example.com"),
+            (
+                "https://cdn.example.com/a/b.png?token=secret#x",
+                "image at https://cdn.example.com",
+            ),
             ("HTTP://user:secret@host:8080?secret", "image at http://host:8080"),
             ("ftp://ho\u{1b}[31mst\u{202e}/x", "image at ftp://ho[31mst"),
             ("file:///C:/secret/b.png", "image in a file"),
