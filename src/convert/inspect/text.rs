@@ -201,7 +201,11 @@ fn html(subject: &Subject<'_>, file: File) -> Step<DocumentKind> {
     let mut scanner = Scanner::new(usize::MAX);
     loop {
         let count = fill(&mut reader, &mut buffer).map_err(|error| subject.unreadable(&error))?;
-        if count == 0 || scanner.feed(&buffer[..count], &mut |tag| kind.remarks.html(tag)).is_err() {
+        if count == 0
+            || scanner
+                .feed(&buffer[..count], &mut |tag| kind.remarks.html(tag))
+                .is_err()
+        {
             return Ok(kind);
         }
     }

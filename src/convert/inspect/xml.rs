@@ -238,7 +238,10 @@ impl Tag<'_> {
 
     /// The element's name with its prefix.
     pub(super) fn prefixed_name(&self) -> &[u8] {
-        let end = self.0.iter().position(|byte| byte.is_ascii_whitespace() || *byte == b'/');
+        let end = self
+            .0
+            .iter()
+            .position(|byte| byte.is_ascii_whitespace() || *byte == b'/');
         &self.0[..end.unwrap_or(self.0.len())]
     }
 
