@@ -79,11 +79,7 @@ async fn in_the_engine(engine: &Engine, document: &Path) -> (Duration, Usage) {
             options: None,
         },
         password: None,
-        exports: vec![Export {
-            file: "out.pdf".to_owned(),
-            format: Format::Pdf,
-            options: Vec::new(),
-        }],
+        exports: vec![Export::plain("out.pdf".to_owned(), Format::PDF)],
         limits: Limits {
             wall: Duration::from_secs(60),
             memory: 1 << 30,

@@ -3,6 +3,7 @@
 //! The job's identity is a hash of exactly these things, so that every delivery of the same work finds what an
 //! earlier one left behind.
 
+mod format;
 mod name;
 mod options;
 
@@ -13,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+pub use format::Format;
 pub use name::{NameTemplate, NameValues};
-pub use options::{OptionValue, Options};
+pub use options::{Metadata, OptionValue, Options, PaperSize};
 
 use crate::error::{Failure, FailureCode};
 
@@ -116,71 +118,6 @@ impl Source {
             Some(generation) => format!("gs://{}/{}#{generation}", self.bucket, self.name),
             None => format!("gs://{}/{}", self.bucket, self.name),
         }
-    }
-}
-
-/// What a job makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// A PDF.
-    Pdf,
-    /// The first page, as LibreOffice draws it at 96 dots an inch.
-    Png,
-    /// The same with lossy compression.
-    Jpg,
-    /// Plain text in UTF-8.
-    Txt,
-    /// One web page, with its images inside.
-    Html,
-}
-
-impl Format {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Pdf, Self::Png, Self::Jpg, Self::Txt, Self::Html];
-
-    /// As messages write it; also the file extension.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pdf => "pdf",
-            Self::Png => "png",
-            Self::Jpg => "jpg",
-            Self::Txt => "txt",
-            Self::Html => "html",
-        }
-    }
-
-    /// The media type of the output.
-    pub fn content_type(self) -> &'static str {
-        match self {
-            Self::Pdf => "application/pdf",
-            Self::Png => "image/png",
-            Self::Jpg => "image/jpeg",
-            Self::Txt => "text/plain; charset=utf-8",
-            Self::Html => "text/html; charset=utf-8",
-        }
-    }
-
-    /// The format of this name.
-    ///
-    /// # Errors
-    /// `option.invalid`, with the formats there are.
-    pub fn parse(name: &str) -> Result<Self, Failure> {
-        Self::ALL
-            .into_iter()
-            .find(|format| format.as_str() == name)
-            .ok_or_else(|| {
-                let names = Self::ALL.map(Self::as_str);
-                Failure::new(
-                    FailureCode::OptionInvalid,
-                    format!(
-                        "The output format {name:?} is not one this version makes: use one of \"{}\".",
-                        names.join("\", \"")
-                    ),
-                )
-                .with("format", name)
-                .with("allowed", names.to_vec())
-            })
     }
 }
 

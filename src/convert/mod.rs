@@ -1,9 +1,9 @@
 //! From a job to checked output files in a directory.
 
 mod fetch;
-mod filter_data;
 pub mod inspect;
 mod run;
+mod settings;
 mod warning;
 
 pub use fetch::{Document, Look, SourceObject, fetch, look};

@@ -4,11 +4,11 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::fetch::Document;
-use super::filter_data::filter_data;
 use super::inspect::{self, InspectLimits};
+use super::settings;
 use super::warning::{Warning, warnings};
 use crate::config::Limits;
-use crate::engine::{self, Conversion, Engine, Export, Import, Limit, Verdict};
+use crate::engine::{self, Conversion, Engine, Import, Limit, Verdict};
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
 use crate::job::{Format, Options};
 
@@ -66,18 +66,8 @@ pub async fn run(
     let exports = wanted
         .iter()
         .enumerate()
-        .map(|(index, wanted)| Export {
-            file: format!("output-{index}.{}", wanted.format.as_str()),
-            format: match wanted.format {
-                Format::Pdf => engine::Format::Pdf,
-                Format::Png => engine::Format::Png,
-                Format::Jpg => engine::Format::Jpg,
-                Format::Txt => engine::Format::Txt,
-                Format::Html => engine::Format::Html,
-            },
-            options: filter_data(&wanted.options),
-        })
-        .collect();
+        .map(|(index, wanted)| settings::export(index, wanted, &kind, name))
+        .collect::<Step<Vec<_>>>()?;
     let conversion = Conversion {
         directory: &document.directory,
         document: document.file_name.clone(),
@@ -183,23 +173,59 @@ fn stop(verdict: &Verdict, name: &str) -> Stop {
             FailureCode::DocumentEngineCrashed,
             "made LibreOffice crash, twice, in fresh processes",
         ),
-        Verdict::FormatNotOfKind => {
-            return Failure::new(
-                FailureCode::OptionInvalid,
+        Verdict::FormatNotOfKind { format, kind } => {
+            let formats = engine::Format::of_kind(*kind);
+            return option_invalid(
+                "format",
                 format!(
-                    "The document {name:?} is of a kind that not every format asked for can be made of: txt is made of \
-                     texts and web pages, html of these and spreadsheets, png and jpg of all but web pages, pdf of all."
+                    "The document {name:?} is {}, and LibreOffice makes no {:?} of these, or only as many files: use one of {}.",
+                    kind.name(),
+                    format.extension(),
+                    formats.join(", ")
                 ),
             )
-            .with("option", "format")
+            .with("allowed", formats)
+            .into();
+        }
+        Verdict::OptionNotOfKind { option, kind, kinds } => {
+            let kinds: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+            return option_invalid(
+                option,
+                format!(
+                    "The document {name:?} is {}, and the option {option:?} has no effect there: it is for {}.",
+                    kind.name(),
+                    kinds.join(", ")
+                ),
+            )
+            .into();
+        }
+        Verdict::NoSuchPage { page } => {
+            return option_invalid("page", format!("The document {name:?} has no page {page}.")).into();
+        }
+        Verdict::PaperTooSmall => {
+            return option_invalid(
+                "paperSize",
+                format!(
+                    "The paper has no room between the margins of the pages of the document {name:?}: use a larger one."
+                ),
+            )
+            .into();
+        }
+        Verdict::ImageTooLarge => {
+            return option_invalid(
+                "dpi",
+                format!(
+                    "The image of the document {name:?} would have more than {} pixels: use less \"width\" or \"dpi\".",
+                    engine::MOST_PIXELS
+                ),
+            )
             .into();
         }
         Verdict::NoSuchPages => {
-            return Failure::new(
-                FailureCode::OptionInvalid,
+            return option_invalid(
+                "nativePageRanges",
                 format!("The document {name:?} has none of the pages that the option \"nativePageRanges\" names."),
             )
-            .with("option", "nativePageRanges")
             .into();
         }
         Verdict::TooComplex(limit) => return too_complex(*limit, name).into(),
@@ -209,6 +235,10 @@ fn stop(verdict: &Verdict, name: &str) -> Stop {
         failure = failure.with("signal", *signal);
     }
     failure.into()
+}
+
+fn option_invalid(option: &str, message: String) -> Failure {
+    Failure::new(FailureCode::OptionInvalid, message).with("option", option)
 }
 
 fn too_complex(limit: Limit, name: &str) -> Failure {

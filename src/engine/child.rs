@@ -6,17 +6,24 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use super::export;
+use super::conversion::{Export, Image, Setup};
 use super::finding::{self, Finding};
+use super::format::Kind;
 use super::look::{self, FontsInUse};
 use super::office::{self, Complaint, Document, Office, Value};
 use super::protocol::{CONFINED_LINE, Job, NotConfined, Preparation, Report};
+use super::setup::{self, Failed};
+use super::{export, image};
 use crate::sandbox::Jail;
 
 /// `com.sun.star.document.MacroExecMode.NEVER_EXECUTE`.
 const NEVER_EXECUTE: i16 = 0;
 /// `com.sun.star.document.UpdateDocMode.NO_UPDATE`.
 const NO_UPDATE: i16 = 0;
+
+/// The import filter of web pages, and the one that reads the same files as texts.
+const WEB_PAGE: &str = "HTML";
+const WEB_PAGE_AS_TEXT: &str = "HTML (StarWriter)";
 
 /// Converts and reports on `report`. `temporary_folders` are the names of the folders that the zygote has in its own
 /// temporary folder: LibreOffice goes on using them.
@@ -58,6 +65,9 @@ fn prepare(job: &Job, jail: Jail, temporary_folders: &[String]) -> Result<(), No
     Ok(())
 }
 
+/// Every output, or the first reason why there is not one. Outputs with the same setup share a load; others get a load
+/// of their own, so that what is changed for one is never seen in another.
+///
 /// Says how it went as soon as that is known, and then what is to be known about the document: should a look at it end
 /// this process, the outputs are there all the same.
 fn load_and_store(office: &Office, job: &Job, to: &OwnedFd) {
@@ -68,32 +78,103 @@ fn load_and_store(office: &Office, job: &Job, to: &OwnedFd) {
             drop(say(to, &line));
         }
     };
-    let document = match load(office, job) {
-        Ok(document) => document,
-        Err(report) => return tell(serde_json::to_vec(&report)),
+    let mut setups: Vec<&Setup> = Vec::new();
+    for export in &job.exports {
+        if !setups.contains(&&export.setup) {
+            setups.push(&export.setup);
+        }
+    }
+    let mut loads = Loads {
+        office,
+        job,
+        open: None,
     };
     let fonts = FontsInUse::follow(office);
-    match store(&document, job) {
-        Ok(kind) => {
+    match setups.into_iter().try_for_each(|setup| loads.make(setup)) {
+        Ok(()) => {
             tell(serde_json::to_vec(&Report::Done));
-            let mut findings: Vec<Finding> = look::look(&document, kind);
+            let mut findings: Vec<Finding> = loads.open.as_ref().map(look::look).unwrap_or_default();
             findings.extend(fonts.substituted());
             tell(serde_json::to_vec(&finding::bounded(findings)));
         }
         Err(report) => tell(serde_json::to_vec(&report)),
     }
+    // The last document is left open: the process ends without running LibreOffice's destructors.
+    std::mem::forget(loads.open);
 }
 
-fn load<'a>(office: &'a Office, job: &Job) -> Result<Document<'a>, Report> {
+/// The loads of a job, one after the other.
+struct Loads<'a> {
+    office: &'a Office,
+    job: &'a Job,
+    open: Option<Document<'a>>,
+}
+
+impl<'a> Loads<'a> {
+    /// Makes the outputs of one setup.
+    fn make(&mut self, setup: &Setup) -> Result<(), Report> {
+        let job = self.job;
+        let exports = job.exports.iter().enumerate();
+        let exports = exports.filter(|(_, export)| export.setup == *setup);
+        let document = self.load(setup, &job.import.filter)?;
+        let kind = Kind::of(document).ok_or(Report::NoExportFilter)?;
+        // What LibreOffice makes of no web page it makes of a text, and it reads the same file as one, too.
+        let (as_text, as_it_is): (Vec<_>, Vec<_>) = exports.partition(|(_, export)| {
+            job.import.filter == WEB_PAGE && kind == Kind::WebPage && export.format.filter(kind).is_none()
+        });
+        for (number, export) in &as_it_is {
+            check_kind(*number, export, kind)?;
+        }
+        for (number, export) in &as_text {
+            check_kind(*number, export, Kind::Text)?;
+        }
+        if !as_it_is.is_empty() {
+            store_all(document, job, kind, setup, &as_it_is)?;
+        }
+        if !as_text.is_empty() {
+            let document = self.load(setup, WEB_PAGE_AS_TEXT)?;
+            store_all(document, job, Kind::Text, setup, &as_text)?;
+        }
+        Ok(())
+    }
+
+    /// Loads the document, in the place of the one that is open.
+    fn load(&mut self, setup: &Setup, filter: &str) -> Result<&Document<'a>, Report> {
+        if let Some(before) = self.open.take() {
+            let gone = before.close().and_then(|()| self.office.forget_authors());
+            gone.map_err(|complaint| report_of(complaint.into()))?;
+        }
+        let document = load(self.office, self.job, setup, filter)?;
+        Ok(self.open.insert(document))
+    }
+}
+
+/// Nothing of a job is made unless all of it can be.
+fn check_kind(number: usize, export: &Export, kind: Kind) -> Result<(), Report> {
+    if export.format.filter(kind).is_none() {
+        return Err(Report::FormatNotOfKind { export: number, kind });
+    }
+    match export.limited.iter().position(|limited| !limited.kinds.contains(&kind)) {
+        None => Ok(()),
+        Some(option) => Err(Report::OptionNotOfKind {
+            export: number,
+            option,
+            kind,
+        }),
+    }
+}
+
+fn load<'a>(office: &'a Office, job: &Job, setup: &Setup, filter: &str) -> Result<Document<'a>, Report> {
     let mut properties = vec![
         ("Hidden", Value::Boolean(true)),
         ("ReadOnly", Value::Boolean(true)),
         ("MacroExecutionMode", Value::Short(NEVER_EXECUTE)),
         ("UpdateDocMode", Value::Short(NO_UPDATE)),
-        ("FilterName", Value::Text(job.import.filter.to_string())),
+        ("FilterName", Value::Text(filter.to_owned())),
     ];
-    if let Some(options) = &job.import.options {
-        properties.push(("FilterOptions", Value::Text(options.to_string())));
+    let options = setup.import_options.as_deref().or(job.import.options.as_deref());
+    if let Some(options) = options {
+        properties.push(("FilterOptions", Value::Text(options.to_owned())));
     }
     if let Some(password) = &job.password {
         properties.push(("Password", Value::Text(password.clone())));
@@ -108,36 +189,63 @@ fn load<'a>(office: &'a Office, job: &Job) -> Result<Document<'a>, Report> {
         })
 }
 
-/// Writes every output and gives the document's kind.
-fn store(document: &Document<'_>, job: &Job) -> Result<export::Kind, Report> {
-    let kind = export::kind_of(document).ok_or(Report::NoExportFilter)?;
-    for wanted in &job.exports {
-        let filter = wanted.format.filter(kind).ok_or(Report::FormatNotOfKind)?;
-        let mut properties = vec![
-            ("FilterName", Value::Text(filter.to_owned())),
-            ("Overwrite", Value::Boolean(true)),
-        ];
-        if let Some(options) = wanted.format.filter_options() {
-            properties.push(("FilterOptions", Value::Text(options.to_owned())));
-        }
-        let options = export::filter_data(&wanted.options);
-        if let Err(complaint) = document.store(&job.directory.join(&wanted.file), &properties, &options) {
+fn store_all(
+    document: &Document<'_>,
+    job: &Job,
+    kind: Kind,
+    setup: &Setup,
+    exports: &[(usize, &Export)],
+) -> Result<(), Report> {
+    setup::apply(document, kind, setup).map_err(report_of)?;
+    // Last those for which the view is moved: without a page of its own, an image is of the page that is in view.
+    let (as_loaded, moved): (Vec<_>, Vec<_>) = exports.iter().partition(|(_, export)| export.image == Image::default());
+    for (number, export) in as_loaded.into_iter().chain(moved) {
+        store(document, job, kind, number, export)?;
+    }
+    Ok(())
+}
+
+fn store(document: &Document<'_>, job: &Job, kind: Kind, number: usize, export: &Export) -> Result<(), Report> {
+    let filter = export.format.filter(kind);
+    let filter = filter.ok_or(Report::FormatNotOfKind { export: number, kind })?;
+    let mut properties = vec![
+        ("FilterName", Value::Text(filter.to_owned())),
+        ("Overwrite", Value::Boolean(true)),
+    ];
+    let filter_options = export.filter_options.as_deref().or(export.format.filter_options());
+    if let Some(options) = filter_options {
+        properties.push(("FilterOptions", Value::Text(options.to_owned())));
+    }
+    let mut options = export::filter_data(&export.options);
+    options.extend(image::prepare(document, kind, export.image, number).map_err(report_of)?);
+    let Err(complaint) = document.store(&job.directory.join(&export.file), &properties, &options) else {
+        return Ok(());
+    };
+    note_exhausted_memory(&complaint);
+    // LibreOffice has one code for everything that it cannot write. What it writes without a range of pages, it could not
+    // write for the range.
+    if let Some(all_pages) = export::without_page_range(&options)
+        && document
+            .store(&job.directory.join("tmp/all-pages"), &properties, &all_pages)
+            .is_ok()
+    {
+        return Err(Report::NoSuchPages);
+    }
+    Err(Report::NotStored {
+        error_code: complaint.error_code,
+    })
+}
+
+fn report_of(failed: Failed) -> Report {
+    match failed {
+        Failed::Asked(report) => report,
+        Failed::Complaint(complaint) => {
             note_exhausted_memory(&complaint);
-            // LibreOffice has one code for everything that it cannot write. What it writes without a range of pages, it
-            // could not write for the range.
-            if let Some(all_pages) = export::without_page_range(&options)
-                && document
-                    .store(&job.directory.join("tmp/all-pages"), &properties, &all_pages)
-                    .is_ok()
-            {
-                return Err(Report::NoSuchPages);
-            }
-            return Err(Report::NotStored {
+            Report::NotStored {
                 error_code: complaint.error_code,
-            });
+            }
         }
     }
-    Ok(kind)
 }
 
 fn password_wanted(complaint: &Complaint) -> bool {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Finding, Format, JobDirectory, Usage, Value};
+use super::{Finding, Format, JobDirectory, Kind, Usage, Value};
 
 /// One document to convert.
 pub struct Conversion<'a> {
@@ -23,6 +23,21 @@ pub struct Conversion<'a> {
     pub exports: Vec<Export>,
     /// What it may use up.
     pub limits: Limits,
+}
+
+impl Export {
+    /// An output as stock LibreOffice makes it.
+    pub fn plain(file: String, format: Format) -> Self {
+        Self {
+            file,
+            format,
+            options: Vec::new(),
+            filter_options: None,
+            setup: Setup::default(),
+            image: Image::default(),
+            limited: Vec::new(),
+        }
+    }
 }
 
 /// How a document is read. LibreOffice's own detection of types never runs: it is an attack surface.
@@ -43,6 +58,86 @@ pub struct Export {
     pub format: Format,
     /// The export filter's options (`FilterData`), such as `PageRange`; what is not named stays as it is without any.
     pub options: Vec<(Cow<'static, str>, Value)>,
+    /// The export filter's `FilterOptions`, instead of the format's own.
+    pub filter_options: Option<String>,
+    /// What is changed in the document before.
+    pub setup: Setup,
+    /// Which page of it an image is, and how large.
+    pub image: Image,
+    /// Options that are for documents of some kinds alone: asked of another kind, nothing is made.
+    pub limited: Vec<Limited>,
+}
+
+/// What is changed in a loaded document before it is written. Outputs of different setups never see each other's: each
+/// setup has a load of its own.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Setup {
+    /// Instead of the import's own `FilterOptions`.
+    pub import_options: Option<String>,
+    /// The pages of texts and sheets.
+    pub pages: Pages,
+    /// Brings tables of contents and other indexes of a text up to date.
+    pub update_indexes: bool,
+    /// Document properties, by LibreOffice's names: `Title`, `Author`, `Subject`, and `Keywords`, which are several texts.
+    pub properties: Vec<(Cow<'static, str>, Value)>,
+}
+
+/// What pages are like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pages {
+    /// Their paper.
+    pub paper: Option<Paper>,
+    /// The longer side across.
+    pub landscape: bool,
+    /// Sheets are scaled down to one page.
+    pub fit: Option<Fit>,
+}
+
+/// A paper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paper {
+    /// In hundredths of a millimetre.
+    pub width: i32,
+    /// In hundredths of a millimetre.
+    pub height: i32,
+    /// Pages that are wider than they are high get it turned.
+    pub turns: bool,
+}
+
+/// How a sheet is scaled down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fit {
+    /// To one page.
+    Page,
+    /// To pages as wide as it, as many as it takes.
+    Width,
+}
+
+/// Which page an image is of, and how large it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// From 1; without it the first.
+    pub page: Option<u32>,
+    /// Its size; without one LibreOffice's 96 dots an inch.
+    pub size: Option<ImageSize>,
+}
+
+/// How large an image is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ImageSize {
+    /// Pixels across.
+    Width(u32),
+    /// Dots an inch.
+    Dpi(u32),
+}
+
+/// An option that is for documents of some kinds alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limited {
+    /// As whoever asked calls it.
+    pub option: Cow<'static, str>,
+    /// The kinds.
+    pub kinds: Vec<Kind>,
 }
 
 /// What one conversion may use up.
@@ -97,11 +192,38 @@ pub enum Verdict {
     #[error("the document is of a kind that has no pages")]
     Unsupported,
     /// LibreOffice does not make one of the formats of a document of this kind: text of a presentation.
-    #[error("LibreOffice does not make this format of a document of this kind")]
-    FormatNotOfKind,
+    #[error("LibreOffice makes no {} of {}", format.extension(), kind.name())]
+    FormatNotOfKind {
+        /// The first such format.
+        format: Format,
+        /// What the document is.
+        kind: Kind,
+    },
+    /// An option is not for documents of this kind.
+    #[error("{option} is not for {}", kind.name())]
+    OptionNotOfKind {
+        /// As [`Limited::option`] has it.
+        option: String,
+        /// What the document is.
+        kind: Kind,
+        /// For which it is.
+        kinds: Vec<Kind>,
+    },
     /// The document has none of the pages that an export's `PageRange` names.
     #[error("the document has none of the pages that were asked for")]
     NoSuchPages,
+    /// The document has no such page to make an image of.
+    #[error("the document has no page {page}")]
+    NoSuchPage {
+        /// The page.
+        page: u32,
+    },
+    /// The paper has no room between the margins of a page.
+    #[error("the paper is smaller than the margins of the document's pages")]
+    PaperTooSmall,
+    /// The image would have more pixels than [`super::MOST_PIXELS`].
+    #[error("the image would have too many pixels")]
+    ImageTooLarge,
     /// It needs more than its limits allow.
     #[error("the document is too complex: {0}")]
     TooComplex(Limit),
@@ -142,6 +264,17 @@ impl fmt::Display for Limit {
             Self::OutputSize(limit) => write!(f, "its output is larger than {limit} bytes"),
             Self::Pages { found, limit } => write!(f, "it has {found} pages, more than {limit}"),
         }
+    }
+}
+
+impl fmt::Debug for Setup {
+    /// Without the properties, which are what somebody has written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setup")
+            .field("import_options", &self.import_options)
+            .field("pages", &self.pages)
+            .field("update_indexes", &self.update_indexes)
+            .finish_non_exhaustive()
     }
 }
 

@@ -5,8 +5,8 @@
 
 use std::ffi::CStr;
 
-use super::export::Kind;
 use super::finding::Finding;
+use super::format::Kind;
 use super::office::{Answer, Argument, Complaint, Document, Object, Office, Value};
 
 /// Sheets, slides or fields of one document that are looked at: each takes some microseconds.
@@ -90,13 +90,14 @@ fn is_same(asked: &str, used: &str) -> bool {
 }
 
 /// What the document itself tells.
-pub(super) fn look(document: &Document<'_>, kind: Kind) -> Vec<Finding> {
+pub(super) fn look(document: &Document<'_>) -> Vec<Finding> {
+    let kind = Kind::of(document);
     let document = document.object();
     let found = match kind {
-        Kind::Spreadsheet => sheets(document),
-        Kind::Presentation => slides(document),
-        Kind::Text | Kind::WebPage => text(document),
-        Kind::Drawing | Kind::Formula => Ok(Vec::new()),
+        Some(Kind::Spreadsheet) => sheets(document),
+        Some(Kind::Presentation) => slides(document),
+        Some(Kind::Text | Kind::WebPage) => text(document),
+        Some(Kind::Drawing | Kind::Formula) | None => Ok(Vec::new()),
     };
     found.unwrap_or_default()
 }

@@ -23,22 +23,29 @@ mod directory;
 mod export;
 mod finding;
 mod fonts;
+mod format;
+mod image;
 mod look;
 mod office;
 mod outcome;
 mod pdf;
 mod process;
 mod protocol;
+mod setup;
 mod supervisor;
 mod tree;
 mod warm;
 mod zygote;
 
-pub use conversion::{Conversion, Converted, Export, Import, Limit, Limits, Output, Verdict};
+pub use conversion::{
+    Conversion, Converted, Export, Fit, Image, ImageSize, Import, Limit, Limited, Limits, Output, Pages, Paper, Setup,
+    Verdict,
+};
 pub use directory::{JobDirectory, sanitised_file_name};
-pub use export::Format;
 pub use finding::Finding;
 pub use fonts::{FontDirectory, FontError, FontFile};
+pub use format::{Format, Kind};
+pub use image::MOST_PIXELS;
 pub use office::Value;
 pub use protocol::Usage;
 pub use supervisor::{Engine, Settings, StartError};

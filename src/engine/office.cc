@@ -122,7 +122,9 @@ struct Refuse : cppu::WeakImplHelper1<task::XInteractionHandler> {
     }
 };
 
-Any value_of(const platen_value& value) {
+// The next value, which may be a list and what follows it.
+Any value_of(const platen_value*& next) {
+    const platen_value& value = *next++;
     switch (value.kind) {
         case PLATEN_BOOLEAN: return Any(value.number != 0);
         case PLATEN_SHORT: return Any(static_cast<sal_Int16>(value.number));
@@ -131,17 +133,23 @@ Any value_of(const platen_value& value) {
         case PLATEN_DOUBLE: return Any(value.real);
         case PLATEN_TEXT: return Any(rtl::OUString(value.text, static_cast<sal_Int32>(value.length), RTL_TEXTENCODING_UTF8));
         case PLATEN_OBJECT: return value.object->value;
-        case PLATEN_NOTHING:
-        case PLATEN_LIST: break;
+        case PLATEN_LIST: {
+            std::vector<Any> list;
+            for (size_t i = 0; i < value.length; i++) list.push_back(value_of(next));
+            return Any(Sequence<Any>(list.data(), static_cast<sal_Int32>(list.size())));
+        }
+        case PLATEN_NOTHING: break;
     }
     return Any();
 }
 
 std::vector<beans::PropertyValue> properties_of(const platen_value* properties, size_t count) {
-    std::vector<beans::PropertyValue> values(count);
-    for (size_t i = 0; i < count; i++) {
-        values[i].Name = rtl::OUString::createFromAscii(properties[i].name);
-        values[i].Value = value_of(properties[i]);
+    std::vector<beans::PropertyValue> values;
+    for (const auto* next = properties; next != properties + count;) {
+        beans::PropertyValue property;
+        property.Name = rtl::OUString::createFromAscii(next->name);
+        property.Value = value_of(next);
+        values.push_back(property);
     }
     return values;
 }
@@ -364,7 +372,8 @@ PLATEN_EXPORT bool platen_object_get(platen_object* object, const char* name, pl
 // Sets a property or an attribute; LibreOffice converts the value to its type, or throws.
 PLATEN_EXPORT bool platen_object_set(platen_object* object, const platen_value* property, platen_report* report) noexcept {
     return guarded(report, [&] {
-        members_of(object)->setValue(rtl::OUString::createFromAscii(property->name), value_of(*property));
+        const auto* next = property;
+        members_of(object)->setValue(rtl::OUString::createFromAscii(property->name), value_of(next));
         return true;
     });
 }
@@ -373,11 +382,12 @@ PLATEN_EXPORT bool platen_object_set(platen_object* object, const platen_value* 
 PLATEN_EXPORT bool platen_object_call(platen_object* object, const char* method, const platen_value* arguments, size_t count,
                                       platen_answer answer, platen_report* report) noexcept {
     return guarded(report, [&] {
-        Sequence<Any> values(static_cast<sal_Int32>(count));
-        for (size_t i = 0; i < count; i++) values.getArray()[i] = value_of(arguments[i]);
+        std::vector<Any> values;
+        for (const auto* next = arguments; next != arguments + count;) values.push_back(value_of(next));
         Sequence<sal_Int16> out_indices;
         Sequence<Any> out;
-        answer_with(answer, members_of(object)->invoke(rtl::OUString::createFromAscii(method), values, out_indices, out));
+        answer_with(answer, members_of(object)->invoke(rtl::OUString::createFromAscii(method),
+                                                       Sequence<Any>(values.data(), static_cast<sal_Int32>(values.size())), out_indices, out));
         return true;
     });
 }

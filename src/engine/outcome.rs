@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::complete;
-use super::conversion::{Conversion, Converted, Limit, Limits, Output, Verdict};
+use super::conversion::{Conversion, Converted, Export, Limit, Limits, Output, Verdict};
 use super::directory::Owned;
-use super::export::Format;
 use super::finding::Finding;
+use super::format::Format;
 use super::pdf::{self, PdfError};
 use super::protocol::{Ending, Report, Usage};
 
@@ -35,7 +35,7 @@ pub(super) struct Expected {
     /// Kept as long as this is looked at.
     directory: Arc<Owned>,
     document: String,
-    files: Vec<(String, Format)>,
+    exports: Vec<Export>,
     limits: Limits,
     password_given: bool,
 }
@@ -45,11 +45,7 @@ impl Expected {
         Self {
             directory: conversion.directory.hold(),
             document: conversion.document.clone(),
-            files: conversion
-                .exports
-                .iter()
-                .map(|export| (export.file.clone(), export.format))
-                .collect(),
+            exports: conversion.exports.clone(),
             limits: conversion.limits,
             password_given: conversion.password.is_some(),
         }
@@ -160,8 +156,32 @@ impl Expected {
             Report::NotLoaded { password_wanted: true } => Verdict::Encrypted,
             Report::NotLoaded { .. } => Verdict::Corrupt,
             Report::NoExportFilter => Verdict::Unsupported,
-            Report::FormatNotOfKind => Verdict::FormatNotOfKind,
+            // What names an export or an option that there is not comes from a child that is not itself any more.
+            Report::FormatNotOfKind { export, kind } => match self.exports.get(*export) {
+                Some(export) => Verdict::FormatNotOfKind {
+                    format: export.format,
+                    kind: *kind,
+                },
+                None => return Attempt::Crashed { signal: None },
+            },
+            Report::OptionNotOfKind { export, option, kind } => {
+                let export = self.exports.get(*export);
+                match export.and_then(|export| export.limited.get(*option)) {
+                    Some(limited) => Verdict::OptionNotOfKind {
+                        option: limited.option.clone().into_owned(),
+                        kind: *kind,
+                        kinds: limited.kinds.clone(),
+                    },
+                    None => return Attempt::Crashed { signal: None },
+                }
+            }
             Report::NoSuchPages => Verdict::NoSuchPages,
+            Report::NoSuchPage { export } => match self.exports.get(*export).and_then(|export| export.image.page) {
+                Some(page) => Verdict::NoSuchPage { page },
+                None => return Attempt::Crashed { signal: None },
+            },
+            Report::PaperTooSmall => Verdict::PaperTooSmall,
+            Report::ImageTooLarge => Verdict::ImageTooLarge,
             Report::NotStored { .. } if self.is_at_limit() => {
                 Verdict::TooComplex(Limit::OutputSize(self.limits.output_size))
             }
@@ -195,11 +215,11 @@ impl Expected {
     /// Reads every output.
     fn check(&self, findings: Vec<Finding>, usage: Usage, deadline: Instant) -> Attempt {
         let limits = self.limits;
-        let mut outputs = Vec::with_capacity(self.files.len());
-        for (file, format) in &self.files {
-            let path = self.directory.path().join(file);
+        let mut outputs = Vec::with_capacity(self.exports.len());
+        for export in &self.exports {
+            let path = self.directory.path().join(&export.file);
             let checked =
-                pdf::open(&path).and_then(|file| Ok((file.metadata()?.len(), pages(*format, &path, deadline)?)));
+                pdf::open(&path).and_then(|file| Ok((file.metadata()?.len(), pages(export.format, &path, deadline)?)));
             let (size, pages) = match checked {
                 Ok(checked) => checked,
                 Err(error) => {
@@ -237,9 +257,10 @@ impl Expected {
 
 /// Checks that an output is of its format to its end, and counts its pages where the format has them.
 fn pages(format: Format, path: &Path, deadline: Instant) -> Result<Option<u64>, PdfError> {
-    match format {
-        Format::Pdf => pdf::pages(path, deadline).map(Some),
-        Format::Png | Format::Jpg | Format::Txt | Format::Html => complete::check(format, path).map(|()| None),
+    if format == Format::PDF {
+        pdf::pages(path, deadline).map(Some)
+    } else {
+        complete::check(format, path, deadline).map(|()| None)
     }
 }
 

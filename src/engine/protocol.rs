@@ -8,7 +8,7 @@ use nix::sys::socket::{MsgFlags, recv, send};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Export, Finding, Import};
+use super::{Export, Finding, Import, Kind};
 use crate::sandbox;
 
 /// The largest packet: a request of as many outputs and options as a job may have takes about 60 KiB, and a socket's
@@ -163,9 +163,32 @@ pub(super) enum Report {
     /// The document loaded, and is of no kind that the wanted format can be made of.
     NoExportFilter,
     /// The document is of a kind that LibreOffice makes no such format of.
-    FormatNotOfKind,
+    FormatNotOfKind {
+        /// Which export's.
+        export: usize,
+        /// What the document is.
+        kind: Kind,
+    },
+    /// The document is of a kind that an option is not for.
+    OptionNotOfKind {
+        /// Which export's.
+        export: usize,
+        /// Which of its limited options.
+        option: usize,
+        /// What the document is.
+        kind: Kind,
+    },
     /// The document has none of the pages that were asked for.
     NoSuchPages,
+    /// The document has no such page.
+    NoSuchPage {
+        /// Which export's.
+        export: usize,
+    },
+    /// The paper that was asked for has no room between the margins of a page.
+    PaperTooSmall,
+    /// The image that was asked for has too many pixels.
+    ImageTooLarge,
     /// The output was not written.
     NotStored {
         /// LibreOffice's error code, 0 when unknown.

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use super::conversion::{Conversion, Converted, Export, Import, Limit, Limits, Verdict};
 use super::directory::{JobDirectory, WorkDirectory};
-use super::export::Format;
 use super::fonts::FontDirectory;
+use super::format::Format;
 use super::outcome::{Attempt, Expected};
 use super::process::Process;
 use super::protocol::{Ending, Job, Usage};
@@ -331,11 +331,7 @@ async fn trial(process: &Arc<Process>, work: &Arc<WorkDirectory>) -> Result<(), 
             options: None,
         },
         password: None,
-        exports: vec![Export {
-            file: "trial.pdf".to_owned(),
-            format: Format::Pdf,
-            options: Vec::new(),
-        }],
+        exports: vec![Export::plain("trial.pdf".to_owned(), Format::PDF)],
         limits: TRIAL_LIMITS,
     };
     let expected = Expected::of(&conversion);

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::export::{self, Format};
+use super::format::{Format, Kind};
 use super::office::{Complaint, Object, Office, Value};
 use super::pdf;
 
@@ -96,8 +96,8 @@ pub(super) fn warm(office: &Office, directory: &Path) -> Result<(), String> {
                         .map_err(complained)?
                         .map_err(|what| wrong(what.to_owned()))?;
                 }
-                let kind = export::kind_of(&loaded).ok_or_else(|| wrong("loads as no known kind".to_owned()))?;
-                let pdf = Format::Pdf
+                let kind = Kind::of(&loaded).ok_or_else(|| wrong("loads as no known kind".to_owned()))?;
+                let pdf = Format::PDF
                     .filter(kind)
                     .ok_or_else(|| wrong("is of a kind without a PDF".to_owned()))?;
                 loaded.store(&output, &writing(pdf), &[]).map_err(complained)?;

@@ -4,6 +4,7 @@
 //! the job's identity. No option is accepted and ignored: what would have no effect is refused.
 
 mod table;
+mod values;
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,8 @@ use serde_json::{Map, Value};
 
 use table::{DEFINITIONS, Definition, Shape};
 use table::{Literal, Must, RULES, Rule};
+
+pub use values::{Metadata, PaperSize};
 
 use super::Format;
 use crate::error::{Failure, FailureCode};
@@ -25,6 +28,8 @@ pub enum OptionValue {
     Switch(bool),
     /// Of [`Shape::Number`] and [`Shape::Choice`].
     Number(i32),
+    /// Of [`Shape::Metadata`].
+    Metadata(Metadata),
     /// Of the others.
     Text(String),
 }
@@ -34,6 +39,7 @@ impl OptionValue {
         match self {
             Self::Switch(value) => Value::from(*value),
             Self::Number(value) => Value::from(*value),
+            Self::Metadata(value) => value.to_json(),
             Self::Text(value) => Value::from(value.as_str()),
         }
     }
@@ -83,7 +89,9 @@ impl Options {
                 )
             })?;
             let definition = definition(name, format)?;
-            let value = if matches!(definition.shape.default(), OptionValue::Text(_)) {
+            let is_text = matches!(definition.shape.default(), OptionValue::Text(_));
+            let is_switched = definition.shape == Shape::Fit && matches!(text, "true" | "false");
+            let value = if is_text && !is_switched {
                 Value::from(text)
             } else {
                 // What is no JSON is no value of any shape, and is told the range like one.
@@ -99,6 +107,32 @@ impl Options {
     /// The options that differ from their defaults, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &OptionValue)> {
         self.0.iter().map(|(name, value)| (*name, value))
+    }
+
+    /// The value of one option, if it is not its default.
+    pub fn get(&self, name: &str) -> Option<&OptionValue> {
+        self.0.get(name)
+    }
+
+    /// The value of an option that is a number.
+    pub fn number(&self, name: &str) -> Option<i32> {
+        match self.get(name) {
+            Some(OptionValue::Number(number)) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The value of an option that is a text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match self.get(name) {
+            Some(OptionValue::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The character sets that the option `charset` takes.
+    pub fn charsets() -> impl Iterator<Item = &'static str> {
+        values::CHARSETS.iter().copied()
     }
 
     /// For the job's identity: the same for everything that makes the same output.
@@ -165,7 +199,10 @@ impl Shape {
             Self::Switch { default } => OptionValue::Switch(default),
             Self::Number { default, .. } | Self::Choice { default, .. } => OptionValue::Number(default),
             Self::Text { default, .. } => OptionValue::Text(default.to_owned()),
-            Self::Word { .. } | Self::Pages => OptionValue::Text(String::new()),
+            Self::Metadata => OptionValue::Metadata(Metadata::default()),
+            Self::Word { .. } | Self::Pages | Self::Paper | Self::Fit | Self::Separator => {
+                OptionValue::Text(String::new())
+            }
         }
     }
 
@@ -180,6 +217,12 @@ impl Shape {
             }
             Self::Word { allowed } => format!("one of \"{}\"", allowed.join("\", \"")),
             Self::Text { longest, .. } => format!("a line of text of at most {longest} bytes"),
+            Self::Paper => PaperSize::allowed(),
+            Self::Fit => format!("true, false, or one of \"{}\"", values::FIT.join("\", \"")),
+            Self::Separator => {
+                "one character: an ASCII punctuation mark that is no quote, a space, or a tab, which may be spelled \"tab\"".to_owned()
+            }
+            Self::Metadata => Metadata::allowed(),
             Self::Pages => format!(
                 "pages such as \"1-3,5,8-\": numbers from 1, each pair in ascending order, at most {LONGEST_PAGES} bytes"
             ),
@@ -206,6 +249,22 @@ impl Shape {
                 .filter(|text| text.len() <= longest && !text.contains(char::is_control))
                 .map(|text| OptionValue::Text(text.to_owned())),
             Self::Pages => pages(value.as_str()?).map(OptionValue::Text),
+            Self::Metadata => Metadata::parse(value.as_object()?).map(OptionValue::Metadata),
+            Self::Fit => match value {
+                Value::Bool(false) => Some(String::new()),
+                Value::Bool(true) => Some(values::FIT[0].to_owned()),
+                other => other
+                    .as_str()
+                    .filter(|word| word.is_empty() || values::FIT.contains(word))
+                    .map(str::to_owned),
+            }
+            .map(OptionValue::Text),
+            Self::Paper | Self::Separator => match value.as_str()? {
+                "" => Some(String::new()),
+                text if matches!(self, Self::Paper) => PaperSize::spelled(text),
+                text => values::separator(text),
+            }
+            .map(OptionValue::Text),
         }
     }
 }

@@ -99,11 +99,7 @@ pub(crate) fn conversion<'a>(directory: &'a JobDirectory, document: &str) -> Con
 }
 
 fn pdf() -> Export {
-    Export {
-        file: "out.pdf".to_owned(),
-        format: Format::Pdf,
-        options: Vec::new(),
-    }
+    Export::plain("out.pdf".to_owned(), Format::PDF)
 }
 
 /// The import filters of the documents used here; the worker chooses them by content.
@@ -207,9 +203,8 @@ async fn one_document_becomes_several_outputs() {
     let (_kept, converted) = bench
         .convert_bytes("pages.fodt", THREE_PAGES, |conversion| {
             conversion.exports.push(Export {
-                file: "first.pdf".to_owned(),
-                format: Format::Pdf,
                 options: vec![("PageRange".into(), Value::Text("1".to_owned()))],
+                ..Export::plain("first.pdf".to_owned(), Format::PDF)
             });
         })
         .await

@@ -30,5 +30,6 @@ mod options;
 mod outputs;
 mod path;
 mod sandbox;
+mod setup;
 mod sign;
 mod warnings;

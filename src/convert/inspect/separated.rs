@@ -43,13 +43,14 @@ impl SeparatedValues {
     /// `FilterOptions` of LibreOffice's text import: separator and quote as character codes, character set, first line,
     /// no column formats, the process's locale, quoted cells stay as they are, numbers and dates detected.
     pub fn filter_options(&self) -> String {
-        let Self {
-            separator, first_line, ..
-        } = self;
-        format!(
-            "{separator},34,{},{first_line},,0,false,true",
-            self.character_set.number()
-        )
+        self.filter_options_with(None, None)
+    }
+
+    /// The same with a separator, or a character set by LibreOffice's number, that somebody knows better.
+    pub fn filter_options_with(&self, separator: Option<u8>, character_set: Option<u16>) -> String {
+        let separator = separator.unwrap_or(self.separator);
+        let character_set = character_set.unwrap_or(self.character_set.number());
+        format!("{separator},34,{character_set},{},,0,false,true", self.first_line)
     }
 }
 

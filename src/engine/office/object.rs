@@ -297,17 +297,6 @@ impl<'a> Answer<'a> {
     }
 }
 
-impl<'a> From<&'a Value> for Argument<'a> {
-    fn from(value: &'a Value) -> Self {
-        match value {
-            Value::Boolean(value) => Self::Boolean(*value),
-            Value::Short(value) => Self::Short(*value),
-            Value::Number(value) => Self::Number(*value),
-            Value::Text(text) => Self::Text(text),
-        }
-    }
-}
-
 /// The values of an answer as they come: a list is followed by its elements.
 struct Said<'a> {
     office: &'a Office,

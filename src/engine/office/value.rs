@@ -20,11 +20,12 @@ pub enum Value {
     Number(i32),
     /// `string`
     Text(String),
+    /// `sequence<string>`, where a property is set; elsewhere LibreOffice does not convert it.
+    Texts(Vec<String>),
 }
 
 /// `platen_kind`.
 pub(super) mod kind {
-    pub(in super::super) const NOTHING: i32 = 0;
     pub(in super::super) const BOOLEAN: i32 = 1;
     pub(in super::super) const SHORT: i32 = 2;
     pub(in super::super) const LONG: i32 = 3;
@@ -77,12 +78,24 @@ impl<'a> RawValues<'a> {
         };
         for (name, value) in properties {
             let name = CString::new(*name).map_err(|_| Complaint::of_ours("property name"))?;
+            let number = |kind, number| RawValue::of_number(kind, number);
+            let mut raw = match value {
+                Value::Boolean(value) => number(kind::BOOLEAN, i64::from(*value)),
+                Value::Short(value) => number(kind::SHORT, i64::from(*value)),
+                Value::Number(value) => number(kind::LONG, i64::from(*value)),
+                Value::Text(text) => RawValue::of_text(text),
+                Value::Texts(texts) => RawValue {
+                    length: texts.len(),
+                    ..number(kind::LIST, 0)
+                },
+            };
             // A C string's bytes stay where they are when their owner moves into the vector.
-            built.raw.push(RawValue {
-                name: name.as_ptr(),
-                ..RawValue::of(&Argument::from(value))
-            });
+            raw.name = name.as_ptr();
+            built.raw.push(raw);
             built._names.push(name);
+            if let Value::Texts(texts) = value {
+                built.raw.extend(texts.iter().map(|text| RawValue::of_text(text)));
+            }
         }
         Ok(built)
     }
@@ -107,31 +120,35 @@ impl<'a> RawValues<'a> {
 
 impl RawValue {
     fn of(argument: &Argument<'_>) -> Self {
-        let empty = Self {
+        match *argument {
+            Argument::Boolean(value) => Self::of_number(kind::BOOLEAN, i64::from(value)),
+            Argument::Short(value) => Self::of_number(kind::SHORT, i64::from(value)),
+            Argument::Number(value) => Self::of_number(kind::LONG, i64::from(value)),
+            Argument::Text(text) => Self::of_text(text),
+            Argument::Object(object) => Self {
+                object: object.handle(),
+                ..Self::of_number(kind::OBJECT, 0)
+            },
+        }
+    }
+
+    fn of_text(text: &str) -> Self {
+        Self {
+            text: text.as_ptr().cast(),
+            length: text.len(),
+            ..Self::of_number(kind::TEXT, 0)
+        }
+    }
+
+    fn of_number(kind: i32, number: i64) -> Self {
+        Self {
             name: ptr::null(),
             text: ptr::null(),
             length: 0,
             object: ptr::null_mut(),
-            number: 0,
+            number,
             real: 0.0,
-            kind: kind::NOTHING,
-        };
-        let number = |kind, number| Self { kind, number, ..empty };
-        match *argument {
-            Argument::Boolean(value) => number(kind::BOOLEAN, i64::from(value)),
-            Argument::Short(value) => number(kind::SHORT, i64::from(value)),
-            Argument::Number(value) => number(kind::LONG, i64::from(value)),
-            Argument::Text(text) => Self {
-                kind: kind::TEXT,
-                text: text.as_ptr().cast(),
-                length: text.len(),
-                ..empty
-            },
-            Argument::Object(object) => Self {
-                kind: kind::OBJECT,
-                object: object.handle(),
-                ..empty
-            },
+            kind,
         }
     }
 }

@@ -51,6 +51,14 @@ pub(super) enum Shape {
     },
     /// Pages such as `1-3,5,8-`; without the option all.
     Pages,
+    /// A paper by its name or its sides; without the option the document's own.
+    Paper,
+    /// How sheets are scaled down: see [`super::values::FIT`]; without the option as the document says.
+    Fit,
+    /// One character between values; without the option what is found, or a comma.
+    Separator,
+    /// Document properties; without the option the document's own.
+    Metadata,
 }
 
 /// One option.
@@ -96,6 +104,10 @@ pub(super) enum Literal {
 }
 
 const PDF: &[Format] = &[Format::Pdf];
+const IMAGES: &[Format] = &[Format::Png, Format::Jpg];
+/// What has pages.
+const PAGED: &[Format] = &[Format::Pdf, Format::Png, Format::Jpg];
+const ALL: &[Format] = &Format::ALL;
 
 const fn switch(name: &'static str, default: bool) -> Definition {
     pdf(name, Shape::Switch { default })
@@ -170,7 +182,47 @@ pub(super) static DEFINITIONS: &[Definition] = &[
         },
     ),
     switch("pdfua", false),
+    // Of the loaded document: its pages, its indexes, its properties.
+    of(PAGED, "landscape", Shape::Switch { default: false }),
+    of(PAGED, "paperSize", Shape::Paper),
+    of(PAGED, "fitToPage", Shape::Fit),
+    of(PAGED, "updateIndexes", Shape::Switch { default: false }),
+    of(PDF, "metadata", Shape::Metadata),
+    // Of images.
+    of(
+        IMAGES,
+        "page",
+        Shape::Number {
+            default: 1,
+            least: 1,
+            most: 32_767,
+        },
+    ),
+    of(IMAGES, "width", image_number(16, 16_384)),
+    of(IMAGES, "dpi", image_number(10, 1200)),
+    // Of separated values: the output's where it is one, else the document's.
+    of(ALL, "separator", Shape::Separator),
+    of(
+        ALL,
+        "charset",
+        Shape::Word {
+            allowed: super::values::CHARSETS,
+        },
+    ),
 ];
+
+const fn of(formats: &'static [Format], name: &'static str, shape: Shape) -> Definition {
+    Definition { name, shape, formats }
+}
+
+/// Without the option LibreOffice's own choice, which is none of these numbers.
+const fn image_number(least: i32, most: i32) -> Shape {
+    Shape::Number {
+        default: 0,
+        least,
+        most,
+    }
+}
 
 const fn rule(option: &'static str, other: &'static str, must: Must) -> Rule {
     Rule { option, other, must }
@@ -202,6 +254,11 @@ pub(super) static RULES: &[Rule] = &[
     rule("nativeWatermarkFontName", "nativeWatermarkText", Must::BeSet),
     rule("nativeTiledWatermarkText", "nativeWatermarkText", Must::BeUnset),
     rule("singlePageSheets", "nativePageRanges", Must::BeUnset),
+    // Each sheet on a page of its own size, or on one of the document's.
+    rule("singlePageSheets", "fitToPage", Must::BeUnset),
+    rule("singlePageSheets", "paperSize", Must::BeUnset),
+    rule("singlePageSheets", "landscape", Must::BeUnset),
+    rule("width", "dpi", Must::BeUnset),
     // Of these only PDF/A-3 allows any file inside (ISO 19005-1 6.1.11, -2 6.8).
     rule(
         "addOriginalDocumentAsStream",

@@ -111,6 +111,17 @@ pub(crate) fn sheets() -> Vec<u8> {
     )
 }
 
+/// A text with a table of contents that knows nothing of the text's heading.
+pub(crate) fn stale_index() -> Vec<u8> {
+    document(
+        "text",
+        r#"<office:body><office:text>
+<text:table-of-content text:name="Contents"><text:table-of-content-source text:outline-level="3"/><text:index-body><text:p>Stale entry</text:p></text:index-body></text:table-of-content>
+<text:h text:outline-level="1">Fresh heading</text:h><text:p>Words.</text:p>
+</office:text></office:body>"#,
+    )
+}
+
 /// A bitmap that looks like a photograph to a compressor: slopes of colour with a little noise.
 fn photograph() -> Vec<u8> {
     let pixels = PICTURE * PICTURE * 3;
