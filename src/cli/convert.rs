@@ -27,8 +27,8 @@ use crate::telemetry::{self, LogFormat};
 /// Example: platen convert a.docx b.xlsx c.pptx --out pdfs
 /// Example: platen convert a.docx --option pdfa=PDF/A-2b --option nativePageRanges=1-3
 ///
-/// A file that fails does not stop the others. Limits, SANDBOX, FONTS and DOCUMENT_LOCALE come from the environment, as for
-/// 'platen serve'; a flag beats its variable. Exit code 0 when every file succeeded, 1 when some failed.
+/// A file that fails does not stop the others. Limits, SANDBOX, FONTS and DOCUMENT_LOCALE come from the environment, as
+/// for 'platen serve'; a flag beats its variable. Exit code 0 when every file succeeded, 1 when some failed.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Arguments {
