@@ -473,7 +473,7 @@ mod tests {
             assert!(failure.message.contains(part), "{json}: {failure}");
         }
         for json in [
-            r#"{"source":"gs://in/a","outputs":[{"format":"gif"}]}"#,
+            r#"{"source":"gs://in/a","outputs":[{"format":"docm"}]}"#,
             r#"{"source":"gs://in/a","outputs":[{"format":"pdf","options":{"zzz":1}}]}"#,
             r#"{"source":"gs://in/a","password":{"secret":"x"}}"#,
         ] {

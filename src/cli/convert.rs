@@ -26,6 +26,7 @@ use crate::telemetry::{self, LogFormat};
 ///
 /// Example: platen convert a.docx b.xlsx c.pptx --out pdfs
 /// Example: platen convert a.docx --option pdfa=PDF/A-2b --option nativePageRanges=1-3
+/// Example: platen convert a.pptx --to png --option page=2 --option width=800
 ///
 /// A file that fails does not stop the others. Limits, SANDBOX, FONTS and DOCUMENT_LOCALE come from the environment, as
 /// for 'platen serve'; a flag beats its variable. Exit code 0 when every file succeeded, 1 when some failed.
@@ -35,7 +36,7 @@ pub(super) struct Arguments {
     /// Documents to convert.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// What to make of each file; png and jpg are of its first page.
+    /// What to make of each file; png and jpg are of its first page, or of the option 'page'.
     #[arg(long, value_name = "FORMAT", default_value = "pdf", value_parser = Format::ALL.map(Format::as_str))]
     to: String,
     /// How to make it: an option of the README's table, its value literal for a text, else as JSON. Again for more.

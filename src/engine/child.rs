@@ -13,7 +13,7 @@ use super::look::{self, FontsInUse};
 use super::office::{self, Complaint, Document, Office, Value};
 use super::protocol::{CONFINED_LINE, Job, NotConfined, Preparation, Report};
 use super::setup::{self, Failed};
-use super::{export, image};
+use super::{export, image, page_layout};
 use crate::sandbox::Jail;
 
 /// `com.sun.star.document.MacroExecMode.NEVER_EXECUTE`.
@@ -218,8 +218,14 @@ fn store(document: &Document<'_>, job: &Job, kind: Kind, number: usize, export: 
     }
     let mut options = export::filter_data(&export.options);
     options.extend(image::prepare(document, kind, export.image, number).map_err(report_of)?);
-    let Err(complaint) = document.store(&job.directory.join(&export.file), &properties, &options) else {
-        return Ok(());
+    let path = job.directory.join(&export.file);
+    let Err(complaint) = document.store(&path, &properties, &options) else {
+        let on_left = options.contains(&(page_layout::PROPERTY, Value::Boolean(true)));
+        return if on_left && page_layout::first_page_on_left(&path).is_err() {
+            Err(Report::NotStored { error_code: 0 })
+        } else {
+            Ok(())
+        };
     };
     note_exhausted_memory(&complaint);
     // LibreOffice has one code for everything that it cannot write. What it writes without a range of pages, it could not

@@ -121,7 +121,7 @@ fn compound(file: File, stream: &str, deadline: Instant) -> Result<()> {
     let malformed = |_| PdfError::Malformed("it is no compound file");
     let mut compound = cfb::CompoundFile::open(BufReader::new(file)).map_err(malformed)?;
     let mut stream = compound.open_stream(stream).map_err(malformed)?;
-    if stream.len() == 0 {
+    if stream.is_empty() {
         return Err(PdfError::Malformed("its main stream is empty"));
     }
     drain(&mut stream, deadline)

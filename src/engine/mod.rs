@@ -28,6 +28,7 @@ mod image;
 mod look;
 mod office;
 mod outcome;
+mod page_layout;
 mod pdf;
 mod process;
 mod protocol;

@@ -40,10 +40,9 @@ enum platen_kind : int32_t {
     PLATEN_SHORT = 2,
     PLATEN_LONG = 3,
     PLATEN_HYPER = 4,
-    PLATEN_DOUBLE = 5,
-    PLATEN_TEXT = 6,
-    PLATEN_OBJECT = 7,
-    PLATEN_LIST = 8,
+    PLATEN_TEXT = 5,
+    PLATEN_OBJECT = 6,
+    PLATEN_LIST = 7,
 };
 // One typed value: a property with its name, an argument or an answer without. `text` is UTF-8 of `length` bytes; a list
 // has `length` values, which follow it. Who gets an answer that is an object owns it.
@@ -53,7 +52,6 @@ struct platen_value {
     size_t length;
     struct platen_object* object;
     int64_t number;
-    double real;
     platen_kind kind;
 };
 // What a call answers, value by value. Must not throw.
@@ -130,7 +128,6 @@ Any value_of(const platen_value*& next) {
         case PLATEN_SHORT: return Any(static_cast<sal_Int16>(value.number));
         case PLATEN_LONG: return Any(static_cast<sal_Int32>(value.number));
         case PLATEN_HYPER: return Any(static_cast<sal_Int64>(value.number));
-        case PLATEN_DOUBLE: return Any(value.real);
         case PLATEN_TEXT: return Any(rtl::OUString(value.text, static_cast<sal_Int32>(value.length), RTL_TEXTENCODING_UTF8));
         case PLATEN_OBJECT: return value.object->value;
         case PLATEN_LIST: {
@@ -228,11 +225,6 @@ void answer_with(const platen_answer& answer, const Any& any) {
         case uno::TypeClass_ENUM:
             value.kind = PLATEN_HYPER;
             value.number = *static_cast<const sal_Int32*>(any.getValue());
-            break;
-        case uno::TypeClass_FLOAT:
-        case uno::TypeClass_DOUBLE:
-            value.kind = PLATEN_DOUBLE;
-            any >>= value.real;
             break;
         case uno::TypeClass_INTERFACE:
             if (!*static_cast<uno::XInterface* const*>(any.getValue())) break;

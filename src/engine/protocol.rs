@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::{Export, Finding, Import, Kind};
 use crate::sandbox;
 
-/// The largest packet: a request of as many outputs and options as a job may have takes about 60 KiB, and a socket's
+/// The largest packet: a request of as many outputs and options as a job may have takes about 120 KiB, and a socket's
 /// buffer 208 KiB.
-pub(super) const LARGEST_PACKET: usize = 128 * 1024;
+pub(super) const LARGEST_PACKET: usize = 160 * 1024;
 
 /// From the worker.
 #[derive(Serialize, Deserialize)]
@@ -235,7 +235,7 @@ pub(super) fn send_packet(socket: BorrowedFd<'_>, packet: &impl Serialize) -> io
     if bytes.len() > LARGEST_PACKET {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "a job's description is over 128 KiB",
+            "a job's description is over 160 KiB",
         ));
     }
     // One packet is sent whole or not at all.

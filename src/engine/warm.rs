@@ -126,6 +126,12 @@ fn warm_objects(document: &Object<'_>) -> Result<Result<(), &'static str>, Compl
     if properties.get(c"Title")?.into_text()? != "Trial" {
         return Ok(Err("forgets its title"));
     }
+    if document.supports(c"com.sun.star.text.TextDocument") {
+        let text = document.get(c"Text")?.into_object()?;
+        if text.elements()?.next().transpose()?.is_none() {
+            return Ok(Err("has no paragraph"));
+        }
+    }
     let families = document.get(c"StyleFamilies")?.into_object()?;
     let Some(name) = families.names()?.into_iter().find(|name| name == "PageStyles") else {
         // Slides have no page styles.

@@ -112,3 +112,91 @@ async fn other_kinds_have_the_formats_that_libreoffice_makes_of_them() {
         assert_eq!(result["error"]["code"], "option.invalid", "{options}: {result}");
     }
 }
+
+/// Makes formats of one load and reads each back by converting it to PDF.
+async fn round_trips(world: &World, object: &str, document: Vec<u8>, formats: &[&str], text: &str) {
+    let outputs = convert(world, object, document, formats).await;
+    let directory = tempfile::tempdir().unwrap();
+    for ((_, bytes), format) in outputs.into_iter().zip(formats) {
+        let again = format!("again-{format}/{object}.{format}");
+        let pdf = directory.path().join(format);
+        let bytes = convert(world, &again, bytes, &["pdf"]).await.remove(0).1;
+        std::fs::write(&pdf, bytes).unwrap();
+        let read = crate::harness::pdf_text(&pdf);
+        assert!(read.contains(text), "{format} of {object} says: {read}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_format_of_texts_and_web_pages_is_what_it_says() {
+    let world = World::start().await;
+    let texts = [
+        "docx", "dotx", "doc", "dot", "rtf", "odt", "ott", "fodt", "xhtml", "html", "txt",
+    ];
+    round_trips(&world, "report", documents::report(), &texts, "Very last page").await;
+    let page = std::fs::read(crate::harness::fixture("documents/plain/page.html")).unwrap();
+    // What LibreOffice makes of no web page is made of it as a text, beside what it makes of one.
+    round_trips(
+        &world,
+        "page.html",
+        page.clone(),
+        &["odt", "docx", "html", "rtf"],
+        "Reading room",
+    )
+    .await;
+    let made = convert(&world, "page.html", page, &["pdf", "epub", "png", "webp"]).await;
+    assert!(
+        made[1].1[..80]
+            .windows(20)
+            .any(|window| window == b"application/epub+zip")
+    );
+    assert!(made[2].1.starts_with(b"\x89PNG") && made[3].1[8..].starts_with(b"WEBP"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_format_of_sheets_is_what_it_says() {
+    let world = World::start().await;
+    let all_sheets = ["xlsx", "xltx", "xls", "xlt", "ods", "ots", "fods"];
+    round_trips(&world, "sheets", documents::sheets(), &all_sheets, "short").await;
+    let one_sheet = ["csv", "tsv", "dif", "slk", "dbf"];
+    round_trips(&world, "sheets", documents::sheets(), &one_sheet, "149").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_format_of_slides_drawings_and_formulas_is_what_it_says() {
+    let world = World::start().await;
+    let slides = ["pptx", "potx", "ppt", "pps", "pot", "odp", "otp", "fodp"];
+    round_trips(&world, "deck", documents::deck(), &slides, "Slide number 3").await;
+    let drawing = std::fs::read(crate::harness::fixture("documents/plain/drawing.odg")).unwrap();
+    let pictures = ["svg", "gif", "bmp", "tif", "emf", "wmf", "webp", "eps"];
+    let outputs = convert(&world, "drawing", drawing.clone(), &pictures).await;
+    let marks: [&[u8]; 8] = [
+        b"<?xml",
+        b"GIF8",
+        b"BM",
+        b"MM\0*",
+        b"\x01\0\0\0",
+        b"\xd7\xcd\xc6\x9a",
+        b"RIFF",
+        b"%!PS",
+    ];
+    for ((_, bytes), mark) in outputs.iter().zip(marks) {
+        assert!(bytes.starts_with(mark), "{:?}", &bytes[..8]);
+    }
+    round_trips(&world, "drawing", drawing, &["odg", "otg", "fodg"], "").await;
+    let formula = std::fs::read(crate::harness::fixture("documents/plain/formula.odf")).unwrap();
+    round_trips(&world, "formula", formula, &["odf", "mml"], "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_format_that_there_is_not_is_told_those_that_there_are() {
+    let world = World::start().await;
+    world.upload("deck.fodp", documents::deck()).await;
+    for (format, parts) in [("gifv", ["pptx", "epub"]), ("docx", ["pptx", "a presentation"])] {
+        let result = post(&world, "deck.fodp", json!([{"format": format}])).await;
+        assert_eq!(result["error"]["code"], "option.invalid", "{result}");
+        let message = result["error"]["message"].as_str().unwrap();
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+        assert!(result["error"]["detail"]["allowed"].as_array().unwrap().len() > 10);
+    }
+}

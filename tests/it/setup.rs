@@ -25,12 +25,12 @@ impl Made {
     }
 
     /// Width and height of every page in points, whole.
-    fn sizes(&self, index: usize) -> Vec<(u32, u32)> {
+    fn sizes(&self, index: usize) -> Vec<(i32, i32)> {
         let info = run(Command::new("pdfinfo").args(["-l", "99"]).arg(self.path(index)));
         let sizes = info
             .lines()
             .filter_map(|line| line.strip_prefix("Page ")?.split_once(" size: "));
-        let number = |text: &str| text.trim().parse::<f64>().unwrap().round() as u32;
+        let number = |text: &str| text.trim().parse::<f64>().unwrap().round() as i32;
         let size = |text: &str| {
             let (width, rest) = text.split_once(" x ").unwrap();
             (number(width), number(rest.split_once(" pts").unwrap().0))
@@ -96,7 +96,7 @@ async fn refused(world: &World, object: &str, format: &str, options: &Value) -> 
     result["error"]["message"].as_str().unwrap().to_owned()
 }
 
-const A4: (u32, u32) = (595, 842);
+const A4: (i32, i32) = (595, 842);
 
 /// Width and height of a PNG.
 fn png_size(bytes: &[u8]) -> (u32, u32) {

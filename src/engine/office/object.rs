@@ -19,8 +19,6 @@ pub(in super::super) enum Answer<'a> {
     Boolean(bool),
     /// Any whole number, or an enumeration's value.
     Number(i64),
-    /// `float` or `double`
-    Real(f64),
     /// `string`, `char`, or a type's name. Text of the document: never for a log.
     Text(String),
     /// An object or a structure.
@@ -32,8 +30,6 @@ pub(in super::super) enum Answer<'a> {
 /// What a method is given; LibreOffice converts numbers to the type that it takes.
 #[derive(Clone, Copy)]
 pub(in super::super) enum Argument<'a> {
-    /// `boolean`
-    Boolean(bool),
     /// `short`
     Short(i16),
     /// `long`
@@ -212,9 +208,10 @@ impl<'a> Object<'a> {
             if ended {
                 return None;
             }
-            let next = match enumeration.call(c"hasMoreElements", &[]) {
-                Ok(Answer::Boolean(true)) => enumeration.call(c"nextElement", &[]),
-                Ok(_) => {
+            let has_more = enumeration.call(c"hasMoreElements", &[]);
+            let next = match has_more.and_then(Answer::into_boolean) {
+                Ok(true) => enumeration.call(c"nextElement", &[]),
+                Ok(false) => {
                     ended = true;
                     return None;
                 }
@@ -322,7 +319,6 @@ extern "C" fn take(data: *mut c_void, value: *const RawValue) {
     let answer = match value.kind {
         kind::BOOLEAN => Answer::Boolean(value.number != 0),
         kind::HYPER => Answer::Number(value.number),
-        kind::DOUBLE => Answer::Real(value.real),
         kind::TEXT => Answer::Text(String::from_utf8_lossy(text).into_owned()),
         kind::LIST => return said.values.push(Part::ListOf(value.length)),
         kind::OBJECT => NonNull::new(value.object).map_or(Answer::Nothing, |handle| {

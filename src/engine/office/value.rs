@@ -30,10 +30,9 @@ pub(super) mod kind {
     pub(in super::super) const SHORT: i32 = 2;
     pub(in super::super) const LONG: i32 = 3;
     pub(in super::super) const HYPER: i32 = 4;
-    pub(in super::super) const DOUBLE: i32 = 5;
-    pub(in super::super) const TEXT: i32 = 6;
-    pub(in super::super) const OBJECT: i32 = 7;
-    pub(in super::super) const LIST: i32 = 8;
+    pub(in super::super) const TEXT: i32 = 5;
+    pub(in super::super) const OBJECT: i32 = 6;
+    pub(in super::super) const LIST: i32 = 7;
 }
 
 /// `platen_object`, which is the shim's.
@@ -50,7 +49,6 @@ pub(super) struct RawValue {
     pub(super) length: usize,
     pub(super) object: *mut RawObject,
     pub(super) number: i64,
-    pub(super) real: f64,
     pub(super) kind: i32,
 }
 
@@ -121,7 +119,6 @@ impl<'a> RawValues<'a> {
 impl RawValue {
     fn of(argument: &Argument<'_>) -> Self {
         match *argument {
-            Argument::Boolean(value) => Self::of_number(kind::BOOLEAN, i64::from(value)),
             Argument::Short(value) => Self::of_number(kind::SHORT, i64::from(value)),
             Argument::Number(value) => Self::of_number(kind::LONG, i64::from(value)),
             Argument::Text(text) => Self::of_text(text),
@@ -147,7 +144,6 @@ impl RawValue {
             length: 0,
             object: ptr::null_mut(),
             number,
-            real: 0.0,
             kind,
         }
     }

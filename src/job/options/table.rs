@@ -1,13 +1,12 @@
 //! Every option there is: its name, its shape with the range and the default, and what it needs or excludes.
 //!
 //! Names, meanings and ranges are those of Gotenberg's LibreOffice route. A default is what stock LibreOffice does when
-//! it is asked for nothing, because an option that is not named changes nothing: five of them
-//! (`exportFormFields`, `skipEmptyPages`, `exportLinksRelativeFsys`, `reduceImageResolution`, `initialView`) are
-//! different in Gotenberg, which always passes a value of its own.
+//! it is asked for nothing, because an option that is not named changes nothing: six of them
+//! (`exportFormFields`, `skipEmptyPages`, `exportLinksRelativeFsys`, `reduceImageResolution`, `initialView`, `updateIndexes`)
+//! are different in Gotenberg, which always passes a value of its own.
 //!
-//! Two of Gotenberg's are not here because LibreOffice 25.2 does not do them: `firstPageOnLeft` changes nothing in the
-//! PDF unless complex text layout is configured, and what it writes for PDF/A-4 lacks the `pdfaid:rev` that the
-//! standard demands and has a `pdfaid:conformance` that it forbids (ISO 19005-4 6.7.3).
+//! One of Gotenberg's values is not here because LibreOffice 25.2 does not do it: what it writes for PDF/A-4 lacks the
+//! `pdfaid:rev` that the standard demands and has a `pdfaid:conformance` that it forbids (ISO 19005-4 6.7.3).
 //! Sources: gotenberg.dev/docs/convert-with-libreoffice/convert-to-pdf; LibreOffice's
 //! officecfg/registry/schema/org/openoffice/Office/Common.xcs, group Filter/PDF/Export.
 
@@ -156,6 +155,7 @@ pub(super) static DEFINITIONS: &[Definition] = &[
     choice("magnification", 0, &[0, 1, 2, 3, 4]),
     number("zoom", 100, 1, 6400),
     choice("pageLayout", 0, &[0, 1, 2, 3]),
+    switch("firstPageOnLeft", false),
     switch("resizeWindowToInitialPage", false),
     switch("centerWindow", false),
     switch("openInFullScreenMode", false),
@@ -241,6 +241,7 @@ pub(super) static RULES: &[Rule] = &[
         Must::Be(Literal::Switch(true)),
     ),
     rule("zoom", "magnification", Must::Be(Literal::Number(4))),
+    rule("firstPageOnLeft", "pageLayout", Must::Be(Literal::Number(3))),
     rule("openBookmarkLevels", "exportBookmarks", Must::Be(Literal::Switch(true))),
     rule("quality", "losslessImageCompression", Must::Be(Literal::Switch(false))),
     rule(

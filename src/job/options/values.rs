@@ -2,9 +2,8 @@
 
 use serde_json::{Map, Value};
 
-/// The longest property of a document, and the most keywords.
-const LONGEST_PROPERTY: usize = 1000;
-const MOST_KEYWORDS: usize = 100;
+/// The most bytes that all properties of a document may take together.
+const LONGEST_METADATA: usize = 500;
 
 /// Ways to scale sheets down: to one page, or to one page's width.
 pub(super) const FIT: [&str; 2] = ["page", "width"];
@@ -179,7 +178,13 @@ impl Metadata {
                 _ => return None,
             }
         }
-        Some(metadata)
+        (metadata.length() <= LONGEST_METADATA).then_some(metadata)
+    }
+
+    fn length(&self) -> usize {
+        let texts = [&self.title, &self.author, &self.subject].into_iter().flatten();
+        let keywords = self.keywords.iter().flatten();
+        texts.chain(keywords).map(String::len).sum()
     }
 
     pub(super) fn to_json(&self) -> Value {
@@ -198,15 +203,15 @@ impl Metadata {
 
     pub(super) fn allowed() -> String {
         format!(
-            "an object of \"Title\", \"Author\", \"Subject\" (lines of text of at most {LONGEST_PROPERTY} bytes) and \"Keywords\" (at \
-             most {MOST_KEYWORDS} such, without commas, as a list or comma-separated)"
+            "an object of \"Title\", \"Author\", \"Subject\" (lines of text) and \"Keywords\" (a list of such, or one line with commas), \
+             at most {LONGEST_METADATA} bytes together"
         )
     }
 }
 
 fn property(value: &Value) -> Option<String> {
     let text = value.as_str()?;
-    (text.len() <= LONGEST_PROPERTY && !text.contains(char::is_control)).then(|| text.to_owned())
+    (!text.contains(char::is_control)).then(|| text.to_owned())
 }
 
 /// LibreOffice keeps keywords as one text with commas.
@@ -220,7 +225,7 @@ fn keywords(value: &Value) -> Option<Vec<String>> {
     let all_plain = keywords
         .iter()
         .all(|keyword| property(&Value::from(keyword.as_str())).is_some() && !keyword.contains(','));
-    (keywords.len() <= MOST_KEYWORDS && all_plain).then_some(keywords)
+    all_plain.then_some(keywords)
 }
 
 #[cfg(test)]
