@@ -1,5 +1,6 @@
 //! From a job to checked output files in a directory.
 
+mod exceeded;
 mod fetch;
 mod filter_data;
 pub mod inspect;

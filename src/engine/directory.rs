@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
 
 use super::claim::{self, Claim};
+use super::conversion::{Exceeded, Limit};
 use super::tree::{self, Size};
 
 /// The first user id for children. systemd hands out 61184 to 65519 to services for as long as they run, so no account
@@ -172,17 +173,25 @@ impl Owned {
     }
 
     /// Returns when the directory takes more than so many bytes of the disk, or has become what is too large to look
-    /// at; else never. `RLIMIT_FSIZE` bounds each file, and this what they are together. It does not see a file that
-    /// was unlinked while it is open.
-    pub(super) async fn overflows(self: Arc<Self>, allowed: u64) {
+    /// at; else never. `RLIMIT_FSIZE` bounds each file, and this what they are together. Files that were unlinked while
+    /// they are open are for [`super::watch::Watch`].
+    pub(super) async fn overflows(self: Arc<Self>, allowed: u64) -> Exceeded {
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
             let directory = self.clone();
             match tokio::task::spawn_blocking(move || tree::allocated(directory.path())).await {
-                Ok(Ok(Size::Bytes(bytes))) if bytes <= allowed => {}
-                Ok(Ok(_)) => return,
+                Ok(Ok(Size::Bytes(measured))) if measured > allowed => {
+                    let limit = Limit::DiskSize;
+                    return Exceeded {
+                        limit,
+                        allowed,
+                        measured,
+                    };
+                }
+                Ok(Ok(Size::Bytes(_))) => {}
+                Ok(Ok(Size::Beyond(exceeded))) => return exceeded,
                 Ok(Err(error)) => tracing::warn!(%error, "cannot measure a job directory"),
                 // The runtime shuts down.
                 Err(_) => return std::future::pending().await,

@@ -29,9 +29,10 @@ mod protocol;
 mod supervisor;
 mod tree;
 mod warm;
+mod watch;
 mod zygote;
 
-pub use conversion::{Conversion, Converted, Export, Import, Limit, Limits, Output, Verdict};
+pub use conversion::{Conversion, Converted, Exceeded, Export, Import, Limit, Limits, Output, Verdict};
 pub use directory::{JobDirectory, sanitised_file_name};
 pub use export::Format;
 pub use office::Value;

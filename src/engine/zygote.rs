@@ -24,6 +24,7 @@ use super::protocol::{
     CONFINED_LINE, Ending, Event, Job, MEMORY_EXHAUSTED_LINE, NotConfined, Request, Start, Usage, receive_packet,
     send_packet,
 };
+use super::watch::{self, Allowed, Watch};
 use super::{ZYGOTE_COMMAND, child, warm};
 use crate::sandbox::{self, Identity, Jail, Limits, Plan};
 
@@ -33,7 +34,7 @@ const START_LIMIT: u32 = 60;
 const LONGEST_REPORT: u64 = 4096;
 /// Descriptors a child may open: LibreOffice needs some dozens.
 const OPEN_FILES: u64 = 256;
-/// Threads of the child's user. LibreOffice makes a few for images and sheets.
+/// Threads of the child's user: behind the watch, and a user's other children count, too, where it has any.
 const PROCESSES: u64 = 256;
 
 /// What the hidden subcommand runs, before the process has a second thread.
@@ -103,6 +104,7 @@ struct Running {
     report: OwnedFd,
     forked: Instant,
     deadline: Instant,
+    watch: Watch,
     /// Why it was killed, if it was.
     killed: Option<Ending>,
 }
@@ -164,8 +166,10 @@ impl Zygote {
             .min();
         let timeout = match deadline {
             // A millisecond more, so that the time is up when poll says so.
-            Some(deadline) => PollTimeout::try_from(deadline.saturating_duration_since(now) + Duration::from_millis(1))
-                .unwrap_or(PollTimeout::MAX),
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(now) + Duration::from_millis(1);
+                PollTimeout::try_from(left.min(watch::LOOK)).unwrap_or(PollTimeout::MAX)
+            }
             None => PollTimeout::NONE,
         };
         let (numbers, mut descriptors): (Vec<u64>, Vec<PollFd<'_>>) = self
@@ -192,6 +196,11 @@ impl Zygote {
         let now = Instant::now();
         for running in self.running.values_mut().filter(|running| running.deadline <= now) {
             running.kill(Ending::TimedOut);
+        }
+        for running in self.running.values_mut().filter(|running| running.killed.is_none()) {
+            if let Some(exceeded) = running.watch.look() {
+                running.kill(Ending::OverLimit(exceeded));
+            }
         }
         if ready.last() != Some(&true) {
             return Ok(true);
@@ -234,8 +243,9 @@ impl Zygote {
             writable: job.directory.clone(),
             keep: child::kept(&reports_to, &self.lifeline),
             limits: Limits {
-                address_space: address_space.saturating_add(job.memory),
-                cpu_seconds: processor_seconds(job.wall_ms),
+                address_space: address_space.saturating_add(addresses(job.memory)),
+                // Behind the watch, which counts milliseconds.
+                cpu_seconds: job.processor_ms / 1000 + 2,
                 file_size: job.file_size,
                 open_files: OPEN_FILES,
                 processes: PROCESSES,
@@ -244,6 +254,8 @@ impl Zygote {
             mode: self.start.sandbox.into(),
         })
         .map_err(|error| error.to_string())?;
+        let inherited =
+            watch::anonymous_memory().map_err(|error| format!("the engine cannot read its size: {error}"))?;
         let forked = Instant::now();
         // SAFETY: this process has one thread, which was checked, so the child may do all that its parent may.
         match unsafe { fork() }.map_err(failed("fork for a conversion"))? {
@@ -252,9 +264,17 @@ impl Zygote {
                 exit(0)
             }
             ForkResult::Parent { child: pid } => {
-                let pidfd = open_pidfd(pid).map_err(|error| {
+                let allowed = Allowed {
+                    memory: job.memory,
+                    processor_ms: job.processor_ms,
+                    threads: job.threads,
+                    nameless_files: job.disk,
+                };
+                let watched = open_pidfd(pid).and_then(|pidfd| Ok((pidfd, Watch::begin(pid, inherited, allowed)?)));
+                let (pidfd, watch) = watched.map_err(|error| {
                     let _ = kill(pid, Signal::SIGKILL);
-                    format!("the engine cannot watch a conversion: {error}")
+                    let _ = nix::sys::wait::waitpid(pid, None);
+                    format!("the engine cannot watch a conversion: {error} (is /proc mounted, without hidepid?)")
                 })?;
                 let deadline = forked + Duration::from_millis(job.wall_ms);
                 Ok(Running {
@@ -263,6 +283,7 @@ impl Zygote {
                     report,
                     forked,
                     deadline,
+                    watch,
                     killed: None,
                 })
             }
@@ -361,6 +382,7 @@ impl Running {
             wall_ms: u64::try_from(self.forked.elapsed().as_millis()).unwrap_or(u64::MAX),
             cpu_ms: milliseconds(usage.ru_utime) + milliseconds(usage.ru_stime),
             peak_memory: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
+            own_memory: self.watch.most_memory(),
         };
         Ok((status, used))
     }
@@ -457,10 +479,13 @@ fn mapped() -> io::Result<u64> {
     Ok(pages * u64::try_from(page_size).unwrap_or(4096))
 }
 
-/// A backstop behind the wall limit, for a child that nobody kills: more than it can use in that time on all processors.
-fn processor_seconds(wall_ms: u64) -> u64 {
-    let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
-    (wall_ms / 1000 + 1).saturating_mul(processors) + 1
+/// Addresses that a child may take beyond what the zygote has mapped: a wall behind the watch, which counts memory.
+///
+/// With the wall at the limit itself, an allocation would be refused before anybody sees that memory is short, and a C
+/// library gives up a picture in silence. So there is room for an allocation to succeed and to be seen.
+fn addresses(memory: u64) -> u64 {
+    const LEAST_ROOM: u64 = 512 << 20;
+    memory.saturating_add(memory.max(LEAST_ROOM))
 }
 
 /// The names of this process's threads.

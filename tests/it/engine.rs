@@ -12,9 +12,11 @@ use tempfile::TempDir;
 /// Room enough for every document that is not made to break a limit.
 pub(crate) const LIMITS: Limits = Limits {
     wall: Duration::from_secs(120),
+    processor: Duration::from_secs(120),
     memory: 1 << 30,
     output_size: 500 << 20,
     pages: 5000,
+    threads: Limits::MOST_THREADS,
 };
 
 /// An engine and the directory that it works in.

@@ -30,6 +30,7 @@ pub(super) fn inspect(subject: &Subject<'_>, mut file: Bounded) -> Step<Document
             &format!("has {entries} files inside"),
             "entries",
             subject.limits.entries,
+            entries,
         ));
     }
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| zip_error(subject, error))?;
@@ -382,14 +383,9 @@ impl Part {
     fn take(&mut self, subject: &Subject<'_>, name: &str, chunk: &[u8], contents: &mut Contents) -> Step<()> {
         match self {
             Self::Xml { scanner, role, drawing } => {
-                scanner.feed(chunk, &mut |tag| contents.visit(role, tag)).map_err(|_| {
-                    let nesting = subject.limits.nesting as u64;
-                    subject.too_complex(
-                        &format!("nests too deep in its part '{}'", shown(name)),
-                        "nesting",
-                        nesting,
-                    )
-                })?;
+                scanner
+                    .feed(chunk, &mut |tag| contents.visit(role, tag))
+                    .map_err(|_| subject.too_deep(&format!("nests too deep in its part '{}'", shown(name))))?;
                 // Drawing programs declare entities for namespaces in the pictures that they export.
                 if scanner.declares_entities() && !*drawing {
                     return Err(subject.corrupt(&format!(
