@@ -19,7 +19,7 @@ pub(super) fn too_complex(exceeded: Exceeded, name: &str) -> Failure {
     // The name for a program, the one for a person, the variable, and how its unit is written.
     let (fact, what, variable, written): (_, _, _, &dyn Fn(u64) -> String) = match limit {
         Limit::Time => ("time", "time", "CONVERT_TIMEOUT allows", &time),
-        Limit::ProcessorTime => ("processorTime", "processor time", "CONVERT_TIMEOUT allows", &time),
+        Limit::ProcessorTime => ("processorTime", "processor time", "twice CONVERT_TIMEOUT", &time),
         Limit::Memory => ("memory", "memory", "CONVERT_MEMORY allows", &bytes),
         Limit::OutputSize => ("outputSize", "output size", "MAX_OUTPUT_SIZE allows", &bytes),
         Limit::DiskSize => ("diskSize", "disk space", "follows from MAX_OUTPUT_SIZE", &bytes),

@@ -87,8 +87,8 @@ pub async fn run(
         exports,
         limits: engine::Limits {
             wall: limits.time,
-            // What one processor gives in that time: a document that keeps more than one busy ends earlier.
-            processor: limits.time,
+            // What two processors give in that time: a document that keeps more of them busy ends earlier.
+            processor: limits.time.saturating_mul(2),
             memory: limits.memory,
             output_size: limits.output_size,
             pages: limits.pages.into(),

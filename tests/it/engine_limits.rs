@@ -34,13 +34,13 @@ fn fills_memory() -> Vec<u8> {
 
 /// A process of an engine: the zygote, or a child of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Process {
-    pid: i32,
-    parent: i32,
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    pub(crate) parent: i32,
 }
 
 /// The living processes whose zygote works somewhere in `work`.
-fn processes(work: &Path) -> Vec<Process> {
+pub(crate) fn processes(work: &Path) -> Vec<Process> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
@@ -147,7 +147,7 @@ pub(crate) fn assert_over<T>(limit: Limit, allowed: u64, verdict: Result<T, Verd
 }
 
 /// The zygote of `work`.
-fn zygote(work: &Path) -> Option<Process> {
+pub(crate) fn zygote(work: &Path) -> Option<Process> {
     let all = processes(work);
     all.iter()
         .find(|one| all.iter().all(|other| other.pid != one.parent))

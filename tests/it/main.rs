@@ -30,3 +30,5 @@ mod outputs;
 mod path;
 mod sandbox;
 mod sign;
+mod soak;
+mod stock;

@@ -38,7 +38,14 @@ pub(super) fn inspect(subject: &Subject<'_>, mut file: Bounded) -> Step<Document
     archive
         .validate_header_consistency()
         .map_err(|error| zip_error(subject, error))?;
-    if archive.offset() != 0 {
+    let mut first = u64::MAX;
+    for index in 0..archive.len() {
+        let entry = archive
+            .by_index_data(index)
+            .map_err(|error| zip_error(subject, error))?;
+        first = first.min(entry.header_start());
+    }
+    if archive.offset() != 0 || (first != 0 && !archive.is_empty()) {
         return Err(subject.corrupt("has something else before its zip package"));
     }
 
