@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -94,6 +94,8 @@ struct Zygote {
     lifeline: OwnedFd,
     /// The folders in the zygote's own temporary folder, which LibreOffice goes on using in every child.
     temporary_folders: Vec<String>,
+    /// LibreOffice's own files that it has open, and reads from in every child: its pictures of icons.
+    open_files: Vec<RawFd>,
     running: HashMap<u64, Running>,
 }
 
@@ -122,6 +124,8 @@ impl Zygote {
         }
         let temporary_folders =
             folders_in(&start.home.join("tmp")).map_err(|error| format!("cannot list tmp: {error}"))?;
+        let open_files = open_below(&installed_below(&start.program))
+            .map_err(|error| format!("the engine cannot list its descriptors: {error}"))?;
         alarm::cancel();
         let version = office.version.clone();
         send_packet(socket.as_fd(), &Event::Ready { version })
@@ -132,6 +136,7 @@ impl Zygote {
             socket,
             lifeline,
             temporary_folders,
+            open_files,
             running: HashMap::new(),
         })
     }
@@ -241,7 +246,7 @@ impl Zygote {
         let jail = Jail::prepare(Plan {
             readable: self.readable(),
             writable: job.directory.clone(),
-            keep: child::kept(&reports_to, &self.lifeline),
+            keep: child::kept(&reports_to, &self.lifeline, &self.open_files),
             limits: Limits {
                 address_space: address_space.saturating_add(addresses(job.memory)),
                 // Behind the watch, which counts milliseconds.
@@ -493,6 +498,39 @@ fn threads() -> io::Result<Vec<String>> {
     fs::read_dir("/proc/self/task")?
         .map(|task| Ok(fs::read_to_string(task?.path().join("comm"))?.trim_end().to_owned()))
         .collect()
+}
+
+/// Where LibreOffice's own files are: beside its programs, and in its directory under `/usr/share`.
+fn installed_below(program: &Path) -> Vec<PathBuf> {
+    let share = PathBuf::from("/usr/share/libreoffice");
+    program
+        .parent()
+        .map(Path::to_owned)
+        .into_iter()
+        .chain([share])
+        .collect()
+}
+
+/// The descriptors of regular files below these directories that are open for reading alone. LibreOffice reads them with
+/// an offset of its own (`pread`), so that children do not meet in them.
+fn open_below(directories: &[PathBuf]) -> io::Result<Vec<RawFd>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let entry = entry?;
+        let number = entry.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
+        // The list's own descriptor is among them.
+        let (Some(number), Ok(path)) = (number, fs::read_link(entry.path())) else {
+            continue;
+        };
+        // SAFETY: fcntl reads the flags of whatever has this number.
+        let flags = unsafe { libc::fcntl(number, libc::F_GETFL) };
+        let regular = fs::metadata(entry.path()).is_ok_and(|file| file.is_file());
+        let own = directories.iter().any(|directory| path.starts_with(directory));
+        if regular && own && flags >= 0 && flags & libc::O_ACCMODE == libc::O_RDONLY {
+            found.push(number);
+        }
+    }
+    Ok(found)
 }
 
 fn folders_in(directory: &Path) -> io::Result<Vec<String>> {
