@@ -19,6 +19,7 @@ mod inside;
 mod outside;
 mod process;
 mod refusals;
+mod second_wall;
 
 use std::collections::BTreeMap;
 
@@ -44,6 +45,8 @@ fn in_a_process_of_its_own() {
         "descriptors" => json!(outside::descriptors(scene)),
         "orphan" => json!(outside::orphan(scene)),
         "harden" => json!(outside::read_a_sibling(scene)),
+        "attempts without landlock" => json!(second_wall::try_all_without_landlock(scene)),
+        "mounts" => json!(second_wall::mounts(scene)),
         "no landlock" => json!(refusals::without_landlock(scene)),
         "refusals" => json!(refusals::refusals(scene)),
         other => panic!("no scene {other}"),
