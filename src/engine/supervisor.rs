@@ -110,7 +110,11 @@ impl Engine {
     /// See [`StartError`].
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let layers = sandbox::probe();
-        layers.check(settings.sandbox)?;
+        let missing = layers.check(settings.sandbox)?;
+        tracing::info!(%layers, "the sandbox of each conversion");
+        for sentence in missing {
+            tracing::warn!("{sentence}");
+        }
         let parent = settings.work_directory.clone();
         let users = layers.identity.is_ok();
         let work = tokio::task::spawn_blocking(move || WorkDirectory::create(&parent, users))
