@@ -28,6 +28,7 @@ mod process;
 mod protocol;
 mod supervisor;
 mod tree;
+mod users;
 mod warm;
 mod watch;
 mod zygote;

@@ -79,6 +79,7 @@ fn ruleset_of(newest: ABI, readable: &[PathBuf], writable: &Path) -> Result<Owne
         | AccessFs::RemoveFile
         | AccessFs::RemoveDir
         | AccessFs::Refer;
+    let work = work & AccessFs::from_all(newest);
     let (ruleset, found) = allow(ruleset, writable, work)?;
     let missing = |kind: io::ErrorKind| PrepareError::Path {
         path: writable.to_owned(),

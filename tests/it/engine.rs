@@ -32,12 +32,6 @@ impl Bench {
         Self { engine, work }
     }
 
-    pub(crate) async fn convert(&self, document: &Path) -> Result<(JobDirectory, Converted), Verdict> {
-        let name = document.file_name().unwrap().to_str().unwrap();
-        self.convert_bytes(name, &std::fs::read(document).unwrap(), |_| {})
-            .await
-    }
-
     /// Converts a document of this name and content, after `change` had a look at what is asked.
     pub(crate) async fn convert_bytes(
         &self,

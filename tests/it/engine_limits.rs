@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use platen::engine::{Engine, Exceeded, Limit, Limits, Verdict};
 
-use crate::engine::{Bench, LIMITS, THREE_PAGES, job_directories, settings, shared_documents, text_of};
+use crate::engine::{Bench, LIMITS, THREE_PAGES, job_directories, settings, text_of};
 
 /// A sheet with one cell at each of its two far corners: 17 billion cells are looked at for what to print.
 static NEVER_ENDS: &[u8] = br#"<?xml version="1.0" encoding="UTF-8"?>
@@ -624,37 +624,84 @@ async fn a_killed_worker_leaves_nothing() {
     drop(next);
 }
 
-/// Attacks that reach for the network or for files of the machine: they may convert or fail, and nothing comes in.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hostile_documents_end_and_the_engine_goes_on() {
-    let Some(documents) = shared_documents("hostile") else {
-        println!("skipped: no shared documents; set PLATEN_SHARED");
-        return;
-    };
-    let bench = Bench::start().await;
-    for entry in std::fs::read_dir(documents)
-        .unwrap()
-        .flatten()
-        .filter(|entry| entry.path().extension().is_some())
-    {
-        if entry.path().extension().unwrap() == "svg" {
-            continue;
+/// A workbook of four sheets, which LibreOffice reads with a thread for each.
+fn many_sheets() -> Vec<u8> {
+    use std::fmt::Write as _;
+    use std::io::Write as _;
+    const SHEETS: u32 = 4;
+    let mut rows = String::new();
+    for row in 1..=6000 {
+        write!(rows, "<row r='{row}'>").unwrap();
+        for column in ['A', 'B', 'C', 'D', 'E', 'F'] {
+            write!(rows, "<c r='{column}{row}'><v>{row}.5</v></c>").unwrap();
         }
-        match bench.convert(&entry.path()).await {
-            Ok((_kept, converted)) => {
-                let text = text_of(&converted.outputs[0].path);
-                assert!(
-                    !text.contains("root:x:0"),
-                    "{} reads /etc/passwd",
-                    entry.path().display()
-                );
-            }
-            Err(Verdict::Corrupt | Verdict::Encrypted) => {}
-            Err(verdict) => panic!("{}: {verdict}", entry.path().display()),
-        }
+        rows.push_str("</row>");
     }
-    bench
-        .convert_bytes("next.fodt", THREE_PAGES, |_| {})
-        .await
-        .expect("the next job succeeds");
+    let sheet = format!(
+        "<worksheet xmlns='http://schemas.openxmlformats.org/spreadsheetml/2006/main'><sheetData>{rows}</sheetData></worksheet>"
+    );
+    let each = |line: &dyn Fn(u32) -> String| (1..=SHEETS).map(line).collect::<String>();
+    let office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships";
+    let kind = "application/vnd.openxmlformats-officedocument.spreadsheetml";
+    let relation = |number: u32, what: &str, target: &str| {
+        format!("<Relationship Id='rId{number}' Type='{office}/{what}' Target='{target}'/>")
+    };
+    let relations = |all: String| {
+        format!(
+            "<Relationships xmlns='http://schemas.openxmlformats.org/package/2006/relationships'>{all}</Relationships>"
+        )
+    };
+    let mut parts = vec![
+        (
+            "[Content_Types].xml".to_owned(),
+            format!(
+                "<Types xmlns='http://schemas.openxmlformats.org/package/2006/content-types'><Default Extension='rels' \
+                 ContentType='application/vnd.openxmlformats-package.relationships+xml'/><Override PartName='/xl/workbook.xml' \
+                 ContentType='{kind}.sheet.main+xml'/>{}</Types>",
+                each(&|number| format!(
+                    "<Override PartName='/xl/worksheets/sheet{number}.xml' ContentType='{kind}.worksheet+xml'/>"
+                ))
+            ),
+        ),
+        (
+            "_rels/.rels".to_owned(),
+            relations(relation(1, "officeDocument", "xl/workbook.xml")),
+        ),
+        (
+            "xl/workbook.xml".to_owned(),
+            format!(
+                "<workbook xmlns='http://schemas.openxmlformats.org/spreadsheetml/2006/main' xmlns:r='{office}'><sheets>{}\
+                 </sheets></workbook>",
+                each(&|number| format!("<sheet name='S{number}' sheetId='{number}' r:id='rId{number}'/>"))
+            ),
+        ),
+        (
+            "xl/_rels/workbook.xml.rels".to_owned(),
+            relations(each(&|number| {
+                relation(number, "worksheet", &format!("worksheets/sheet{number}.xml"))
+            })),
+        ),
+    ];
+    parts.extend((1..=SHEETS).map(|number| (format!("xl/worksheets/sheet{number}.xml"), sheet.clone())));
+    let mut package = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, content) in parts {
+        package
+            .start_file(name, zip::write::SimpleFileOptions::default())
+            .unwrap();
+        package.write_all(content.as_bytes()).unwrap();
+    }
+    package.finish().unwrap().into_inner()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_that_starts_more_threads_than_it_may_is_too_complex() {
+    let bench = Bench::start().await;
+    let sheets = many_sheets();
+    let with = async |threads| {
+        bench
+            .convert_bytes("sheets.xlsx", &sheets, |conversion| conversion.limits.threads = threads)
+            .await
+    };
+    assert_over(Limit::Threads, 1, with(1).await);
+    with(Limits::MOST_THREADS).await.expect("a few threads are ordinary");
 }

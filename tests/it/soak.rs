@@ -202,6 +202,12 @@ impl Memory {
                 seen.len(),
                 (last as f64 - first as f64) / 1024.0 / settled.len() as f64
             );
+            let series: Vec<u64> = settled
+                .iter()
+                .step_by(settled.len().div_ceil(12))
+                .map(|bytes| bytes >> 10)
+                .collect();
+            println!("  KiB over its life: {series:?}");
             assert!(last < first + GROWTH, "the zygote grows");
         }
     }
