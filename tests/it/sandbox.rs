@@ -86,7 +86,10 @@ fn every_way_out_is_closed() {
     }
 }
 
-fn try_all(scene: &Scene) -> BTreeMap<&'static str, (Outcome, Outcome, i32, String)> {
+/// By name: how an attempt ended free and jailed, how it should end jailed, and when it works at all.
+type AllTried = BTreeMap<&'static str, (Outcome, Outcome, i32, String)>;
+
+fn try_all(scene: &Scene) -> AllTried {
     let victim = in_child(|| {
         loop {
             nix::unistd::pause();

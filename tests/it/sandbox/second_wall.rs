@@ -32,9 +32,7 @@ fn without_landlock_every_way_out_is_closed_by_a_private_root() {
     }
 }
 
-pub(super) fn try_all_without_landlock(
-    scene: &Scene,
-) -> Option<BTreeMap<&'static str, (Outcome, Outcome, i32, String)>> {
+pub(super) fn try_all_without_landlock(scene: &Scene) -> Option<super::AllTried> {
     is_second_wall().then(|| super::try_all(scene))
 }
 
