@@ -82,9 +82,11 @@ async fn in_the_engine(engine: &Engine, document: &Path) -> (Duration, Usage) {
         exports: vec![Export::plain("out.pdf".to_owned(), Format::PDF)],
         limits: Limits {
             wall: Duration::from_secs(60),
+            processor: Duration::from_secs(60),
             memory: 1 << 30,
             output_size: 500 << 20,
             pages: 5000,
+            threads: Limits::MOST_THREADS,
         },
     };
     let converted = engine.convert(conversion).await.expect("the document converts");

@@ -1,5 +1,6 @@
 //! From a job to checked output files in a directory.
 
+mod exceeded;
 mod fetch;
 pub mod inspect;
 mod run;

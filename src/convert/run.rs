@@ -3,12 +3,13 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use super::exceeded::{source_too_large, too_complex};
 use super::fetch::Document;
 use super::inspect::{self, InspectLimits};
 use super::settings;
 use super::warning::{Warning, warnings};
 use crate::config::Limits;
-use crate::engine::{self, Conversion, Engine, Import, Limit, Verdict};
+use crate::engine::{self, Conversion, Engine, Import, Verdict};
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
 use crate::job::{Format, Options};
 
@@ -79,9 +80,12 @@ pub async fn run(
         exports,
         limits: engine::Limits {
             wall: limits.time,
+            // What two processors give in that time: a document that keeps more of them busy ends earlier.
+            processor: limits.time.saturating_mul(2),
             memory: limits.memory,
             output_size: limits.output_size,
             pages: limits.pages.into(),
+            threads: engine::Limits::MOST_THREADS,
         },
     };
     let converted = engine
@@ -128,16 +132,7 @@ pub async fn convert_file(engine: &Engine, limits: &Limits, file: &Path, outputs
         return Err(unreadable(&"it is not a file"));
     }
     if metadata.len() > limits.input_size {
-        return Err(Failure::new(
-            FailureCode::SourceTooLarge,
-            format!(
-                "{} has {} bytes: MAX_INPUT_SIZE allows {}.",
-                file.display(),
-                metadata.len(),
-                limits.input_size
-            ),
-        )
-        .into());
+        return Err(source_too_large(&file.display().to_string(), metadata.len(), limits.input_size).into());
     }
     let directory = engine.job_directory().map_err(|error| {
         Refusal::new(
@@ -228,7 +223,7 @@ fn stop(verdict: &Verdict, name: &str) -> Stop {
             )
             .into();
         }
-        Verdict::TooComplex(limit) => return too_complex(*limit, name).into(),
+        Verdict::TooComplex(exceeded) => return too_complex(*exceeded, name).into(),
     };
     let mut failure = Failure::new(code, format!("The document {name:?} {sentence}."));
     if let Verdict::Crashed { signal: Some(signal) } = verdict {
@@ -239,24 +234,6 @@ fn stop(verdict: &Verdict, name: &str) -> Stop {
 
 fn option_invalid(option: &str, message: String) -> Failure {
     Failure::new(FailureCode::OptionInvalid, message).with("option", option)
-}
-
-fn too_complex(limit: Limit, name: &str) -> Failure {
-    let (which, variable, value) = match limit {
-        Limit::Time(limit) => ("time", "CONVERT_TIMEOUT", format!("{limit:?}")),
-        Limit::Memory(limit) => ("memory", "CONVERT_MEMORY", format!("{limit} bytes")),
-        Limit::OutputSize(limit) => ("output size", "MAX_OUTPUT_SIZE", format!("{limit} bytes")),
-        Limit::Pages { limit, .. } => ("pages", "MAX_PAGES", limit.to_string()),
-    };
-    let mut failure = Failure::new(
-        FailureCode::DocumentTooComplex,
-        format!("The document {name:?} takes more {which} than {variable} allows ({value})."),
-    )
-    .with("limit", which);
-    if let Limit::Pages { found, .. } = limit {
-        failure = failure.with("pages", found);
-    }
-    failure
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use super::conversion::{Export, Image, Setup};
@@ -273,8 +273,10 @@ fn note_exhausted_memory(complaint: &Complaint) {
     }
 }
 
-/// The descriptors a child keeps: where it reports, the wake counter, and the lifeline by which the worker sees that
-/// the last process of a zygote is gone.
-pub(super) fn kept(report: &OwnedFd, lifeline: &OwnedFd) -> Vec<i32> {
-    vec![report.as_raw_fd(), office::wake_descriptor(), lifeline.as_raw_fd()]
+/// The descriptors a child keeps: where it reports, the wake counter, the lifeline by which the worker sees that the
+/// last process of a zygote is gone, and LibreOffice's own files: one that is closed under it is a picture less.
+pub(super) fn kept(report: &OwnedFd, lifeline: &OwnedFd, open_files: &[RawFd]) -> Vec<RawFd> {
+    let mut kept = vec![report.as_raw_fd(), office::wake_descriptor(), lifeline.as_raw_fd()];
+    kept.extend_from_slice(open_files);
+    kept
 }

@@ -35,12 +35,14 @@ mod protocol;
 mod setup;
 mod supervisor;
 mod tree;
+mod users;
 mod warm;
+mod watch;
 mod zygote;
 
 pub use conversion::{
-    Conversion, Converted, Export, Fit, Image, ImageSize, Import, Limit, Limited, Limits, Output, Pages, Paper, Setup,
-    Verdict,
+    Conversion, Converted, Exceeded, Export, Fit, Image, ImageSize, Import, Limit, Limited, Limits, Output, Pages, Paper,
+    Setup, Verdict,
 };
 pub use directory::{JobDirectory, sanitised_file_name};
 pub use finding::Finding;

@@ -8,7 +8,7 @@ use nix::sys::socket::{MsgFlags, recv, send};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Export, Finding, Import, Kind};
+use super::{Exceeded, Export, Finding, Import, Kind};
 use crate::sandbox;
 
 /// The largest packet: a request of as many outputs and options as a job may have takes about 120 KiB, and a socket's
@@ -68,10 +68,16 @@ pub(super) struct Job {
     pub(super) exports: Vec<Export>,
     /// Wall time in milliseconds.
     pub(super) wall_ms: u64,
-    /// Bytes beyond what the zygote has mapped.
+    /// Processor time in milliseconds.
+    pub(super) processor_ms: u64,
+    /// Bytes of memory that it does not share with the zygote.
     pub(super) memory: u64,
     /// Bytes of one file.
     pub(super) file_size: u64,
+    /// Bytes of all its files.
+    pub(super) disk: u64,
+    /// Threads at once.
+    pub(super) threads: u64,
 }
 
 /// From the zygote.
@@ -110,6 +116,8 @@ pub(super) enum Ending {
     Exited { status: i32, memory_exhausted: bool },
     /// Killed at its wall limit.
     TimedOut,
+    /// Killed at another limit.
+    OverLimit(Exceeded),
     /// Killed on request.
     Cancelled,
     /// It did not come as far as opening the document; a sentence of the zygote's.
@@ -205,6 +213,8 @@ pub struct Usage {
     pub cpu_ms: u64,
     /// Peak resident memory in bytes, counting what is shared with the warm engine.
     pub peak_memory: u64,
+    /// The most memory of its own that was seen, in bytes; 0 for a conversion too short to be looked at.
+    pub own_memory: u64,
 }
 
 impl From<sandbox::Mode> for SandboxMode {

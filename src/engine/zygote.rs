@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -24,6 +24,7 @@ use super::protocol::{
     CONFINED_LINE, Ending, Event, Job, MEMORY_EXHAUSTED_LINE, NotConfined, Report, Request, Start, Usage,
     receive_packet, send_packet,
 };
+use super::watch::{self, Allowed, Watch};
 use super::{ZYGOTE_COMMAND, child, finding, warm};
 use crate::sandbox::{self, Identity, Jail, Limits, Plan};
 
@@ -33,7 +34,7 @@ const START_LIMIT: u32 = 60;
 const LONGEST_REPORT: u64 = 64 << 10;
 /// Descriptors a child may open: LibreOffice needs some dozens.
 const OPEN_FILES: u64 = 256;
-/// Threads of the child's user. LibreOffice makes a few for images and sheets.
+/// Threads of the child's user: behind the watch, and a user's other children count, too, where it has any.
 const PROCESSES: u64 = 256;
 
 /// What the hidden subcommand runs, before the process has a second thread.
@@ -93,6 +94,8 @@ struct Zygote {
     lifeline: OwnedFd,
     /// The folders in the zygote's own temporary folder, which LibreOffice goes on using in every child.
     temporary_folders: Vec<String>,
+    /// LibreOffice's own files that it has open, and reads from in every child: its pictures of icons.
+    open_files: Vec<RawFd>,
     running: HashMap<u64, Running>,
 }
 
@@ -103,6 +106,7 @@ struct Running {
     report: OwnedFd,
     forked: Instant,
     deadline: Instant,
+    watch: Watch,
     /// Why it was killed, if it was.
     killed: Option<Ending>,
 }
@@ -120,6 +124,8 @@ impl Zygote {
         }
         let temporary_folders =
             folders_in(&start.home.join("tmp")).map_err(|error| format!("cannot list tmp: {error}"))?;
+        let open_files = open_below(&installed_below(&start.program))
+            .map_err(|error| format!("the engine cannot list its descriptors: {error}"))?;
         alarm::cancel();
         let version = office.version.clone();
         send_packet(socket.as_fd(), &Event::Ready { version })
@@ -130,6 +136,7 @@ impl Zygote {
             socket,
             lifeline,
             temporary_folders,
+            open_files,
             running: HashMap::new(),
         })
     }
@@ -164,8 +171,10 @@ impl Zygote {
             .min();
         let timeout = match deadline {
             // A millisecond more, so that the time is up when poll says so.
-            Some(deadline) => PollTimeout::try_from(deadline.saturating_duration_since(now) + Duration::from_millis(1))
-                .unwrap_or(PollTimeout::MAX),
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(now) + Duration::from_millis(1);
+                PollTimeout::try_from(left.min(watch::LOOK)).unwrap_or(PollTimeout::MAX)
+            }
             None => PollTimeout::NONE,
         };
         let (numbers, mut descriptors): (Vec<u64>, Vec<PollFd<'_>>) = self
@@ -192,6 +201,11 @@ impl Zygote {
         let now = Instant::now();
         for running in self.running.values_mut().filter(|running| running.deadline <= now) {
             running.kill(Ending::TimedOut);
+        }
+        for running in self.running.values_mut().filter(|running| running.killed.is_none()) {
+            if let Some(exceeded) = running.watch.look() {
+                running.kill(Ending::OverLimit(exceeded));
+            }
         }
         if ready.last() != Some(&true) {
             return Ok(true);
@@ -232,10 +246,11 @@ impl Zygote {
         let jail = Jail::prepare(Plan {
             readable: self.readable(),
             writable: job.directory.clone(),
-            keep: child::kept(&reports_to, &self.lifeline),
+            keep: child::kept(&reports_to, &self.lifeline, &self.open_files),
             limits: Limits {
-                address_space: address_space.saturating_add(job.memory),
-                cpu_seconds: processor_seconds(job.wall_ms),
+                address_space: address_space.saturating_add(addresses(job.memory)),
+                // Behind the watch, which counts milliseconds.
+                cpu_seconds: job.processor_ms / 1000 + 2,
                 file_size: job.file_size,
                 open_files: OPEN_FILES,
                 processes: PROCESSES,
@@ -244,6 +259,8 @@ impl Zygote {
             mode: self.start.sandbox.into(),
         })
         .map_err(|error| error.to_string())?;
+        let inherited =
+            watch::anonymous_memory().map_err(|error| format!("the engine cannot read its size: {error}"))?;
         let forked = Instant::now();
         // SAFETY: this process has one thread, which was checked, so the child may do all that its parent may.
         match unsafe { fork() }.map_err(failed("fork for a conversion"))? {
@@ -252,9 +269,17 @@ impl Zygote {
                 exit(0)
             }
             ForkResult::Parent { child: pid } => {
-                let pidfd = open_pidfd(pid).map_err(|error| {
+                let allowed = Allowed {
+                    memory: job.memory,
+                    processor_ms: job.processor_ms,
+                    threads: job.threads,
+                    nameless_files: job.disk,
+                };
+                let watched = open_pidfd(pid).and_then(|pidfd| Ok((pidfd, Watch::begin(pid, inherited, allowed)?)));
+                let (pidfd, watch) = watched.map_err(|error| {
                     let _ = kill(pid, Signal::SIGKILL);
-                    format!("the engine cannot watch a conversion: {error}")
+                    let _ = nix::sys::wait::waitpid(pid, None);
+                    format!("the engine cannot watch a conversion: {error} (is /proc mounted, without hidepid?)")
                 })?;
                 let deadline = forked + Duration::from_millis(job.wall_ms);
                 Ok(Running {
@@ -263,6 +288,7 @@ impl Zygote {
                     report,
                     forked,
                     deadline,
+                    watch,
                     killed: None,
                 })
             }
@@ -361,6 +387,7 @@ impl Running {
             wall_ms: u64::try_from(self.forked.elapsed().as_millis()).unwrap_or(u64::MAX),
             cpu_ms: milliseconds(usage.ru_utime) + milliseconds(usage.ru_stime),
             peak_memory: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
+            own_memory: self.watch.most_memory(),
         };
         Ok((status, used))
     }
@@ -370,9 +397,9 @@ impl Running {
         // What a child leaves in the pipe is there when it has ended; the pipe does not block.
         drop(fs::File::from(self.report).take(LONGEST_REPORT).read_to_end(&mut said));
         match (self.killed, judge(&said, status)) {
-            // Its outputs were written in time; what it did not come to was the look at its document.
+            // Its outputs were written within its limits; what it did not come to was the look at its document.
             (
-                Some(Ending::TimedOut),
+                Some(Ending::TimedOut | Ending::OverLimit(_)),
                 done @ Ending::Reported {
                     report: Report::Done, ..
                 },
@@ -476,10 +503,13 @@ fn mapped() -> io::Result<u64> {
     Ok(pages * u64::try_from(page_size).unwrap_or(4096))
 }
 
-/// A backstop behind the wall limit, for a child that nobody kills: more than it can use in that time on all processors.
-fn processor_seconds(wall_ms: u64) -> u64 {
-    let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
-    (wall_ms / 1000 + 1).saturating_mul(processors) + 1
+/// Addresses that a child may take beyond what the zygote has mapped: a wall behind the watch, which counts memory.
+///
+/// With the wall at the limit itself, an allocation would be refused before anybody sees that memory is short, and a C
+/// library gives up a picture in silence. So there is room for an allocation to succeed and to be seen.
+fn addresses(memory: u64) -> u64 {
+    const LEAST_ROOM: u64 = 512 << 20;
+    memory.saturating_add(memory.max(LEAST_ROOM))
 }
 
 /// The names of this process's threads.
@@ -487,6 +517,39 @@ fn threads() -> io::Result<Vec<String>> {
     fs::read_dir("/proc/self/task")?
         .map(|task| Ok(fs::read_to_string(task?.path().join("comm"))?.trim_end().to_owned()))
         .collect()
+}
+
+/// Where LibreOffice's own files are: beside its programs, and in its directory under `/usr/share`.
+fn installed_below(program: &Path) -> Vec<PathBuf> {
+    let share = PathBuf::from("/usr/share/libreoffice");
+    program
+        .parent()
+        .map(Path::to_owned)
+        .into_iter()
+        .chain([share])
+        .collect()
+}
+
+/// The descriptors of regular files below these directories that are open for reading alone. LibreOffice reads them with
+/// an offset of its own (`pread`), so that children do not meet in them.
+fn open_below(directories: &[PathBuf]) -> io::Result<Vec<RawFd>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let entry = entry?;
+        let number = entry.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
+        // The list's own descriptor is among them.
+        let (Some(number), Ok(path)) = (number, fs::read_link(entry.path())) else {
+            continue;
+        };
+        // SAFETY: fcntl reads the flags of whatever has this number.
+        let flags = unsafe { libc::fcntl(number, libc::F_GETFL) };
+        let regular = fs::metadata(entry.path()).is_ok_and(|file| file.is_file());
+        let own = directories.iter().any(|directory| path.starts_with(directory));
+        if regular && own && flags >= 0 && flags & libc::O_ACCMODE == libc::O_RDONLY {
+            found.push(number);
+        }
+    }
+    Ok(found)
 }
 
 fn folders_in(directory: &Path) -> io::Result<Vec<String>> {

@@ -30,9 +30,9 @@ pub(super) fn available() -> io::Result<()> {
 }
 
 /// Filters the system calls of the calling process, for good. Needs `no_new_privs`, and one thread.
-/// `landlock` is the kernel's ABI, when it has one.
-pub(super) fn install(landlock: Option<u32>) -> io::Result<()> {
-    let program = program(std::process::id(), landlock).map_err(io::Error::other)?;
+/// `walled` says whether another layer judges the cutting of files by their names.
+pub(super) fn install(walled: bool) -> io::Result<()> {
+    let program = program(std::process::id(), walled).map_err(io::Error::other)?;
     seccompiler::apply_filter(&program).map_err(|error| match error {
         seccompiler::Error::Seccomp(source) | seccompiler::Error::Prctl(source) => source,
         other => io::Error::other(other),
@@ -40,7 +40,7 @@ pub(super) fn install(landlock: Option<u32>) -> io::Result<()> {
 }
 
 /// The whole filter for the process `own`.
-fn program(own: u32, landlock: Option<u32>) -> Result<BpfProgram, seccompiler::BackendError> {
+fn program(own: u32, walled: bool) -> Result<BpfProgram, seccompiler::BackendError> {
     let mut calls: BTreeMap<c_long, Vec<SeccompRule>> = COMMON
         .iter()
         .chain(OF_THIS_ARCHITECTURE)
@@ -65,6 +65,12 @@ fn program(own: u32, landlock: Option<u32>) -> Result<BpfProgram, seccompiler::B
     // abort() sends its signal this way. Nobody else may be hit.
     calls.insert(libc::SYS_tgkill, vec![argument(0, SeccompCmpOp::Eq, u64::from(own))?]);
 
+    // A file that never had a name is none that anybody could measure or remove.
+    let named = |index| argument(index, SeccompCmpOp::MaskedEq(UNNAMED), 0);
+    calls.insert(libc::SYS_openat, vec![named(2)?]);
+    #[cfg(target_arch = "x86_64")]
+    calls.insert(libc::SYS_open, vec![named(1)?]);
+
     // Commands that have the kernel send a signal of the caller's choice to any process of the same user, and the one
     // that keeps other processes from opening a file of that user.
     let denied = [libc::F_SETOWN, F_SETOWN_EX, F_SETSIG, libc::F_NOTIFY, libc::F_SETLEASE];
@@ -74,8 +80,8 @@ fn program(own: u32, landlock: Option<u32>) -> Result<BpfProgram, seccompiler::B
         .collect();
     calls.insert(libc::SYS_fcntl, vec![SeccompRule::new(conditions?)?]);
 
-    // Before ABI 3 landlock does not judge this one: it would cut any file of the same user to nothing.
-    if landlock.is_none_or(|abi| abi < 3) {
+    // It would cut any file of the same user to nothing.
+    if !walled {
         calls.remove(&libc::SYS_truncate);
     }
 
@@ -158,7 +164,8 @@ fn statement(code: u32, k: u32) -> sock_filter {
     }
 }
 
-/// linux/fcntl.h; the libc crate does not have them for every target.
+/// `__O_TMPFILE` (asm-generic/fcntl.h), and commands of linux/fcntl.h; the libc crate does not have them for every target.
+const UNNAMED: u64 = 0o20_000_000;
 const F_SETSIG: i32 = 10;
 const F_SETOWN_EX: i32 = 15;
 

@@ -251,6 +251,13 @@ async fn a_document_that_never_ends_is_reported_at_the_limit() {
     );
     let result = world.result().await.data;
     assert_eq!(result["error"]["code"], "document.too_complex", "{result}");
+    let detail = &result["error"]["detail"];
+    assert_eq!(
+        (&detail["limit"], &detail["value"]),
+        (&"time".into(), &3000.into()),
+        "{result}"
+    );
+    assert!(detail["measured"].as_u64().unwrap() >= 3000, "{result}");
     assert_eq!(world.worker.leftovers(), Vec::<std::path::PathBuf>::new());
 }
 

@@ -32,4 +32,6 @@ mod path;
 mod sandbox;
 mod setup;
 mod sign;
+mod soak;
+mod stock;
 mod warnings;

@@ -35,6 +35,7 @@ pub(super) fn inspect(subject: &Subject<'_>, mut file: Bounded) -> Step<Document
             &format!("has {entries} files inside"),
             "entries",
             subject.limits.entries,
+            entries,
         ));
     }
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| zip_error(subject, error))?;
@@ -42,7 +43,14 @@ pub(super) fn inspect(subject: &Subject<'_>, mut file: Bounded) -> Step<Document
     archive
         .validate_header_consistency()
         .map_err(|error| zip_error(subject, error))?;
-    if archive.offset() != 0 {
+    let mut first = u64::MAX;
+    for index in 0..archive.len() {
+        let entry = archive
+            .by_index_data(index)
+            .map_err(|error| zip_error(subject, error))?;
+        first = first.min(entry.header_start());
+    }
+    if archive.offset() != 0 || (first != 0 && !archive.is_empty()) {
         return Err(subject.corrupt("has something else before its zip package"));
     }
 
@@ -408,14 +416,9 @@ impl Part {
     fn take(&mut self, subject: &Subject<'_>, name: &str, chunk: &[u8], contents: &mut Contents) -> Step<()> {
         match self {
             Self::Xml { scanner, role, drawing } => {
-                scanner.feed(chunk, &mut |tag| contents.visit(role, tag)).map_err(|_| {
-                    let nesting = subject.limits.nesting as u64;
-                    subject.too_complex(
-                        &format!("nests too deep in its part '{}'", shown(name)),
-                        "nesting",
-                        nesting,
-                    )
-                })?;
+                scanner
+                    .feed(chunk, &mut |tag| contents.visit(role, tag))
+                    .map_err(|_| subject.too_deep(&format!("nests too deep in its part '{}'", shown(name))))?;
                 // Drawing programs declare entities for namespaces in the pictures that they export.
                 if scanner.declares_entities() && !*drawing {
                     return Err(subject.corrupt(&format!(

@@ -244,9 +244,9 @@ impl MarkupScan {
     }
 
     pub(super) fn take(&mut self, subject: &Subject<'_>, chunk: &[u8], visit: &mut dyn FnMut(&Tag<'_>)) -> Step<()> {
-        self.scanner.feed(chunk, visit).map_err(|_| {
-            subject.too_complex("nests its elements too deep", "nesting", subject.limits.nesting as u64)
-        })?;
+        self.scanner
+            .feed(chunk, visit)
+            .map_err(|_| subject.too_deep("nests its elements too deep"))?;
         if self.scanner.declares_entities() && !self.drawing {
             return Err(subject.corrupt("declares XML entities, which office documents never do"));
         }
