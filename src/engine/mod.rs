@@ -15,12 +15,15 @@
 //!   worker leaves is removed by the next one that starts with the same work directory.
 
 mod child;
+mod children;
 mod claim;
 mod complete;
 mod configuration;
 mod conversion;
 mod directory;
 mod export;
+mod hot;
+mod memory;
 mod office;
 mod outcome;
 mod pdf;

@@ -5,11 +5,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::export::{self, Format};
+use super::hot::HotPages;
 use super::office::{Complaint, Office, Value};
 use super::pdf;
 
 /// How often every document is converted. Three rounds instead of one make a conversion 7 ms faster.
 const ROUNDS: usize = 3;
+
+/// The filters of each sample that the pages are learned by: the ones of today's Office and of OpenDocument.
+const LEARNED: std::ops::RangeInclusive<usize> = 1..=2;
 
 /// How long the check of an output may take: milliseconds are normal.
 const CHECK_LIMIT: Duration = Duration::from_secs(10);
@@ -111,6 +115,26 @@ pub(super) fn warm(office: &Office, directory: &Path) -> Result<(), String> {
             complaint.exception
         )
     })
+}
+
+/// The pages that conversions write, as the samples in `directory` tell that [`warm`] has left there.
+pub(super) fn learn(office: &Office, directory: &Path) -> HotPages {
+    let output = directory.join("warm.pdf");
+    let convert = &|document: &Path, filter: &str| {
+        let Ok(loaded) = office.load(document, &reading(filter)) else { return };
+        if let Some(pdf) = export::kind_of(&loaded).and_then(|kind| Format::Pdf.filter(kind)) {
+            // What was learned is worth something also when this fails.
+            drop(loaded.store(&output, &writing(pdf), &[]));
+        }
+    };
+    let mut conversions: Vec<Box<dyn Fn() + '_>> = Vec::new();
+    for sample in &SAMPLES {
+        for (number, filter) in sample.filters.iter().enumerate().filter(|(number, _)| LEARNED.contains(number)) {
+            let document = directory.join(format!("{}-{number}", sample.name));
+            conversions.push(Box::new(move || convert(&document, filter)));
+        }
+    }
+    HotPages::learn(&conversions)
 }
 
 fn reading(filter: &str) -> [(&'static str, Value); 3] {
