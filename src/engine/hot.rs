@@ -26,41 +26,52 @@ const EXCLUSIVE: u64 = 1 << 56;
 #[derive(Default)]
 pub(super) struct HotPages(Vec<Range<usize>>);
 
-impl HotPages {
-    /// Runs each conversion in a fork and keeps the pages that at least half of them wrote. The process must have one
-    /// thread. Without any where the kernel does not tell: then conversions are slower, and nothing else.
-    pub(super) fn learn(conversions: &[Box<dyn Fn() + '_>]) -> Self {
-        let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
-        let mut runs = 0;
-        for conversion in conversions {
-            if let Ok(pages) = written_by(conversion) {
-                runs += 1;
-                for page in pages {
-                    *counts.entry(page).or_default() += 1;
-                }
+/// What was seen of samples so far.
+#[derive(Default)]
+pub(super) struct Lessons {
+    /// How many conversions wrote each page.
+    counts: BTreeMap<usize, usize>,
+    conversions: usize,
+}
+
+impl Lessons {
+    /// Runs a conversion in a fork and sees what it writes. The process must have one thread. Where the kernel does not
+    /// tell, nothing is learned: conversions are slower then, and nothing else.
+    pub(super) fn take(&mut self, conversion: impl Fn()) {
+        if memory::has_small_pages()
+            && let Ok(pages) = written_by(conversion)
+        {
+            self.conversions += 1;
+            for page in pages {
+                *self.counts.entry(page).or_default() += 1;
             }
         }
-        // A page that only a child had mapped cannot be asked for before it has.
-        let ours = memory::mappings().unwrap_or_default();
-        let hot = counts
-            .into_iter()
-            .filter(|&(_, count)| count * 2 >= runs)
-            .map(|(page, _)| page)
-            .filter(|page| ours.iter().any(|mapping| mapping.is_written() && mapping.range.contains(page)));
-        Self(joined(hot))
     }
 
+    /// The pages that at least half of the conversions wrote.
+    pub(super) fn learned(self) -> HotPages {
+        // A page that only a child had mapped cannot be asked for before it has.
+        let ours = memory::mappings().unwrap_or_default();
+        let hot = self
+            .counts
+            .into_iter()
+            .filter(|&(_, count)| count * 2 >= self.conversions)
+            .map(|(page, _)| page)
+            .filter(|page| {
+                ours.iter()
+                    .any(|mapping| mapping.is_written() && mapping.range.contains(page))
+            });
+        HotPages(joined(hot))
+    }
+}
+
+impl HotPages {
     /// Makes the pages this process's own. For a child, before it has a document.
     pub(super) fn populate(&self) {
         for range in &self.0 {
             // SAFETY: changes which memory the pages are in, never what they hold; failing leaves it to faults.
             unsafe { libc::madvise(range.start as *mut libc::c_void, range.len(), MADV_POPULATE_WRITE) };
         }
-    }
-
-    /// How many bytes they are.
-    pub(super) fn bytes(&self) -> usize {
-        self.0.iter().map(ExactSizeIterator::len).sum()
     }
 }
 
@@ -123,7 +134,12 @@ fn report(mut to: &File) -> io::Result<()> {
 fn entries(pagemap: &File, mapping: &Mapping) -> io::Result<Vec<u64>> {
     let mut bytes = vec![0; mapping.range.len() / PAGE * 8];
     pagemap.read_exact_at(&mut bytes, (mapping.range.start / PAGE * 8) as u64)?;
-    Ok(bytes.as_chunks().0.iter().map(|entry| u64::from_ne_bytes(*entry)).collect())
+    Ok(bytes
+        .as_chunks()
+        .0
+        .iter()
+        .map(|entry| u64::from_ne_bytes(*entry))
+        .collect())
 }
 
 #[cfg(test)]
@@ -133,7 +149,10 @@ mod tests {
     #[test]
     fn neighbours_are_one_range() {
         let pages = [0x1000, 0x2000, 0x5000, 0x7000, 0x8000, 0x9000];
-        assert_eq!(joined(pages.into_iter()), [0x1000..0x3000, 0x5000..0x6000, 0x7000..0xa000]);
+        assert_eq!(
+            joined(pages.into_iter()),
+            [0x1000..0x3000, 0x5000..0x6000, 0x7000..0xa000]
+        );
         assert_eq!(joined(std::iter::empty()), []);
     }
 }

@@ -21,6 +21,9 @@ const MADV_COLLAPSE: c_int = 25;
 
 /// Call it once, when everything is warm: what is allocated later in the zygote itself only makes it worse.
 pub(super) fn arrange(program: &Path) {
+    if !has_small_pages() {
+        return;
+    }
     let Ok(mappings) = mappings() else { return };
     // The other order would collapse the reserve, too.
     collapse_heap(&mappings);
@@ -30,6 +33,37 @@ pub(super) fn arrange(program: &Path) {
             enlarge_text(mapping.range.clone());
         }
     }
+}
+
+/// Whether pages have the size that all of this counts with: aarch64 knows larger ones.
+pub(super) fn has_small_pages() -> bool {
+    nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).is_ok_and(|size| size == Some(4096))
+}
+
+/// Bytes of address space in use.
+pub(super) fn mapped() -> io::Result<u64> {
+    statm(&fs::read_to_string("/proc/self/statm")?).map(|sizes| sizes[0])
+}
+
+/// Bytes of memory that are no file's: what a leak would make grow.
+pub(super) fn own() -> io::Result<u64> {
+    statm(&fs::read_to_string("/proc/self/statm")?).map(|[_, resident, shared]| resident.saturating_sub(shared))
+}
+
+/// The first three numbers of `/proc/self/statm` in bytes: mapped, resident, resident of files.
+fn statm(text: &str) -> io::Result<[u64; 3]> {
+    let page_size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?.unwrap_or(4096);
+    let page_size = u64::try_from(page_size).unwrap_or(4096);
+    let mut numbers = text
+        .split_ascii_whitespace()
+        .map_while(|pages| pages.parse::<u64>().ok());
+    let mut next = || {
+        numbers
+            .next()
+            .map(|pages| pages * page_size)
+            .ok_or(io::ErrorKind::InvalidData)
+    };
+    Ok([next()?, next()?, next()?])
 }
 
 /// One line of `/proc/self/maps`.
@@ -156,7 +190,9 @@ fn control() -> Option<Control> {
 /// Moves the whole huge pages of a program text into anonymous memory of the same content at the same address. A fork
 /// then copies one entry for each, and the child takes no fault at all where it took one for each sixteen small pages.
 fn enlarge_text(text: Range<usize>) {
-    let Some(start) = huge_pages(text.clone()).next() else { return };
+    let Some(start) = huge_pages(text.clone()).next() else {
+        return;
+    };
     let length = huge_pages(text).count() * HUGE;
     // SAFETY: the copy is made in memory of our own, and moved over the original in one step. This process has one
     // thread, and it runs code of this program and of the C library here, never the text that is replaced.
@@ -217,7 +253,30 @@ mod tests {
         assert!(text.is_text_in(Path::new("/usr/lib/libreoffice/program")) && !text.is_written());
         let heap = mapping("7f0000000000-7f0000200000 rw-p 00000000 00:00 0 ").unwrap();
         assert!(heap.is_heap() && heap.is_written());
-        assert!(!mapping("7ffe000-7fff000 rw-p 00000000 00:00 0   [stack]").unwrap().is_written());
+        assert!(
+            !mapping("7ffe000-7fff000 rw-p 00000000 00:00 0   [stack]")
+                .unwrap()
+                .is_written()
+        );
+    }
+
+    #[test]
+    fn own_memory_is_what_no_file_backs() {
+        let page = u64::try_from(
+            nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+                .unwrap()
+                .unwrap(),
+        )
+        .unwrap();
+        assert_eq!(statm("10 5 2 1 0 3 0").unwrap(), [10 * page, 5 * page, 2 * page]);
+        assert!(statm("10 5").is_err() && statm("a b c").is_err());
+        let before = own().unwrap();
+        let held = vec![1_u8; 32 << 20];
+        assert!(
+            own().unwrap() >= before + (24 << 20),
+            "{} bytes were not seen",
+            held.len()
+        );
     }
 
     #[test]

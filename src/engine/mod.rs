@@ -22,6 +22,8 @@ mod configuration;
 mod conversion;
 mod directory;
 mod export;
+#[cfg(feature = "floor")]
+mod floor;
 mod hot;
 mod memory;
 mod office;
@@ -37,6 +39,8 @@ mod zygote;
 pub use conversion::{Conversion, Converted, Export, Import, Limit, Limits, Output, Verdict};
 pub use directory::{JobDirectory, sanitised_file_name};
 pub use export::Format;
+#[cfg(feature = "floor")]
+pub use floor::Floor;
 pub use office::Value;
 pub use protocol::Usage;
 pub use supervisor::{Engine, Settings, StartError};

@@ -5,15 +5,18 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::export::{self, Format};
-use super::hot::HotPages;
 use super::office::{Complaint, Office, Value};
 use super::pdf;
 
-/// How often every document is converted. Three rounds instead of one make a conversion 7 ms faster.
+/// How often a document is converted. Three rounds instead of one make a conversion 7 ms faster.
 const ROUNDS: usize = 3;
 
-/// The filters of each sample that the pages are learned by: the ones of today's Office and of OpenDocument.
-const LEARNED: std::ops::RangeInclusive<usize> = 1..=2;
+/// The filters of each sample that most documents come by, today's Office and OpenDocument: only they are converted in
+/// every round.
+const USUAL: std::ops::RangeInclusive<usize> = 1..=2;
+
+/// How many lessons there are.
+pub(super) const LESSONS: usize = SAMPLES.len() * 2;
 
 /// How long the check of an output may take: milliseconds are normal.
 const CHECK_LIMIT: Duration = Duration::from_secs(10);
@@ -78,7 +81,8 @@ pub(super) fn warm(office: &Office, directory: &Path) -> Result<(), String> {
                 fs::write(&own, sample.content)
                     .map_err(|error| format!("the engine cannot write {}: {error}", own.display()))?;
             }
-            for (number, filter) in sample.filters.iter().enumerate() {
+            let filters = sample.filters.iter().enumerate();
+            for (number, filter) in filters.filter(|(number, _)| round == 0 || USUAL.contains(number)) {
                 let wrong = |what: String| {
                     format!(
                         "the engine's self-test failed: {} by way of {filter} {what}",
@@ -117,24 +121,19 @@ pub(super) fn warm(office: &Office, directory: &Path) -> Result<(), String> {
     })
 }
 
-/// The pages that conversions write, as the samples in `directory` tell that [`warm`] has left there.
-pub(super) fn learn(office: &Office, directory: &Path) -> HotPages {
-    let output = directory.join("warm.pdf");
-    let convert = &|document: &Path, filter: &str| {
-        let Ok(loaded) = office.load(document, &reading(filter)) else { return };
-        if let Some(pdf) = export::kind_of(&loaded).and_then(|kind| Format::Pdf.filter(kind)) {
-            // What was learned is worth something also when this fails.
-            drop(loaded.store(&output, &writing(pdf), &[]));
-        }
+/// Converts one of the samples that [`warm`] has left in `directory`, so that it can be seen what that takes: for every
+/// number from 0 up to [`LESSONS`].
+pub(super) fn lesson(office: &Office, directory: &Path, number: usize) {
+    let sample = &SAMPLES[number % SAMPLES.len()];
+    let filter = USUAL.start() + number / SAMPLES.len() % USUAL.clone().count();
+    let document = directory.join(format!("{}-{filter}", sample.name));
+    let Ok(loaded) = office.load(&document, &reading(sample.filters[filter])) else {
+        return;
     };
-    let mut conversions: Vec<Box<dyn Fn() + '_>> = Vec::new();
-    for sample in &SAMPLES {
-        for (number, filter) in sample.filters.iter().enumerate().filter(|(number, _)| LEARNED.contains(number)) {
-            let document = directory.join(format!("{}-{number}", sample.name));
-            conversions.push(Box::new(move || convert(&document, filter)));
-        }
+    if let Some(pdf) = export::kind_of(&loaded).and_then(|kind| Format::Pdf.filter(kind)) {
+        // What was seen is worth something also when this fails.
+        drop(loaded.store(&directory.join("lesson.pdf"), &writing(pdf), &[]));
     }
-    HotPages::learn(&conversions)
 }
 
 fn reading(filter: &str) -> [(&'static str, Value); 3] {

@@ -22,7 +22,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{ForkResult, Pid, alarm, fork, getpid, getppid, pipe2};
 
 use super::children::{Running, Waiting};
-use super::hot::HotPages;
+use super::hot::{HotPages, Lessons};
 use super::office::{self, Office};
 use super::protocol::{Ending, Event, Job, Request, Start, Usage, receive_packet, send_packet};
 use super::{ZYGOTE_COMMAND, child, memory, warm};
@@ -92,7 +92,12 @@ struct Zygote {
     lifeline: OwnedFd,
     /// The folders in the zygote's own temporary folder, which LibreOffice goes on using in every child.
     temporary_folders: Vec<String>,
+    /// Until the last lesson: they are taken while there is nothing to do, one at a time, so that no job waits for all.
+    lessons: Option<Lessons>,
+    lesson: usize,
     hot: HotPages,
+    /// Bytes of memory of its own when it was warm.
+    at_start: u64,
     /// The child that gets the next job.
     waiting: Option<Waiting>,
     /// None was to be had: not tried again before the next job.
@@ -107,7 +112,6 @@ impl Zygote {
         let samples = start.home.join("warm");
         warm::warm(&office, &samples)?;
         memory::arrange(&start.program);
-        let hot = warm::learn(&office, &samples);
         let threads = threads().map_err(|error| format!("the engine cannot list its threads: {error}"))?;
         if threads.len() != 1 {
             return Err(format!(
@@ -128,7 +132,10 @@ impl Zygote {
             socket,
             lifeline,
             temporary_folders,
-            hot,
+            lessons: Some(Lessons::default()),
+            lesson: 0,
+            hot: HotPages::default(),
+            at_start: memory::own().unwrap_or(u64::MAX),
             waiting: None,
             none_waits: false,
             processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
@@ -199,8 +206,7 @@ impl Zygote {
             running.kill(Ending::TimedOut);
         }
         if wanted && nothing {
-            self.waiting = self.fork(true).ok();
-            self.none_waits = self.waiting.is_none();
+            self.use_the_time();
         }
         if ready.last() != Some(&true) {
             return Ok(true);
@@ -213,6 +219,14 @@ impl Zygote {
                     running.kill(Ending::Cancelled);
                 }
             }
+            #[cfg(feature = "floor")]
+            Some(Request::Measure(measure)) => {
+                // A child that shares the memory would make every page cost a copy.
+                drop(self.waiting.take());
+                self.none_waits = true;
+                let measured = super::floor::measure(&self.office, &measure);
+                send_packet(self.socket.as_fd(), &Event::Measured(measured))?;
+            }
             Some(Request::Convert(job)) => match self.give(&job) {
                 Ok(running) => {
                     self.running.insert(job.number, running);
@@ -222,12 +236,34 @@ impl Zygote {
                         job: job.number,
                         ending: Ending::NotStarted(sentence),
                         usage: Usage::default(),
+                        grown: 0,
                     };
                     send_packet(self.socket.as_fd(), &finished)?;
                 }
             },
         }
         Ok(true)
+    }
+
+    /// What there is to do before the next job is there.
+    fn use_the_time(&mut self) {
+        match self.lessons.take() {
+            Some(mut lessons) if self.running.is_empty() => {
+                let (office, samples) = (&self.office, self.start.home.join("warm"));
+                lessons.take(|| warm::lesson(office, &samples, self.lesson));
+                self.lesson += 1;
+                if self.lesson < warm::LESSONS {
+                    self.lessons = Some(lessons);
+                } else {
+                    self.hot = lessons.learned();
+                }
+            }
+            other => {
+                self.lessons = other;
+                self.waiting = self.fork(true).ok();
+                self.none_waits = self.waiting.is_none();
+            }
+        }
     }
 
     /// Gives a job to the child that waits, or to a new one.
@@ -283,7 +319,9 @@ impl Zygote {
             self.hot.populate();
         }
         // Nothing comes when the zygote needs it no more.
-        let Ok(Some(job)) = receive_packet::<Job>(jobs.as_fd()) else { return };
+        let Ok(Some(job)) = receive_packet::<Job>(jobs.as_fd()) else {
+            return;
+        };
         match self.jail(&job, parent, &reports_to) {
             Ok(jail) => {
                 office::report_exhausted_memory(&reports_to);
@@ -298,7 +336,8 @@ impl Zygote {
 
     /// The jail of a child, made by the child itself: only it knows its job.
     fn jail(&self, job: &Job, parent: Pid, reports_to: &OwnedFd) -> Result<Jail, String> {
-        let address_space = mapped().map_err(|error| format!("the engine cannot read its own size: {error}"))?;
+        let address_space =
+            memory::mapped().map_err(|error| format!("the engine cannot read its own size: {error}"))?;
         let jail = Jail::prepare(Plan {
             readable: self.readable(),
             writable: job.directory.clone(),
@@ -313,20 +352,20 @@ impl Zygote {
             identity: job.user.map(|id| Identity { uid: id, gid: id }),
             mode: self.start.sandbox.into(),
         });
-        jail.map(|jail| jail.of_parent(parent)).map_err(|error| error.to_string())
+        jail.map(|jail| jail.of_parent(parent))
+            .map_err(|error| error.to_string())
     }
 
     fn finish(&self, number: u64, mut running: Running) -> io::Result<()> {
         let (status, usage) = running.wait()?;
         let ending = running.ending(status);
-        send_packet(
-            self.socket.as_fd(),
-            &Event::Finished {
-                job: number,
-                ending,
-                usage,
-            },
-        )
+        let finished = Event::Finished {
+            job: number,
+            ending,
+            usage,
+            grown: memory::own().map_or(0, |own| own.saturating_sub(self.at_start)),
+        };
+        send_packet(self.socket.as_fd(), &finished)
     }
 
     /// What a child may read: LibreOffice, fonts, the data it looks up, and the configuration layer.
@@ -388,18 +427,6 @@ fn close_inherited() -> io::Result<()> {
 fn take_descriptor(number: i32) -> io::Result<OwnedFd> {
     // SAFETY: borrowed for the copy alone; the standard descriptors are never closed.
     unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned()
-}
-
-/// Bytes of address space in use.
-fn mapped() -> io::Result<u64> {
-    let statm = fs::read_to_string("/proc/self/statm")?;
-    let pages: u64 = statm
-        .split(' ')
-        .next()
-        .and_then(|pages| pages.parse().ok())
-        .ok_or(io::ErrorKind::InvalidData)?;
-    let page_size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?.unwrap_or(4096);
-    Ok(pages * u64::try_from(page_size).unwrap_or(4096))
 }
 
 /// A backstop behind the wall limit, for a child that nobody kills: more than it can use in that time on all processors.
