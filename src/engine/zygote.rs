@@ -95,6 +95,8 @@ struct Zygote {
     /// Until the last lesson: they are taken while there is nothing to do, one at a time, so that no job waits for all.
     lessons: Option<Lessons>,
     lesson: usize,
+    /// It has had a job: the trial, which nothing should delay.
+    served: bool,
     hot: HotPages,
     /// Bytes of memory of its own when it was warm.
     at_start: u64,
@@ -134,6 +136,7 @@ impl Zygote {
             temporary_folders,
             lessons: Some(Lessons::default()),
             lesson: 0,
+            served: false,
             hot: HotPages::default(),
             at_start: memory::own().unwrap_or(u64::MAX),
             waiting: None,
@@ -178,7 +181,8 @@ impl Zygote {
                 .unwrap_or(PollTimeout::MAX),
             None => PollTimeout::NONE,
         };
-        let wanted = self.waiting.is_none() && !self.none_waits && self.running.len() < self.processors;
+        let wanted = self.has_lessons()
+            || self.waiting.is_none() && !self.none_waits && self.running.len() < self.processors;
         let timeout = if wanted { PollTimeout::ZERO } else { timeout };
         let (numbers, mut descriptors): (Vec<u64>, Vec<PollFd<'_>>) = self
             .running
@@ -245,30 +249,36 @@ impl Zygote {
         Ok(true)
     }
 
+    /// Whether it is time for a lesson.
+    fn has_lessons(&self) -> bool {
+        self.lessons.is_some() && self.served && self.running.is_empty()
+    }
+
     /// What there is to do before the next job is there.
     fn use_the_time(&mut self) {
-        match self.lessons.take() {
-            Some(mut lessons) if self.running.is_empty() => {
-                let (office, samples) = (&self.office, self.start.home.join("warm"));
-                lessons.take(|| warm::lesson(office, &samples, self.lesson));
-                self.lesson += 1;
-                if self.lesson < warm::LESSONS {
-                    self.lessons = Some(lessons);
-                } else {
-                    self.hot = lessons.learned();
-                }
+        if self.has_lessons()
+            && let Some(mut lessons) = self.lessons.take()
+        {
+            let (office, samples) = (&self.office, self.start.home.join("warm"));
+            lessons.take(|| warm::lesson(office, &samples, self.lesson));
+            self.lesson += 1;
+            if self.lesson < warm::LESSONS {
+                self.lessons = Some(lessons);
+            } else {
+                self.hot = lessons.learned();
+                // The next one knows them.
+                drop(self.waiting.take());
             }
-            other => {
-                self.lessons = other;
-                self.waiting = self.fork(true).ok();
-                self.none_waits = self.waiting.is_none();
-            }
+        } else {
+            self.waiting = self.fork(true).ok();
+            self.none_waits = self.waiting.is_none();
         }
     }
 
     /// Gives a job to the child that waits, or to a new one.
     fn give(&mut self, job: &Job) -> Result<Running, String> {
         self.none_waits = false;
+        self.served = true;
         // It may have been killed by somebody; then it has nothing of the job.
         if let Some(Ok(running)) = self.waiting.take().map(|waiting| waiting.give(job)) {
             return Ok(running);
