@@ -41,7 +41,9 @@ struct Subject {
     filter: &'static str,
     floor: Vec<Duration>,
     engine: Vec<Duration>,
-    child: Vec<Duration>,
+    /// Processor time: of the floor, and of the engine's child.
+    floor_processor: Vec<Duration>,
+    child_processor: Vec<Duration>,
     unoserver: Vec<Duration>,
     soffice: Vec<Duration>,
 }
@@ -62,7 +64,8 @@ impl Subject {
             filter,
             floor: none(),
             engine: none(),
-            child: none(),
+            floor_processor: none(),
+            child_processor: none(),
             unoserver: none(),
             soffice: none(),
         }
@@ -118,10 +121,12 @@ async fn main() {
         for subject in &mut subjects {
             for _ in 0..WARM_A_ROUND {
                 let took = floor.convert(subject.path.clone(), subject.filter).await;
-                subject.floor.push(took.expect("the floor converts"));
-                let (took, child) = in_the_engine(&engine, &subject.path, subject.filter).await;
+                let took = took.expect("the floor converts");
+                subject.floor.push(took.wall);
+                subject.floor_processor.push(took.processor);
+                let (took, processor) = in_the_engine(&engine, &subject.path, subject.filter).await;
                 subject.engine.push(took);
-                subject.child.push(child);
+                subject.child_processor.push(processor);
             }
             if let Some(unoserver) = &mut unoserver {
                 subject.unoserver.push(unoserver.convert(&subject.path));
@@ -132,7 +137,8 @@ async fn main() {
                 for times in [
                     &mut subject.floor,
                     &mut subject.engine,
-                    &mut subject.child,
+                    &mut subject.floor_processor,
+                    &mut subject.child_processor,
                     &mut subject.unoserver,
                     &mut subject.soffice,
                 ] {
@@ -142,29 +148,32 @@ async fn main() {
         }
     }
 
-    println!("\nmedians of {rounds} rounds, ms                                            engine as a part of");
     println!(
-        "{:<26}{:>8}{:>8}{:>8}{:>10}{:>9}   {:>6}{:>10}{:>9}",
-        "", "floor", "engine", "(child)", "unoserver", "soffice", "floor", "unoserver", "soffice"
+        "\nmedians of {rounds} rounds, ms; in brackets the processor's: of load and store, and of the engine's whole child"
+    );
+    println!(
+        "{:<16}{:>15}{:>15}{:>11}{:>9}   engine / floor, unoserver, soffice",
+        "", "floor", "engine", "unoserver", "soffice"
     );
     for subject in &subjects {
-        let [floor, engine, child, unoserver, soffice] = [
+        let [floor, engine, unoserver, soffice, floor_processor, child_processor] = [
             &subject.floor,
             &subject.engine,
-            &subject.child,
             &subject.unoserver,
             &subject.soffice,
+            &subject.floor_processor,
+            &subject.child_processor,
         ]
         .map(|times| median(times));
         println!(
-            "{:<26}{:>8}{:>8}{:>8}{:>10}{:>9}   {:>6}{:>10}{:>9}",
+            "{:<16}{:>15}{:>15}{:>11}{:>9}   {} ({}), {}, {}",
             subject.name(),
-            ms(floor),
-            ms(engine),
-            ms(child),
+            format!("{} ({})", ms(floor), ms(floor_processor)),
+            format!("{} ({})", ms(engine), ms(child_processor)),
             ms(unoserver),
             ms(soffice),
             ratio(engine, floor),
+            ratio(child_processor, floor_processor),
             ratio(engine, unoserver),
             ratio(engine, soffice),
         );
@@ -216,7 +225,7 @@ async fn start(work: &Path) -> Engine {
     Engine::start(settings(work)).await.expect("the engine starts")
 }
 
-/// From the job's directory to its checked output and back to nothing; and from the job's child getting it to its end.
+/// From the job's directory to its checked output and back to nothing; and the processor time of the job's child.
 async fn in_the_engine(engine: &Engine, document: &Path, filter: &'static str) -> (Duration, Duration) {
     let began = Instant::now();
     let directory = engine.job_directory().unwrap();
@@ -244,7 +253,7 @@ async fn in_the_engine(engine: &Engine, document: &Path, filter: &'static str) -
     };
     let converted = engine.convert(conversion).await.expect("the document converts");
     drop(directory);
-    (began.elapsed(), Duration::from_millis(converted.usage.wall_ms))
+    (began.elapsed(), Duration::from_millis(converted.usage.cpu_ms))
 }
 
 /// The time of one document in a batch, several at a time.

@@ -104,12 +104,12 @@ impl Running {
                 return Err(error);
             }
         }
-        let milliseconds = |time: libc::timeval| {
-            u64::try_from(time.tv_sec).unwrap_or(0) * 1000 + u64::try_from(time.tv_usec).unwrap_or(0) / 1000
+        let microseconds = |time: libc::timeval| {
+            u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(time.tv_usec).unwrap_or(0)
         };
         let used = Usage {
             wall_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            cpu_ms: milliseconds(usage.ru_utime) + milliseconds(usage.ru_stime),
+            cpu_ms: (microseconds(usage.ru_utime) + microseconds(usage.ru_stime)) / 1000,
             peak_memory: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
         };
         Ok((status, used))

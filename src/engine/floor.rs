@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
 use serde::{Deserialize, Serialize};
 
 use super::export::{self, Format};
@@ -20,9 +21,18 @@ pub(super) struct Measure {
     output: PathBuf,
 }
 
+/// What one conversion took, load and store alone.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Measured {
+    /// Of the clock.
+    pub wall: Duration,
+    /// Of the processor, user and system: what a busy machine does not change.
+    pub processor: Duration,
+}
+
 /// Measures one conversion, in the zygote.
-pub(super) fn measure(office: &Office, measure: &Measure) -> Result<u64, String> {
-    let began = Instant::now();
+pub(super) fn measure(office: &Office, measure: &Measure) -> Result<Measured, String> {
+    let (began, used) = (Instant::now(), processor_time());
     // What a child reads with.
     let reading = [
         ("Hidden", Value::Boolean(true)),
@@ -45,11 +55,25 @@ pub(super) fn measure(office: &Office, measure: &Measure) -> Result<u64, String>
         .store(&measure.output, &writing, &[])
         .map_err(|complaint| format!("it is not stored: {complaint:?}"))?;
     // A child never closes its document, so that does not count.
-    let took = began.elapsed();
+    let measured = Measured {
+        wall: began.elapsed(),
+        processor: processor_time().saturating_sub(used),
+    };
     loaded
         .close()
         .map_err(|complaint| format!("it does not close: {complaint:?}"))?;
-    u64::try_from(took.as_nanos()).map_err(|error| error.to_string())
+    Ok(measured)
+}
+
+/// What this process has used.
+fn processor_time() -> Duration {
+    let micros = |time: nix::sys::time::TimeVal| {
+        Duration::from_secs(u64::try_from(time.tv_sec()).unwrap_or(0))
+            + Duration::from_micros(u64::try_from(time.tv_usec()).unwrap_or(0))
+    };
+    getrusage(UsageWho::RUSAGE_SELF).map_or(Duration::ZERO, |usage| {
+        micros(usage.user_time()) + micros(usage.system_time())
+    })
 }
 
 /// A zygote that converts by itself.
@@ -71,18 +95,18 @@ impl Floor {
         Ok(Self { process, output })
     }
 
-    /// Loads a document and stores it as PDF. The time is the zygote's own, of these two alone.
+    /// Loads a document and stores it as PDF.
     ///
     /// # Errors
     /// A sentence.
-    pub async fn convert(&self, document: PathBuf, filter: &str) -> Result<Duration, String> {
+    pub async fn convert(&self, document: PathBuf, filter: &str) -> Result<Measured, String> {
         let measure = Measure {
             document,
             filter: filter.to_owned(),
             output: self.output.clone(),
         };
         match self.process.ask(&Request::Measure(measure)).await {
-            Ok(Some(Event::Measured(Ok(nanoseconds)))) => Ok(Duration::from_nanos(nanoseconds)),
+            Ok(Some(Event::Measured(Ok(measured)))) => Ok(measured),
             Ok(Some(Event::Measured(Err(sentence)))) => Err(sentence),
             Ok(_) => Err("the zygote is gone".to_owned()),
             Err(error) => Err(error.to_string()),

@@ -40,7 +40,7 @@ pub use conversion::{Conversion, Converted, Export, Import, Limit, Limits, Outpu
 pub use directory::{JobDirectory, sanitised_file_name};
 pub use export::Format;
 #[cfg(feature = "floor")]
-pub use floor::Floor;
+pub use floor::{Floor, Measured};
 pub use office::Value;
 pub use protocol::Usage;
 pub use supervisor::{Engine, Settings, StartError};

@@ -87,9 +87,9 @@ pub(super) enum Event {
     },
     /// It cannot start; a sentence. The last packet.
     Refused(String),
-    /// Nanoseconds of a [`Request::Measure`], or a sentence.
+    /// What a [`Request::Measure`] took, or a sentence.
     #[cfg(feature = "floor")]
-    Measured(Result<u64, String>),
+    Measured(Result<super::floor::Measured, String>),
     /// A job's child is gone, and nothing of it writes any more.
     Finished {
         /// The job's number.
