@@ -181,8 +181,8 @@ impl Zygote {
                 .unwrap_or(PollTimeout::MAX),
             None => PollTimeout::NONE,
         };
-        let wanted = self.has_lessons()
-            || self.waiting.is_none() && !self.none_waits && self.running.len() < self.processors;
+        let wanted =
+            self.has_lessons() || self.waiting.is_none() && !self.none_waits && self.running.len() < self.processors;
         let timeout = if wanted { PollTimeout::ZERO } else { timeout };
         let (numbers, mut descriptors): (Vec<u64>, Vec<PollFd<'_>>) = self
             .running
