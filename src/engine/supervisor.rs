@@ -18,8 +18,8 @@ use crate::sandbox;
 
 /// After so many jobs a zygote is replaced: every fork shares its address layout.
 const JOBS_OF_ONE_ZYGOTE: u64 = 500;
-/// After it has grown by so many bytes it is replaced, too. It forks and nothing else, and 2,000 jobs leave it where it was:
-/// what grows so much is a leak, and every child inherits it.
+/// After it has grown by so many bytes it is replaced, too: nearly half of what it has when it is warm. It forks and nothing
+/// else, so what grows is a leak, which every child inherits.
 const GROWTH_OF_ONE_ZYGOTE: u64 = 64 << 20;
 /// How long a conversion waits for a warm zygote before it is refused.
 const WARM_LIMIT: Duration = Duration::from_secs(30);
