@@ -15,6 +15,7 @@
 //!   worker leaves is removed by the next one that starts with the same work directory.
 
 mod child;
+mod children;
 mod claim;
 mod complete;
 mod configuration;
@@ -22,10 +23,14 @@ mod conversion;
 mod directory;
 mod export;
 mod finding;
+#[cfg(feature = "floor")]
+mod floor;
 mod fonts;
 mod format;
+mod hot;
 mod image;
 mod look;
+mod memory;
 mod office;
 mod outcome;
 mod page_layout;
@@ -41,11 +46,13 @@ mod watch;
 mod zygote;
 
 pub use conversion::{
-    Conversion, Converted, Exceeded, Export, Fit, Image, ImageSize, Import, Limit, Limited, Limits, Output, Pages, Paper,
-    Setup, Verdict,
+    Conversion, Converted, Exceeded, Export, Fit, Image, ImageSize, Import, Limit, Limited, Limits, Output, Pages,
+    Paper, Setup, Verdict,
 };
 pub use directory::{JobDirectory, sanitised_file_name};
 pub use finding::Finding;
+#[cfg(feature = "floor")]
+pub use floor::{Floor, Measured};
 pub use fonts::{FontDirectory, FontError, FontFile};
 pub use format::{Format, Kind};
 pub use image::MOST_PIXELS;

@@ -22,6 +22,9 @@ pub(super) enum Request {
     Start(Start),
     /// Convert a document in a child of its own.
     Convert(Box<Job>),
+    /// Convert without a child, for the benchmark.
+    #[cfg(feature = "floor")]
+    Measure(super::floor::Measure),
     /// End a conversion that nobody waits for any more.
     Cancel {
         /// The job's number.
@@ -90,6 +93,9 @@ pub(super) enum Event {
     },
     /// It cannot start; a sentence. The last packet.
     Refused(String),
+    /// What a [`Request::Measure`] took, or a sentence.
+    #[cfg(feature = "floor")]
+    Measured(Result<super::floor::Measured, String>),
     /// A job's child is gone, and nothing of it writes any more.
     Finished {
         /// The job's number.
@@ -98,6 +104,8 @@ pub(super) enum Event {
         ending: Ending,
         /// What it used.
         usage: Usage,
+        /// Bytes of memory that the zygote itself has now, beyond those it had when it was warm.
+        grown: u64,
     },
 }
 

@@ -19,6 +19,9 @@ use crate::sandbox;
 
 /// After so many jobs a zygote is replaced: every fork shares its address layout.
 const JOBS_OF_ONE_ZYGOTE: u64 = 500;
+/// After it has grown by so many bytes it is replaced, too: nearly half of what it has when it is warm. It forks and nothing
+/// else, so what grows is a leak, which every child inherits.
+const GROWTH_OF_ONE_ZYGOTE: u64 = 64 << 20;
 /// How long a conversion waits for a warm zygote before it is refused.
 const WARM_LIMIT: Duration = Duration::from_secs(30);
 /// How much longer than its wall limit a job may take to be heard of, before its zygote is taken for dead.
@@ -280,7 +283,7 @@ impl Shared {
         tokio::select! {
             () = process.ended() => {}
             _ = oldest.wait_for(|oldest| *oldest > process.generation) => {}
-            () = process.worn(JOBS_OF_ONE_ZYGOTE) => {}
+            () = process.worn(JOBS_OF_ONE_ZYGOTE, GROWTH_OF_ONE_ZYGOTE) => {}
         }
     }
 

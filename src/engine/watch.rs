@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use super::conversion::{Exceeded, Limit};
+use super::memory;
 
 /// Between two looks.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
@@ -45,22 +46,28 @@ pub(super) struct Watch {
     statm: File,
     stat: File,
     descriptors: String,
-    /// The anonymous memory that the child was forked with.
-    inherited: u64,
+    /// The memory of its own and the processor time that the child had when its watch began.
+    inherited: Inherited,
     allowed: Allowed,
     most_memory: u64,
     files_looked_at: Instant,
 }
 
 impl Watch {
-    /// Begins to watch a child of which nothing was reaped. `inherited` is what [`anonymous_memory`] said before the fork.
+    /// Begins to watch a child of which nothing was reaped. What it has taken until now counts as its parent's.
     ///
     /// # Errors
-    /// Its entry in /proc cannot be read: /proc is not mounted, or hides processes (`hidepid`).
-    pub(super) fn begin(child: Pid, inherited: u64, allowed: Allowed) -> io::Result<Self> {
+    /// Its entry in /proc cannot be read: it is gone, or /proc is not mounted, or hides processes (`hidepid`).
+    pub(super) fn begin(child: Pid, allowed: Allowed) -> io::Result<Self> {
+        let statm = File::open(format!("/proc/{child}/statm"))?;
+        let stat = File::open(format!("/proc/{child}/stat"))?;
+        let inherited = Inherited {
+            memory: anonymous(&statm)?,
+            processor_ms: used(&stat)?.processor_ms,
+        };
         Ok(Self {
-            statm: File::open(format!("/proc/{child}/statm"))?,
-            stat: File::open(format!("/proc/{child}/stat"))?,
+            statm,
+            stat,
             descriptors: format!("/proc/{child}/fd"),
             inherited,
             allowed,
@@ -71,9 +78,12 @@ impl Watch {
 
     /// The first limit that the child is over now, if there is one.
     pub(super) fn look(&mut self) -> Option<Exceeded> {
-        let memory = anonymous(&self.statm).unwrap_or(0).saturating_sub(self.inherited);
+        let memory = anonymous(&self.statm)
+            .unwrap_or(0)
+            .saturating_sub(self.inherited.memory);
         self.most_memory = self.most_memory.max(memory);
         let Used { processor_ms, threads } = used(&self.stat).unwrap_or_default();
+        let processor_ms = processor_ms.saturating_sub(self.inherited.processor_ms);
         let allowed = &self.allowed;
         let mut measured = vec![
             (Limit::Memory, allowed.memory, memory),
@@ -104,27 +114,20 @@ impl Watch {
     }
 }
 
-/// The anonymous memory of this process in bytes: what a child that is forked now begins with.
+/// What a child has when it gets its job: the pages that it shares with its parent, and what it has made of them while it
+/// waited. What it has beyond that is its document's.
 ///
-/// What a child has beyond it, is its own. The pages that it shares with its parent until it writes to them are not told
-/// from their copies: a child may hold as many bytes more as its parent has.
-pub(super) fn anonymous_memory() -> io::Result<u64> {
-    anonymous(&File::open("/proc/self/statm")?)
+/// Pages that are shared until they are written are not told from their copies: a child may hold as many bytes more as
+/// its parent has.
+#[derive(Debug)]
+struct Inherited {
+    memory: u64,
+    processor_ms: u64,
 }
 
-/// Resident pages that are of no file and of no shared memory, in bytes: `resident` less `shared`.
+/// Resident pages that are of no file and of no shared memory, in bytes.
 fn anonymous(statm: &File) -> io::Result<u64> {
-    let line = line(statm)?;
-    let mut pages = line
-        .split(' ')
-        .skip(1)
-        .map_while(|number| number.trim().parse::<u64>().ok());
-    let (Some(resident), Some(shared)) = (pages.next(), pages.next()) else {
-        return Err(io::ErrorKind::InvalidData.into());
-    };
-    Ok(resident
-        .saturating_sub(shared)
-        .saturating_mul(configured(SysconfVar::PAGE_SIZE, 4096)))
+    memory::own_of(&line(statm)?)
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -180,7 +183,7 @@ fn configured(variable: SysconfVar, usual: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{BufRead, BufReader, Write};
     use std::process::{Child, Command, Stdio};
 
     use super::*;
@@ -204,7 +207,7 @@ mod tests {
     fn watch(command: &mut Command, allowed: Allowed) -> (Running, Watch) {
         let child = Running(command.spawn().unwrap());
         let pid = Pid::from_raw(child.0.id().try_into().unwrap());
-        let mut watch = Watch::begin(pid, 0, allowed).unwrap();
+        let mut watch = Watch::begin(pid, allowed).unwrap();
         watch.files_looked_at -= LOOK_AT_FILES;
         (child, watch)
     }
@@ -258,14 +261,29 @@ mod tests {
     }
 
     #[test]
-    fn within_its_limits_nothing_is_said_and_the_most_is_remembered() {
-        let (_child, mut watch) = watch(Command::new("sleep").arg("600"), PLENTY);
+    fn only_what_is_taken_after_the_watch_began_counts() {
+        let text = |bytes: u64| format!("$(head -c {bytes} /dev/zero | tr '\\0' x)");
+        let script = format!("a={}; echo; read go; b={}; read end", text(48 << 20), text(160 << 20));
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = Running(shell.spawn().unwrap());
+        let waits = BufReader::new(child.0.stdout.take().unwrap()).read_line(&mut String::new());
+        assert_eq!(waits.unwrap(), 1);
+        let pid = Pid::from_raw(child.0.id().try_into().unwrap());
+        let allowed = Allowed {
+            memory: 32 << 20,
+            ..PLENTY
+        };
+        let mut watch = Watch::begin(pid, allowed).unwrap();
+        let before = watch.inherited.processor_ms;
+        assert!(watch.inherited.memory >= 48 << 20 && before > 0, "{watch:?}");
+        watch.allowed.processor_ms = before - 1;
         assert_eq!(watch.look(), None);
-        assert!(watch.most_memory() > 0);
-        let before = anonymous_memory().unwrap();
-        let held = std::hint::black_box(vec![1_u8; 32 << 20]);
-        let grown = anonymous_memory().unwrap().saturating_sub(before);
-        assert!((16 << 20..64 << 20).contains(&grown), "{grown} for {}", held.len());
+        watch.allowed.processor_ms = PLENTY.processor_ms;
+        writeln!(child.0.stdin.as_ref().unwrap()).unwrap();
+        let exceeded = until_over(&mut watch);
+        assert_eq!((exceeded.limit, exceeded.allowed), (Limit::Memory, 32 << 20));
+        assert_eq!(watch.most_memory(), exceeded.measured);
     }
 
     #[test]

@@ -125,6 +125,13 @@ impl Jail {
         })
     }
 
+    /// Names the process whose end must be the child's, when the child itself has called [`Jail::prepare`].
+    #[must_use]
+    pub fn of_parent(mut self, parent: Pid) -> Self {
+        self.parent = parent;
+        self
+    }
+
     /// Locks the calling process in, for good. Call it in the forked child, which must have one thread only.
     ///
     /// The order matters: each step needs something that a later one takes away.

@@ -2,8 +2,9 @@
 //!
 //! Everything that is not listed fails with `EPERM`: sockets, exec, signals to others, `ptrace`, `prctl`, `memfd_create`,
 //! io_uring, `bpf`, keys, mounts, namespaces, links. Three exceptions: `clone3` fails with `ENOSYS`, because its flags
-//! are behind a pointer that no filter can read and the C library then uses `clone`; a change of permissions succeeds
-//! without effect; a call through another architecture's table kills, because its numbers mean other calls.
+//! are behind a pointer that no filter can read and the C library then uses `clone`; a change of permissions and a wait
+//! for the disk succeed without effect; a call through another architecture's table kills, because its numbers mean
+//! other calls.
 #![expect(unsafe_code, reason = "seccomp has no safe wrapper that only asks")]
 
 use std::collections::BTreeMap;
@@ -171,20 +172,29 @@ const F_SETOWN_EX: i32 = 15;
 
 /// Changes of permissions, which answer success and change nothing. LibreOffice makes its output readable to all, which
 /// nobody needs here; a refusal might fail the conversion. Really made, the call could shut every other child out of
-/// files of a user that they share: landlock does not judge it.
+/// files of a user that they share: landlock does not judge it. Nor does anybody need what a child writes to be on a disk:
+/// the parent reads it a moment later, and removes it.
 #[cfg(target_arch = "x86_64")]
-const PRETENDED: &[c_long] = &[libc::SYS_chmod, libc::SYS_fchmod, libc::SYS_fchmodat];
+#[rustfmt::skip]
+const PRETENDED: &[c_long] = &[
+    libc::SYS_chmod, libc::SYS_fchmod, libc::SYS_fchmodat, libc::SYS_fsync, libc::SYS_fdatasync,
+];
 /// As on x86_64, without the oldest form.
 #[cfg(target_arch = "aarch64")]
-const PRETENDED: &[c_long] = &[libc::SYS_fchmod, libc::SYS_fchmodat];
+const PRETENDED: &[c_long] = &[
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+];
 
 /// Calls that every architecture has. `clone`, `tgkill` and `fcntl` are added with conditions.
 #[rustfmt::skip]
 const COMMON: &[c_long] = &[
     libc::SYS_brk, libc::SYS_clock_getres, libc::SYS_clock_gettime, libc::SYS_clock_nanosleep, libc::SYS_close,
     libc::SYS_dup, libc::SYS_dup3, libc::SYS_eventfd2, libc::SYS_exit, libc::SYS_exit_group, libc::SYS_faccessat,
-    libc::SYS_faccessat2, libc::SYS_fadvise64, libc::SYS_fallocate, libc::SYS_fdatasync,
-    libc::SYS_flock, libc::SYS_fstat, libc::SYS_fstatfs, libc::SYS_fsync, libc::SYS_ftruncate, libc::SYS_futex,
+    libc::SYS_faccessat2, libc::SYS_fadvise64, libc::SYS_fallocate,
+    libc::SYS_flock, libc::SYS_fstat, libc::SYS_fstatfs, libc::SYS_ftruncate, libc::SYS_futex,
     libc::SYS_get_robust_list, libc::SYS_getcwd, libc::SYS_getdents64, libc::SYS_getegid, libc::SYS_geteuid,
     libc::SYS_getgid, libc::SYS_getpid, libc::SYS_getppid, libc::SYS_getrandom, libc::SYS_getrlimit,
     libc::SYS_getrusage, libc::SYS_gettid, libc::SYS_gettimeofday, libc::SYS_getuid, libc::SYS_lseek,

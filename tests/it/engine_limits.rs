@@ -103,12 +103,14 @@ async fn child(work: &Path, before: &[i32]) -> Process {
         }
         let all = processes(work);
         let is_child = |one: &&Process| all.iter().any(|other| other.pid == one.parent) && !before.contains(&one.pid);
-        all.iter().find(is_child).copied().filter(|child| {
+        // Another child may wait for its job, and is not locked in yet.
+        let converts = |child: &&Process| {
             std::fs::read_to_string(format!("/proc/{}/status", child.pid))
                 .is_ok_and(|status| status.contains("Seccomp:\t2"))
                 && processor_ticks(child.pid) >= TICKS_INSIDE
                 && !on_trial()
-        })
+        };
+        all.iter().filter(is_child).find(converts).copied()
     })
     .await
 }

@@ -350,7 +350,7 @@ async fn a_deployments_mistake_is_an_error_in_the_log_with_its_mend_and_costs_no
     let event = notification("invoice.docx", &generation);
     assert_eq!(world.post(&event).await.status(), 503);
     assert!(world.worker.log().contains("ERROR"), "{}", world.worker.log());
-    assert!(crate::harness::children(world.worker.zygote().await).is_empty());
+    assert!(crate::harness::converting(world.worker.zygote().await).is_empty());
     let forbidden = fault(Peer::Storage, "GET", "/storage/v1/b/input/", 1, status(403));
     world.cloud.add_fault(forbidden);
     assert_eq!(world.post(&event).await.status(), 503);

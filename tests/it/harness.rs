@@ -107,7 +107,7 @@ impl Worker {
     /// A child that converts, stopped as soon as it is seen, so that it cannot end before the test is done with it.
     pub(crate) async fn stopped_child(&self, zygote: u32) -> u32 {
         until("the zygote has forked a child", || {
-            let child = children(zygote).first().copied()?;
+            let child = converting(zygote).first().copied()?;
             signal(child, nix::sys::signal::Signal::SIGSTOP).then_some(child)
         })
         .await
@@ -480,6 +480,14 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
                 .collect::<Vec<_>>()
         })
         .collect()
+}
+
+/// The children of a zygote that have a job: one that waits for its own is not locked in yet.
+pub(crate) fn converting(zygote: u32) -> Vec<u32> {
+    let confined = |pid: &u32| {
+        std::fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| status.contains("Seccomp:\t2"))
+    };
+    children(zygote).into_iter().filter(confined).collect()
 }
 
 /// Sends a signal and says whether the process was there.
