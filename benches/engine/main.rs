@@ -12,6 +12,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     missing_docs,
     reason = "a benchmark that cannot measure says so by failing"
 )]
@@ -49,7 +50,7 @@ struct Subject {
 }
 
 impl Subject {
-    fn new(path: PathBuf) -> Self {
+    fn new(path: &Path) -> Self {
         let filter = match path.extension().and_then(|extension| extension.to_str()) {
             Some("docx") => "MS Word 2007 XML",
             Some("xlsx") => "Calc MS Excel 2007 XML",
@@ -86,9 +87,9 @@ async fn main() {
         .collect();
     let mut subjects: Vec<Subject> = if named.is_empty() {
         let plain = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/documents/plain");
-        DOCUMENTS.iter().map(|name| Subject::new(plain.join(name))).collect()
+        DOCUMENTS.iter().map(|name| Subject::new(&plain.join(name))).collect()
     } else {
-        named.into_iter().map(Subject::new).collect()
+        named.iter().map(|path| Subject::new(path)).collect()
     };
     let rounds = std::env::var("PLATEN_BENCH_ROUNDS").map_or(15, |rounds| rounds.parse().unwrap());
     let work = tempfile::tempdir().unwrap();
