@@ -13,9 +13,10 @@ demo: ## Take one document through the whole path: make demo DOCUMENT=my.docx
 test: ## Run every check that this machine can, and name those it cannot
 	@deploy/test.sh
 
-bench: ## Time one document in our engine and in a cold soffice, side by side: make bench DOCUMENT=my.docx
-	@sh deploy/as-root.sh deploy/packages.sh engine build
-	cargo bench --locked --bench engine -- "$(abspath $(DOCUMENT))"
+bench: ## Time documents in our engine, beside its floor, a warm unoserver and a cold soffice: make bench DOCUMENTS="my.docx"
+	@sh deploy/as-root.sh deploy/packages.sh engine build bench
+	@test -x target/unoserver/bin/unoserver || { /usr/bin/python3 -m venv --system-site-packages target/unoserver && target/unoserver/bin/pip install --quiet 'unoserver>=3,<4'; } || echo 'bench: no unoserver'
+	PLATEN_BENCH_PYTHON="$(CURDIR)/target/unoserver/bin/python" cargo bench --locked --features floor --bench engine -- $(abspath $(DOCUMENTS))
 
 image-proof: ## Run the Dockerfile's steps in a bare Debian root, for machines without a container engine (root)
 	@sh deploy/prove-image.sh

@@ -5,6 +5,7 @@
 #   deploy/packages.sh engine         what a running worker needs: LibreOffice 25.2, fonts, jemalloc
 #   deploy/packages.sh build          what compiling the engine's C++ shim needs besides (headers, g++)
 #   deploy/packages.sh test           what the tests read PDFs with, and stock LibreOffice's command to compare against
+#   deploy/packages.sh bench          what unoserver needs, which the benchmark compares the engine with
 #   deploy/packages.sh engine build   several at once
 #
 # Debian 13 has LibreOffice 25.2. Debian 12 has it in bookworm-backports, which is added with the mirror that this
@@ -24,6 +25,7 @@ ENGINE='libreoffice-core-nogui libreoffice-writer-nogui libreoffice-calc-nogui l
   libjemalloc2 ca-certificates'
 BUILD='libreofficekit-dev libreoffice-dev g++ gcc libc6-dev make pkg-config'
 TEST='poppler-utils qpdf curl'
+BENCH='python3-uno python3-venv'
 
 wanted=''
 for group in "$@"; do
@@ -31,7 +33,8 @@ for group in "$@"; do
     engine) wanted="$wanted $ENGINE" ;;
     build) wanted="$wanted $BUILD" ;;
     test) wanted="$wanted $TEST" ;;
-    *) fail "no group '$group': use engine, build or test" ;;
+    bench) wanted="$wanted $BENCH" ;;
+    *) fail "no group '$group': use engine, build, test or bench" ;;
   esac
 done
 [ -n "$wanted" ] || fail 'name at least one group: engine, build or test'

@@ -2,7 +2,7 @@
 # Fuzzes one target with libFuzzer, on the stable toolchain that rust-toolchain.toml pins: the compiler's own coverage
 # pass is asked for directly, so that neither nightly nor cargo-fuzz is needed. What finds new ways stays in corpus/.
 #
-#   fuzz/run.sh inspect                          until it crashes or is stopped
+#   fuzz/run.sh inspect                          until it crashes or is stopped; package and options likewise
 #   fuzz/run.sh inspect -max_total_time=600      any of libFuzzer's options
 set -eu
 cd "$(dirname "$0")"

@@ -12,8 +12,8 @@ use tokio::task::JoinSet;
 
 use super::output::{Paths, place, say};
 use super::{Failure, password};
-use crate::config::{EngineConfig, Environment, Limits};
-use crate::convert::{OutputPasswords, Wanted, convert_file};
+use crate::config::{Access, EngineConfig, Environment, Limits};
+use crate::convert::{OutputPasswords, Wanted, Warning, convert_file};
 use crate::deliver::milliseconds;
 use crate::engine::Engine;
 use crate::error::{FailureCode, Stop};
@@ -29,8 +29,8 @@ use crate::telemetry::{self, LogFormat};
 /// Example: platen convert locked.docx --password-file password.txt --user-password-file new-password.txt
 /// Example: platen convert a.pptx --to png --option page=2 --option width=800
 ///
-/// A file that fails does not stop the others. Limits, SANDBOX and DOCUMENT_LOCALE come from the environment, as for
-/// 'platen serve'; a flag beats its variable. Exit code 0 when every file succeeded, 1 when some failed.
+/// A file that fails does not stop the others. Limits, SANDBOX, FONTS and DOCUMENT_LOCALE come from the environment, as
+/// for 'platen serve'; a flag beats its variable. Exit code 0 when every file succeeded, 1 when some failed.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Arguments {
@@ -77,6 +77,7 @@ struct Ended {
 struct Made {
     output: PathBuf,
     pages: Option<u32>,
+    warnings: Vec<Warning>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -135,7 +136,7 @@ async fn convert_all(
     let mut interrupted = pin!(super::interrupted()?);
     let progress = progress(arguments.files.len());
     let engine = tokio::select! {
-        engine = crate::serve::start_engine(config) => engine.map_err(|error| match error {
+        engine = start_engine(config) => engine.map_err(|error| match error {
             StartError::Configuration(message) => Failure::Usage(Some(message)),
             StartError::Unavailable(message) => Failure::Work(Some(message)),
         })?,
@@ -188,6 +189,11 @@ async fn convert_all(
     result
 }
 
+async fn start_engine(config: &EngineConfig) -> Result<Engine, StartError> {
+    let storage = crate::serve::storage_for_fonts(config, || Access::load(&Environment)).await?;
+    crate::serve::start_engine(config, storage.as_ref()).await
+}
+
 fn stopped() -> Failure {
     Failure::Work(Some("stopped before every file was converted".to_owned()))
 }
@@ -209,6 +215,7 @@ async fn convert_one(
             Some(made) => put(&made.path, &output).map(|()| Made {
                 output,
                 pages: made.pages,
+                warnings: made.warnings.clone(),
             }),
             None => Err(("worker.bug".to_owned(), "The engine made no file.".to_owned())),
         },
@@ -267,6 +274,9 @@ fn print(ended: &Ended, as_json: bool) {
                 made.output.display(),
                 ended.total_ms
             ));
+            for warning in &made.warnings {
+                eprintln!("{file}: {}: {}", warning.code, warning.message);
+            }
         }
         Err((code, message)) => eprintln!("{file}: {code}: {message}"),
     }
@@ -279,7 +289,7 @@ fn line(ended: &Ended) -> Value {
         "status": if made.is_some() { "succeeded" } else { "failed" },
         "output": made.map(|made| made.output.to_string_lossy()),
         "pages": made.and_then(|made| made.pages),
-        "warnings": [],
+        "warnings": made.map_or(&[][..], |made| &made.warnings),
         "error": ended.result.as_ref().err().map(|(code, message)| json!({"code": code, "message": message})),
         "timings": {"convertMs": ended.convert_ms, "totalMs": ended.total_ms},
     })

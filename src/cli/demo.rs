@@ -24,7 +24,8 @@ use world::World;
 ///
 /// Starts a small Google Cloud on loopback and the worker, uploads each FILE, waits for its result message, and
 /// downloads each PDF through its signed URL. Result messages go to stdout, one a line, progress to stderr. Limits,
-/// SANDBOX and DOCUMENT_LOCALE come from the environment, as for 'platen serve'; RUST_LOG=info shows the worker's log.
+/// SANDBOX, FONTS and DOCUMENT_LOCALE come from the environment, as for 'platen serve'; RUST_LOG=info shows the worker's
+/// log.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Arguments {

@@ -3,6 +3,7 @@
 //! Everything comes through [`Strings`], so that a test passes a map, and every problem is reported at once.
 
 mod cloud;
+mod fonts;
 pub(crate) mod parse;
 mod sealed;
 mod sign;
@@ -21,6 +22,7 @@ use crate::sandbox;
 use crate::units::{duration, size};
 
 pub use crate::google::kms::is_key_name as is_kms_key;
+pub use fonts::Fonts;
 pub use sealed::{Access, Layered, Sealed, problems_of_what_is_set, sealed};
 
 /// Where settings come from: the environment, or a map in a test.
@@ -95,6 +97,8 @@ pub struct EngineConfig {
     pub concurrency: usize,
     /// `SANDBOX`.
     pub sandbox: sandbox::Mode,
+    /// `FONTS`.
+    pub fonts: Option<Fonts>,
 }
 
 /// Everything `platen serve` is told.
@@ -170,7 +174,7 @@ impl std::error::Error for Problems {}
 
 /// Variables of the contract that this version does not act on yet. Set, they refuse to start: a setting that is
 /// taken and ignored would be worse than none.
-const NOT_SERVED: [&str; 2] = ["FONTS", "METRICS_PORT"];
+const NOT_SERVED: [&str; 1] = ["METRICS_PORT"];
 
 /// Bytes. Plain documents of each format convert with 16 MiB, any real picture takes several times as much.
 const LEAST_MEMORY: u64 = 64 << 20;
@@ -206,6 +210,7 @@ impl EngineConfig {
             "best-effort" => Ok(sandbox::Mode::BestEffort),
             _ => Err("is neither 'required' nor 'best-effort'".to_owned()),
         });
+        let fonts = reader.optional("FONTS", fonts::fonts);
         Some(Self {
             limits: Limits {
                 input_size: input_size?,
@@ -217,6 +222,7 @@ impl EngineConfig {
             locale: locale?,
             concurrency: concurrency?,
             sandbox: sandbox?,
+            fonts: fonts?,
         })
     }
 }
@@ -429,7 +435,7 @@ mod tests {
             ("MAX_INPUT_SIZE", "100MB"),
             ("CONVERT_MEMORY", "63MiB"),
             ("ACK_DEADLINE", "5s"),
-            ("FONTS", "/fonts"),
+            ("FONTS", "s3://fonts"),
         ] {
             strings.insert(name.to_owned(), value.to_owned());
         }

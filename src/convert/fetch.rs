@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use tokio::io::AsyncWriteExt;
 
+use super::exceeded::source_too_large;
 use crate::accept::Ignored;
 use crate::config::Limits;
 use crate::engine::JobDirectory;
@@ -232,15 +233,7 @@ fn is_of_the_decoder(error: &io::Error) -> bool {
 }
 
 fn too_large(source: &Source, size: u64, limit: u64) -> Failure {
-    Failure::new(
-        FailureCode::SourceTooLarge,
-        format!(
-            "{} has {size} bytes or more: MAX_INPUT_SIZE allows {limit}.",
-            source.display()
-        ),
-    )
-    .with("size", size.to_string())
-    .with("limit", limit.to_string())
+    source_too_large(&source.display(), size, limit)
 }
 
 fn disk(error: &io::Error) -> Refusal {

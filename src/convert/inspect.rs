@@ -13,6 +13,7 @@ mod format;
 mod gzip;
 mod magic;
 mod package;
+mod remarks;
 mod rich_text;
 mod separated;
 mod text;
@@ -24,8 +25,10 @@ use std::path::Path;
 
 pub use format::Format;
 use magic::Magic;
+pub use remarks::{Link, Remarks};
 pub use separated::{CharacterSet, SeparatedValues};
 
+use super::exceeded::over;
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
 
 /// Enough of a file's beginning to tell its container, its magic (Photo CD has it at 2,048) and, for text, its kind.
@@ -76,6 +79,8 @@ pub struct DocumentKind {
     pub extension: &'static str,
     /// Whether it opens only with a password, in a way that LibreOffice knows.
     pub encrypted: bool,
+    /// What its reader should know.
+    pub remarks: Remarks,
 }
 
 impl DocumentKind {
@@ -86,6 +91,7 @@ impl DocumentKind {
             separated_values: None,
             extension: format.extension(),
             encrypted: false,
+            remarks: Remarks::default(),
         }
     }
 
@@ -210,14 +216,24 @@ impl Subject<'_> {
         self.fail(FailureCode::SourceUnsupported, what)
     }
 
-    fn too_complex(&self, what: &str, limit: &str, value: u64) -> Stop {
-        Failure::new(
+    fn too_complex(&self, what: &str, limit: &str, allowed: u64, measured: u64) -> Stop {
+        over(
             FailureCode::DocumentTooComplex,
-            format!("'{}' {what}: the limit is {value}.", self.name),
+            format!(
+                "'{}' {what}: the limit is {allowed}, and it has {measured} or more.",
+                self.name
+            ),
+            limit,
+            allowed,
+            measured,
         )
-        .with("limit", limit)
-        .with("value", value)
         .into()
+    }
+
+    /// Elements or groups inside each other: whoever looks stops at the first one too many.
+    fn too_deep(&self, what: &str) -> Stop {
+        let allowed = self.limits.nesting as u64;
+        self.too_complex(what, "nesting", allowed, allowed.saturating_add(1))
     }
 
     /// The operating system could not read the local copy: not the document's fault.
@@ -299,10 +315,12 @@ impl<'a> Budget<'a> {
     fn take(&mut self, subject: &Subject<'_>, count: u64) -> Step<()> {
         self.inflated += count;
         if self.inflated > self.limits.inflated_size {
-            return Err(subject.too_complex("inflates to too many bytes", "inflatedSize", self.limits.inflated_size));
+            let (limit, allowed) = ("inflatedSize", self.limits.inflated_size);
+            return Err(subject.too_complex("inflates to too many bytes", limit, allowed, self.inflated));
         }
-        if self.inflated > InspectLimits::RATIO_FLOOR && self.inflated / self.file.max(1) > self.limits.ratio {
-            return Err(subject.too_complex("inflates to too many times its size", "ratio", self.limits.ratio));
+        let ratio = self.inflated / self.file.max(1);
+        if self.inflated > InspectLimits::RATIO_FLOOR && ratio > self.limits.ratio {
+            return Err(subject.too_complex("inflates to too many times its size", "ratio", self.limits.ratio, ratio));
         }
         Ok(())
     }

@@ -2,14 +2,16 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::exceeded::{source_too_large, too_complex};
 use super::fetch::Document;
 use super::finish::OutputPasswords;
 use super::inspect::{self, DocumentKind, InspectLimits};
 use super::settings;
+use super::warning::{Warning, warnings};
 use crate::config::Limits;
-use crate::engine::{self, Conversion, Engine, Export, Import, Limit, Password, Verdict};
+use crate::engine::{self, Conversion, Engine, Exceeded, Export, Import, Limit, Password, Verdict};
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
 use crate::google::secret::Secret;
 use crate::job::{Format, Options};
@@ -45,6 +47,8 @@ pub struct ConvertedFile {
     pub crc32c: u32,
     /// Pages, where the format has them.
     pub pages: Option<u32>,
+    /// What a person should know about it.
+    pub warnings: Vec<Warning>,
 }
 
 /// Converts a fetched document. `name` is the object's, for sentences and for telling formats apart by extension.
@@ -79,7 +83,7 @@ pub async fn run(
         .await
         .map_err(|verdict| stop(&verdict, name))?;
     let mut files = Vec::with_capacity(converted.outputs.len());
-    for output in converted.outputs {
+    for (output, wanted) in converted.outputs.into_iter().zip(outputs) {
         let path = output.path.clone();
         let crc32c = blocking(move || checksum(&path)).await?.map_err(|error| {
             Refusal::new(
@@ -92,6 +96,7 @@ pub async fn run(
             size: output.size,
             crc32c,
             pages: output.pages.and_then(|pages| u32::try_from(pages).ok()),
+            warnings: warnings(&kind.remarks, &converted.findings, wanted.format, &wanted.options),
         });
     }
     Ok(files)
@@ -122,9 +127,12 @@ async fn open_and_convert(
             exports: exports.to_vec(),
             limits: engine::Limits {
                 wall: limits.time.saturating_sub(started.elapsed()),
+                // What two processors give in that time: a document that keeps more of them busy ends earlier.
+                processor: limits.time.saturating_mul(2),
                 memory: limits.memory,
                 output_size: limits.output_size,
                 pages: limits.pages.into(),
+                threads: engine::Limits::MOST_THREADS,
             },
         };
         let wrong = |verdict: &Verdict| match verdict {
@@ -135,14 +143,28 @@ async fn open_and_convert(
         match engine.convert(conversion).await {
             Err(verdict) if wrong(&verdict) => match passwords.next() {
                 Some(next) if started.elapsed() < limits.time => password = Some(next),
-                Some(_) => return Err(Verdict::TooComplex(Limit::Time(limits.time))),
+                Some(_) => return Err(out_of_time(limits.time, started.elapsed())),
                 None => return Err(Verdict::WrongPassword),
             },
             // What was left of the time is not what the configuration allows.
-            Err(Verdict::TooComplex(Limit::Time(_))) => return Err(Verdict::TooComplex(Limit::Time(limits.time))),
+            Err(Verdict::TooComplex(Exceeded { limit: Limit::Time, .. })) => {
+                return Err(out_of_time(limits.time, started.elapsed()));
+            }
             decided => return decided,
         }
     }
+}
+
+fn out_of_time(allowed: Duration, measured: Duration) -> Verdict {
+    Verdict::TooComplex(Exceeded {
+        limit: Limit::Time,
+        allowed: milliseconds(allowed),
+        measured: milliseconds(measured),
+    })
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Converts a local file: what `platen convert` does with each of its arguments.
@@ -173,16 +195,7 @@ pub async fn convert_file(
         return Err(unreadable(&"it is not a file"));
     }
     if metadata.len() > limits.input_size {
-        return Err(Failure::new(
-            FailureCode::SourceTooLarge,
-            format!(
-                "{} has {} bytes: MAX_INPUT_SIZE allows {}.",
-                file.display(),
-                metadata.len(),
-                limits.input_size
-            ),
-        )
-        .into());
+        return Err(source_too_large(&file.display().to_string(), metadata.len(), limits.input_size).into());
     }
     let directory = engine.job_directory().map_err(|error| {
         Refusal::new(
@@ -275,7 +288,7 @@ fn stop(verdict: &Verdict, name: &str) -> Stop {
             )
             .into();
         }
-        Verdict::TooComplex(limit) => return too_complex(*limit, name).into(),
+        Verdict::TooComplex(exceeded) => return too_complex(*exceeded, name).into(),
     };
     let mut failure = Failure::new(code, format!("The document {name:?} {sentence}."));
     if let Verdict::Crashed { signal: Some(signal) } = verdict {
@@ -286,24 +299,6 @@ fn stop(verdict: &Verdict, name: &str) -> Stop {
 
 fn option_invalid(option: &str, message: String) -> Failure {
     Failure::new(FailureCode::OptionInvalid, message).with("option", option)
-}
-
-fn too_complex(limit: Limit, name: &str) -> Failure {
-    let (which, variable, value) = match limit {
-        Limit::Time(limit) => ("time", "CONVERT_TIMEOUT", format!("{limit:?}")),
-        Limit::Memory(limit) => ("memory", "CONVERT_MEMORY", format!("{limit} bytes")),
-        Limit::OutputSize(limit) => ("output size", "MAX_OUTPUT_SIZE", format!("{limit} bytes")),
-        Limit::Pages { limit, .. } => ("pages", "MAX_PAGES", limit.to_string()),
-    };
-    let mut failure = Failure::new(
-        FailureCode::DocumentTooComplex,
-        format!("The document {name:?} takes more {which} than {variable} allows ({value})."),
-    )
-    .with("limit", which);
-    if let Limit::Pages { found, .. } = limit {
-        failure = failure.with("pages", found);
-    }
-    failure
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::sign::SignedUrl;
 use super::store::Stored;
 use crate::accept::{Event, Message, Trace};
-use crate::convert::SourceObject;
+use crate::convert::{SourceObject, Warning};
 use crate::error::Failure;
 use crate::job::{Format, Job, JobId};
 
@@ -103,7 +103,7 @@ pub struct OutputResult {
     /// Pages.
     pub pages: Option<u32>,
     /// What a person should know about it.
-    pub warnings: Vec<Value>,
+    pub warnings: Vec<Warning>,
     /// The link.
     pub signed_url: String,
     /// When the link ends.
@@ -124,7 +124,7 @@ impl OutputResult {
                 .map(|checksum| base64::engine::general_purpose::STANDARD.encode(checksum.to_be_bytes())),
             content_type: stored.target.format.content_type(),
             pages: stored.pages,
-            warnings: Vec::new(),
+            warnings: stored.warnings.clone(),
             signed_url: link.url.expose().to_owned(),
             expires_at: link.expires_at.to_rfc3339_opts(SecondsFormat::Secs, true),
         }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::accept::JOB_METADATA;
-use crate::convert::{ConvertedFile, SourceObject};
+use crate::convert::{ConvertedFile, SourceObject, Warning};
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop, grant_on_bucket};
 use crate::google::Kind;
 use crate::google::storage::{Object, Storage, Upload};
@@ -16,6 +16,10 @@ const SOURCE_METADATA: &str = "platen-source";
 const VERSION_METADATA: &str = "platen-version";
 /// Beyond the contract's three keys: what a redelivery would otherwise have to convert again to know.
 const PAGES_METADATA: &str = "platen-pages";
+/// Likewise.
+const WARNINGS_METADATA: &str = "platen-warnings";
+/// Bytes of the warnings there: all metadata of an object may have 8 KiB, and the source's name takes up to 1.
+const WARNINGS_SIZE: usize = 5 << 10;
 
 /// How often a write that meets somebody else's write looks again before it leaves the rest to a redelivery.
 const ROUNDS: u32 = 3;
@@ -55,6 +59,8 @@ pub struct Stored {
     pub crc32c: Option<u32>,
     /// Pages, where the format has them.
     pub pages: Option<u32>,
+    /// What a person should know about it.
+    pub warnings: Vec<Warning>,
 }
 
 /// What is under an output's name now.
@@ -116,6 +122,11 @@ fn judge(object: &Object, target: &Target, source: &Source, generation: i64) -> 
                     size: object.size,
                     crc32c: object.crc32c,
                     pages: object.metadata.get(PAGES_METADATA).and_then(|pages| pages.parse().ok()),
+                    warnings: object
+                        .metadata
+                        .get(WARNINGS_METADATA)
+                        .and_then(|warnings| serde_json::from_str(warnings).ok())
+                        .unwrap_or_default(),
                 }));
             }
             if made_from > generation {
@@ -174,6 +185,9 @@ pub async fn store(
     if let Some(pages) = file.pages {
         metadata.insert(PAGES_METADATA.to_owned(), pages.to_string());
     }
+    if let Some(warnings) = written(&file.warnings) {
+        metadata.insert(WARNINGS_METADATA.to_owned(), warnings);
+    }
     let disposition = super::disposition::content_disposition(target.disposition, target.file_name());
     for _ in 0..ROUNDS {
         let upload = Upload {
@@ -195,6 +209,7 @@ pub async fn store(
                     size: object.size,
                     crc32c: object.crc32c,
                     pages: file.pages,
+                    warnings: file.warnings.clone(),
                 });
             }
             Err(error) if error.kind == Kind::PreconditionFailed => {
@@ -214,6 +229,21 @@ pub async fn store(
         ),
     )
     .into())
+}
+
+/// The warnings as metadata, the first ones if not all have room. In ASCII: metadata are served as headers.
+fn written(warnings: &[Warning]) -> Option<String> {
+    (1..=warnings.len()).rev().find_map(|count| {
+        let json = serde_json::to_string(&warnings[..count]).ok()?;
+        let mut ascii = String::with_capacity(json.len());
+        for unit in json.encode_utf16() {
+            match u8::try_from(unit) {
+                Ok(byte) if byte.is_ascii() => ascii.push(char::from(byte)),
+                _ => ascii.push_str(&format!("\\u{unit:04x}")),
+            }
+        }
+        (ascii.len() <= WARNINGS_SIZE).then_some(ascii)
+    })
 }
 
 #[cfg(test)]
@@ -252,6 +282,32 @@ mod tests {
             ..Object::default()
         };
         judge(&object, &target(5), &source(5), 5)
+    }
+
+    #[test]
+    fn warnings_are_written_as_far_as_there_is_room_and_read_back() {
+        let warning = |text: &str| Warning {
+            code: crate::convert::WarningCode::FontSubstituted,
+            message: text.to_owned(),
+        };
+        assert_eq!(written(&[]), None);
+        let few = [warning("宋体 -> 🙂 \"x\"")];
+        let metadata = written(&few).unwrap();
+        assert!(metadata.is_ascii(), "{metadata}");
+        let id = target(5).job_id;
+        let found = judged(&[
+            ("platen-job", id.as_str()),
+            ("platen-source", "gs://in/a#1.docx#5"),
+            ("platen-warnings", &metadata),
+        ]);
+        let Ok(Found::Done(stored)) = found else {
+            panic!("not found");
+        };
+        assert_eq!(stored.warnings, few);
+        let many: Vec<_> = (0..50).map(|_| warning(&"é".repeat(100))).collect();
+        let metadata = written(&many).unwrap();
+        assert!(metadata.len() <= WARNINGS_SIZE);
+        assert!(serde_json::from_str::<Vec<Warning>>(&metadata).unwrap().len() > 4);
     }
 
     #[test]

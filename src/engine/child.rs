@@ -3,11 +3,13 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use super::conversion::{Export, Image, Setup};
+use super::finding::{self, Finding};
 use super::format::Kind;
+use super::look::{self, FontsInUse};
 use super::office::{self, Complaint, Document, Office, Value};
 use super::protocol::{CONFINED_LINE, Job, NotConfined, Preparation, Report};
 use super::setup::{self, Failed};
@@ -29,7 +31,7 @@ pub(super) fn convert(office: &Office, job: &Job, jail: Jail, temporary_folders:
     let said = match prepare(job, jail, temporary_folders) {
         // Nothing of the document without the line: what follows would count as said before.
         Ok(()) if say(report, CONFINED_LINE).is_err() => return,
-        Ok(()) => serde_json::to_vec(&load_and_store(office, job)),
+        Ok(()) => return load_and_store(office, job, report),
         Err(not_confined) => serde_json::to_vec(&not_confined),
     };
     if let Ok(line) = said {
@@ -65,7 +67,17 @@ fn prepare(job: &Job, jail: Jail, temporary_folders: &[String]) -> Result<(), No
 
 /// Every output, or the first reason why there is not one. Outputs with the same setup share a load; others get a load
 /// of their own, so that what is changed for one is never seen in another.
-fn load_and_store(office: &Office, job: &Job) -> Report {
+///
+/// Says how it went as soon as that is known, and then what is to be known about the document: should a look at it end
+/// this process, the outputs are there all the same.
+fn load_and_store(office: &Office, job: &Job, to: &OwnedFd) {
+    let tell = |line: serde_json::Result<Vec<u8>>| {
+        if let Ok(mut line) = line {
+            line.push(b'\n');
+            // A parent that does not read is gone, and so will we be.
+            drop(say(to, &line));
+        }
+    };
     let mut setups: Vec<&Setup> = Vec::new();
     for export in &job.exports {
         if !setups.contains(&&export.setup) {
@@ -77,10 +89,18 @@ fn load_and_store(office: &Office, job: &Job) -> Report {
         job,
         open: None,
     };
-    let made: Result<(), Report> = setups.into_iter().try_for_each(|setup| loads.make(setup));
+    let fonts = FontsInUse::follow(office);
+    match setups.into_iter().try_for_each(|setup| loads.make(setup)) {
+        Ok(()) => {
+            tell(serde_json::to_vec(&Report::Done));
+            let mut findings: Vec<Finding> = loads.open.as_ref().map(look::look).unwrap_or_default();
+            findings.extend(fonts.substituted());
+            tell(serde_json::to_vec(&finding::bounded(findings)));
+        }
+        Err(report) => tell(serde_json::to_vec(&report)),
+    }
     // The last document is left open: the process ends without running LibreOffice's destructors.
     std::mem::forget(loads.open);
-    made.err().unwrap_or(Report::Done)
 }
 
 /// The loads of a job, one after the other.
@@ -257,8 +277,10 @@ fn note_exhausted_memory(complaint: &Complaint) {
     }
 }
 
-/// The descriptors a child keeps: where it reports, the wake counter, and the lifeline by which the worker sees that
-/// the last process of a zygote is gone.
-pub(super) fn kept(report: &OwnedFd, lifeline: &OwnedFd) -> Vec<i32> {
-    vec![report.as_raw_fd(), office::wake_descriptor(), lifeline.as_raw_fd()]
+/// The descriptors a child keeps: where it reports, the wake counter, the lifeline by which the worker sees that the
+/// last process of a zygote is gone, and LibreOffice's own files: one that is closed under it is a picture less.
+pub(super) fn kept(report: &OwnedFd, lifeline: &OwnedFd, open_files: &[RawFd]) -> Vec<RawFd> {
+    let mut kept = vec![report.as_raw_fd(), office::wake_descriptor(), lifeline.as_raw_fd()];
+    kept.extend_from_slice(open_files);
+    kept
 }

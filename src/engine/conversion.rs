@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Finish, Format, JobDirectory, Kind, Password, Usage, Value};
+use super::{Finding, Finish, Format, JobDirectory, Kind, Password, Usage, Value};
 
 /// One document to convert.
 pub struct Conversion<'a> {
@@ -149,6 +149,8 @@ pub struct Limited {
 pub struct Limits {
     /// Wall time.
     pub wall: Duration,
+    /// Processor time of all threads together.
+    pub processor: Duration,
     /// Bytes of memory beyond what it shares with the warm engine.
     pub memory: u64,
     /// Bytes of each output, and of each temporary file. All files of a job together may take the document, twice this
@@ -156,6 +158,14 @@ pub struct Limits {
     pub output_size: u64,
     /// Pages of an output.
     pub pages: u64,
+    /// Threads at once, at most [`Limits::MOST_THREADS`].
+    pub threads: u64,
+}
+
+impl Limits {
+    /// More threads than LibreOffice starts: it makes four pools of threads at most, each of as many as there are
+    /// processors.
+    pub const MOST_THREADS: u64 = 192;
 }
 
 /// A conversion that succeeded: every output is there and was checked.
@@ -163,6 +173,8 @@ pub struct Limits {
 pub struct Converted {
     /// In the order of the exports.
     pub outputs: Vec<Output>,
+    /// What the reader of an output should know.
+    pub findings: Vec<Finding>,
     /// What the child used.
     pub usage: Usage,
 }
@@ -228,7 +240,7 @@ pub enum Verdict {
     ImageTooLarge,
     /// It needs more than its limits allow.
     #[error("the document is too complex: {0}")]
-    TooComplex(Limit),
+    TooComplex(Exceeded),
     /// The engine died of it, twice, in fresh processes; the last signal, where it was one.
     #[error("LibreOffice crashed on the document, twice{}", signal.map_or(String::new(), |signal| format!(" (signal {signal})")))]
     Crashed {
@@ -240,32 +252,58 @@ pub enum Verdict {
     EngineUnavailable(String),
 }
 
-/// Which limit a document ran into, with the limit itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limit {
-    /// Wall or processor time.
-    Time(Duration),
-    /// Bytes of memory.
-    Memory(u64),
-    /// Bytes of one output or temporary file; also when all of them together take too much.
-    OutputSize(u64),
-    /// Pages of an output.
-    Pages {
-        /// How many it has.
-        found: u64,
-        /// How many it may have.
-        limit: u64,
-    },
+/// What a document ran into: which limit, how much it allows, and how much was measured when the job was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exceeded {
+    /// Which one.
+    pub limit: Limit,
+    /// How much was allowed, in the limit's unit.
+    pub allowed: u64,
+    /// How much there was, in the same unit. What is stopped on its way is not measured to its end.
+    pub measured: u64,
 }
 
-impl fmt::Display for Limit {
+/// The limits of a conversion, with their units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Limit {
+    /// Wall time, in milliseconds.
+    Time,
+    /// Processor time of all threads, in milliseconds.
+    ProcessorTime,
+    /// Memory beyond what is shared with the warm engine, in bytes.
+    Memory,
+    /// One output or temporary file, in bytes.
+    OutputSize,
+    /// All files of the job together, in bytes.
+    DiskSize,
+    /// Files and directories of the job: more than are looked at.
+    DiskEntries,
+    /// Directories of the job inside each other: more than are looked at, or one that is closed to its owner.
+    DiskLevels,
+    /// Pages of an output.
+    Pages,
+    /// Threads at once; a child can start no process.
+    Threads,
+}
+
+impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Time(limit) => write!(f, "it takes more than {limit:?}"),
-            Self::Memory(limit) => write!(f, "it needs more than {limit} bytes of memory"),
-            Self::OutputSize(limit) => write!(f, "its output is larger than {limit} bytes"),
-            Self::Pages { found, limit } => write!(f, "it has {found} pages, more than {limit}"),
-        }
+        let what = match self.limit {
+            Limit::Time => "milliseconds",
+            Limit::ProcessorTime => "milliseconds of processor time",
+            Limit::Memory => "bytes of memory",
+            Limit::OutputSize => "bytes of output",
+            Limit::DiskSize => "bytes on the disk",
+            Limit::DiskEntries => "files on the disk",
+            Limit::DiskLevels => "directories inside each other",
+            Limit::Pages => "pages",
+            Limit::Threads => "threads",
+        };
+        write!(
+            f,
+            "{} {what} are allowed, and there were {}",
+            self.allowed, self.measured
+        )
     }
 }
 

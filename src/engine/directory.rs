@@ -16,12 +16,10 @@ use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
 
 use super::claim::{self, Claim};
+use super::conversion::{Exceeded, Limit};
 use super::tree::{self, Size};
+use super::users::Users;
 
-/// The first user id for children. systemd hands out 61184 to 65519 to services for as long as they run, so no account
-/// has one of them; they also exist in a container that maps only 65,536 ids. Another worker on this host, and a
-/// service of systemd's, may have the same number: see [`crate::sandbox::Identity`].
-const FIRST_USER: u32 = 61184;
 /// The longest file name that every file system takes is 255 bytes; LibreOffice puts some of its own around one.
 const LONGEST_NAME: usize = 200;
 /// Between two looks at how large a job directory has become.
@@ -33,9 +31,9 @@ pub(super) struct WorkDirectory {
     path: PathBuf,
     /// Always there until this is dropped.
     claim: Option<Claim>,
-    /// Whether each job gets a user of its own.
-    users: bool,
-    /// Which numbers are taken; a job's user is the first one plus its number.
+    /// Where each job gets a user of its own.
+    users: Option<Users>,
+    /// Which numbers are taken; a job's user follows from its number.
     slots: Mutex<BTreeSet<u32>>,
     next: AtomicU64,
 }
@@ -49,7 +47,7 @@ impl WorkDirectory {
         Ok(Self {
             path: claim.path().to_owned(),
             claim: Some(claim),
-            users,
+            users: users.then(Users::take),
             slots: Mutex::default(),
             next: AtomicU64::new(1),
         })
@@ -73,7 +71,14 @@ impl WorkDirectory {
             work: self.clone(),
         };
         let directory = Directory::create(self.unique("job"), 0o700, Some(slot))?;
-        let user = self.users.then(|| FIRST_USER + number);
+        let user = match &self.users {
+            Some(users) => Some(
+                users
+                    .of(number)
+                    .ok_or_else(|| io::Error::other("every user for jobs is taken"))?,
+            ),
+            None => None,
+        };
         if let Some(user) = user {
             std::os::unix::fs::chown(&directory.path, Some(user), Some(user))?;
         }
@@ -172,17 +177,25 @@ impl Owned {
     }
 
     /// Returns when the directory takes more than so many bytes of the disk, or has become what is too large to look
-    /// at; else never. `RLIMIT_FSIZE` bounds each file, and this what they are together. It does not see a file that
-    /// was unlinked while it is open.
-    pub(super) async fn overflows(self: Arc<Self>, allowed: u64) {
+    /// at; else never. `RLIMIT_FSIZE` bounds each file, and this what they are together. Files that were unlinked while
+    /// they are open are for [`super::watch::Watch`].
+    pub(super) async fn overflows(self: Arc<Self>, allowed: u64) -> Exceeded {
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
             let directory = self.clone();
             match tokio::task::spawn_blocking(move || tree::allocated(directory.path())).await {
-                Ok(Ok(Size::Bytes(bytes))) if bytes <= allowed => {}
-                Ok(Ok(_)) => return,
+                Ok(Ok(Size::Bytes(measured))) if measured > allowed => {
+                    let limit = Limit::DiskSize;
+                    return Exceeded {
+                        limit,
+                        allowed,
+                        measured,
+                    };
+                }
+                Ok(Ok(Size::Bytes(_))) => {}
+                Ok(Ok(Size::Beyond(exceeded))) => return exceeded,
                 Ok(Err(error)) => tracing::warn!(%error, "cannot measure a job directory"),
                 // The runtime shuts down.
                 Err(_) => return std::future::pending().await,

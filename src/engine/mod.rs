@@ -15,14 +15,22 @@
 //!   worker leaves is removed by the next one that starts with the same work directory.
 
 mod child;
+mod children;
 mod claim;
 mod complete;
 mod configuration;
 mod conversion;
 mod directory;
 mod export;
+mod finding;
+#[cfg(feature = "floor")]
+mod floor;
+mod fonts;
 mod format;
+mod hot;
 mod image;
+mod look;
+mod memory;
 mod office;
 mod outcome;
 mod page_layout;
@@ -33,15 +41,20 @@ mod protocol;
 mod setup;
 mod supervisor;
 mod tree;
+mod users;
 mod warm;
+mod watch;
 mod zygote;
 
 pub use conversion::{
-    Conversion, Converted, Export, Fit, Image, ImageSize, Import, Limit, Limited, Limits, Output, Pages, Paper, Setup,
-    Verdict,
+    Conversion, Converted, Exceeded, Export, Fit, Image, ImageSize, Import, Limit, Limited, Limits, Output, Pages,
+    Paper, Setup, Verdict,
 };
 pub use directory::{JobDirectory, sanitised_file_name};
-
+pub use finding::Finding;
+#[cfg(feature = "floor")]
+pub use floor::{Floor, Measured};
+pub use fonts::{FontDirectory, FontError, FontFile};
 pub use format::{Format, Kind};
 pub use image::MOST_PIXELS;
 pub use office::Value;

@@ -320,6 +320,17 @@ PLATEN_EXPORT platen_object* platen_office_load(const char* url, const platen_va
     return loaded;
 }
 
+// A new object of LibreOffice's that belongs to no document. Null when there is no such service.
+PLATEN_EXPORT platen_object* platen_office_service(const char* name, platen_report* report) noexcept {
+    platen_object* made = nullptr;
+    guarded(report, [&] {
+        const Reference<uno::XInterface> object = service(name);
+        if (object.is()) made = new platen_object{Any(object), {}};
+        return made != nullptr;
+    });
+    return made;
+}
+
 // Whether an object offers a service, such as the one that tells what kind of document it is.
 PLATEN_EXPORT bool platen_object_supports(platen_object* object, const char* service, platen_report* report) noexcept {
     return guarded(report, [&] {

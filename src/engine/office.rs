@@ -22,7 +22,7 @@ use serde::Deserialize;
 use super::protocol::MEMORY_EXHAUSTED_LINE;
 use value::{RawObject, RawValue, RawValues};
 
-pub(super) use object::{Argument, Object};
+pub(super) use object::{Answer, Argument, Object};
 pub use value::Value;
 
 /// The shim, compiled by build.rs.

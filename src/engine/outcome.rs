@@ -5,11 +5,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::complete;
-use super::conversion::{Conversion, Converted, Export, Limit, Limits, Output, Verdict};
+use super::conversion::{Conversion, Converted, Exceeded, Export, Limit, Limits, Output, Verdict};
 use super::directory::Owned;
+use super::finding::Finding;
 use super::format::Format;
 use super::pdf::{self, Finish, PdfError};
 use super::protocol::{Ending, Report, Usage};
@@ -119,16 +120,19 @@ impl Expected {
 
     fn judge(&self, ending: Ending, usage: Usage, deadline: Instant) -> Attempt {
         let limits = self.limits;
-        let too_complex = |limit| Attempt::Decided(Err(Verdict::TooComplex(limit)));
         let unavailable = |why: String| Attempt::Decided(Err(Verdict::EngineUnavailable(why)));
         match ending {
-            Ending::TimedOut => too_complex(Limit::Time(limits.wall)),
+            Ending::TimedOut => too_complex(Limit::Time, milliseconds(limits.wall), usage.wall_ms),
+            Ending::OverLimit(exceeded) => Attempt::Decided(Err(Verdict::TooComplex(exceeded))),
             Ending::Signalled {
                 signal: libc::SIGXCPU, ..
-            } => too_complex(Limit::Time(limits.wall)),
+            } => too_complex(Limit::ProcessorTime, milliseconds(limits.processor), usage.cpu_ms),
             Ending::Signalled {
                 signal: libc::SIGXFSZ, ..
-            } => too_complex(Limit::OutputSize(limits.output_size)),
+            } => {
+                // The kernel says so when a file is as long as one may be; it may have been one without a name.
+                too_complex(Limit::OutputSize, limits.output_size, limits.output_size)
+            }
             // Also when an output was written: LibreOffice leaves out a picture that it has no memory for.
             Ending::Signalled {
                 memory_exhausted: true, ..
@@ -138,19 +142,19 @@ impl Expected {
             }
             | Ending::Reported {
                 memory_exhausted: true, ..
-            } => too_complex(Limit::Memory(limits.memory)),
+            } => too_complex(Limit::Memory, limits.memory, usage.own_memory),
             Ending::Signalled { signal, .. } => Attempt::Crashed { signal: Some(signal) },
             Ending::Exited { .. } => Attempt::Crashed { signal: None },
             Ending::Cancelled => unavailable("the conversion was cancelled".to_owned()),
             Ending::NotStarted(sentence) => unavailable(sentence),
-            Ending::Reported { report, .. } => self.reported(&report, usage, deadline),
+            Ending::Reported { report, findings, .. } => self.reported(&report, findings, usage, deadline),
         }
     }
 
     /// What a report means. The outputs tell whether it is true.
-    fn reported(&self, report: &Report, usage: Usage, deadline: Instant) -> Attempt {
+    fn reported(&self, report: &Report, findings: Vec<Finding>, usage: Usage, deadline: Instant) -> Attempt {
         let verdict = match report {
-            Report::Done => return self.check(usage, deadline),
+            Report::Done => return self.check(findings, usage, deadline),
             Report::NotLoaded { password_wanted: true } if self.password_given => Verdict::WrongPassword,
             Report::NotLoaded { password_wanted: true } => Verdict::Encrypted,
             Report::NotLoaded { .. } => Verdict::Corrupt,
@@ -181,8 +185,8 @@ impl Expected {
             },
             Report::PaperTooSmall => Verdict::PaperTooSmall,
             Report::ImageTooLarge => Verdict::ImageTooLarge,
-            Report::NotStored { .. } if self.is_at_limit() => {
-                Verdict::TooComplex(Limit::OutputSize(self.limits.output_size))
+            Report::NotStored { .. } if self.longest_file() >= self.limits.output_size => {
+                return too_complex(Limit::OutputSize, self.limits.output_size, self.longest_file());
             }
             Report::NotStored { error_code } => {
                 tracing::warn!(
@@ -195,24 +199,21 @@ impl Expected {
         Attempt::Decided(Err(verdict))
     }
 
-    /// Whether a file is as long as one may be. LibreOffice's error codes do not tell a full disk from a file over its
+    /// The longest file that the child has left. LibreOffice's error codes do not tell a full disk from a file over its
     /// limit, but a write is cut at the limit.
-    fn is_at_limit(&self) -> bool {
-        let full = |directory: &Path| {
-            fs::read_dir(directory).is_ok_and(|mut entries| {
-                entries.any(|entry| {
-                    entry
-                        .and_then(|entry| fs::symlink_metadata(entry.path()))
-                        .is_ok_and(|file| file.is_file() && file.len() >= self.limits.output_size)
-                })
-            })
+    fn longest_file(&self) -> u64 {
+        let longest = |directory: &Path| {
+            let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+            let files = entries.filter_map(|entry| fs::symlink_metadata(entry.path()).ok());
+            let lengths = files.filter(fs::Metadata::is_file).map(|file| file.len());
+            lengths.max().unwrap_or(0)
         };
         let directory = self.directory.path();
-        full(directory) || full(&directory.join("tmp"))
+        longest(directory).max(longest(&directory.join("tmp")))
     }
 
     /// Reads every output.
-    fn check(&self, usage: Usage, deadline: Instant) -> Attempt {
+    fn check(&self, findings: Vec<Finding>, usage: Usage, deadline: Instant) -> Attempt {
         let limits = self.limits;
         let mut outputs = Vec::with_capacity(self.exports.len());
         for export in &self.exports {
@@ -223,7 +224,11 @@ impl Expected {
                 Err(error) => {
                     tracing::warn!(%error, "LibreOffice reported an output that is none");
                     return match error {
-                        PdfError::TooLong => Attempt::Decided(Err(Verdict::TooComplex(Limit::Time(limits.wall)))),
+                        PdfError::TooLong => {
+                            // What is left of the wall limit went into looking at the output.
+                            let allowed = milliseconds(limits.wall);
+                            too_complex(Limit::Time, allowed, allowed.max(usage.wall_ms))
+                        }
                         PdfError::Io(error) if error.kind() != io::ErrorKind::NotFound && is_ours(&error) => {
                             Attempt::Decided(Err(Verdict::EngineUnavailable(format!(
                                 "the output cannot be read: {error}"
@@ -234,18 +239,18 @@ impl Expected {
                 }
             };
             if size > limits.output_size {
-                return Attempt::Decided(Err(Verdict::TooComplex(Limit::OutputSize(limits.output_size))));
+                return too_complex(Limit::OutputSize, limits.output_size, size);
             }
             if let Some(found) = pages.filter(|pages| *pages > limits.pages) {
-                let limit = Limit::Pages {
-                    found,
-                    limit: limits.pages,
-                };
-                return Attempt::Decided(Err(Verdict::TooComplex(limit)));
+                return too_complex(Limit::Pages, limits.pages, found);
             }
             outputs.push(Output { path, size, pages });
         }
-        Attempt::Decided(Ok(Converted { outputs, usage }))
+        Attempt::Decided(Ok(Converted {
+            outputs,
+            findings,
+            usage,
+        }))
     }
 }
 
@@ -262,6 +267,18 @@ fn finished(
         pages = pages_of(format, path, deadline)?;
     }
     Ok((pdf::open(path)?.metadata()?.len(), pages))
+}
+
+fn too_complex(limit: Limit, allowed: u64, measured: u64) -> Attempt {
+    Attempt::Decided(Err(Verdict::TooComplex(Exceeded {
+        limit,
+        allowed,
+        measured,
+    })))
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Checks that an output is of its format to its end, and counts its pages where the format has them.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,14 +32,22 @@ pub(super) struct Process {
     pub(super) generation: u64,
     /// LibreOffice's version, as a person reads it.
     pub(super) version: String,
-    /// The jobs it was given.
-    given: watch::Sender<u64>,
+    wear: watch::Sender<Wear>,
     socket: UnixStream,
     jobs: Mutex<Jobs>,
     /// What the task that watches the process is to do.
     order: watch::Sender<Order>,
     /// True once the process and all its children are gone.
     ended: watch::Sender<bool>,
+}
+
+/// How much a zygote has been used.
+#[derive(Clone, Copy, Default)]
+struct Wear {
+    /// The jobs it was given.
+    jobs: u64,
+    /// The bytes of memory it has gained since it was warm.
+    grown: u64,
 }
 
 #[derive(Default)]
@@ -71,15 +79,22 @@ pub(super) struct Running {
     ended: oneshot::Receiver<(Ending, Usage)>,
 }
 
-impl Process {
-    /// Starts a zygote and waits until it is warm.
+/// A zygote that has said that it is warm.
+pub(super) struct Launched {
+    child: Child,
+    socket: UnixStream,
+    lifeline: PipeWriter,
+    version: String,
+}
+
+impl Launched {
+    /// Starts a zygote in its own directory.
     ///
     /// # Errors
-    /// A sentence: why it is not.
-    pub(super) async fn start(settings: &Settings, work: &WorkDirectory, generation: u64) -> Result<Arc<Self>, String> {
+    /// A sentence: why it is not warm.
+    pub(super) async fn start(settings: &Settings, home: &Path) -> Result<Self, String> {
         let failed = |error: io::Error| format!("the engine cannot be started: {error}");
-        let home = work.zygote().map_err(failed)?;
-        let environment = configuration::write(home.path(), settings).map_err(failed)?;
+        let environment = configuration::write(home, settings).map_err(failed)?;
         let (ours, theirs) = socketpair(
             AddressFamily::Unix,
             SockType::SeqPacket,
@@ -95,10 +110,10 @@ impl Process {
         let mut child = Command::new(executable(settings).map_err(failed)?)
             .arg(ZYGOTE_COMMAND)
             // Read by nobody but the person who looks at the list of processes.
-            .arg(home.path())
+            .arg(home)
             .env_clear()
             .envs(environment)
-            .current_dir(home.path())
+            .current_dir(home)
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::from(OwnedFd::from(held_by_them)))
             .stderr(Stdio::piped())
@@ -111,15 +126,15 @@ impl Process {
         let socket = packets(ours).map_err(failed)?;
         let start = Request::Start(Start {
             program: settings.program.clone(),
-            home: home.path().to_owned(),
-            fonts: settings.fonts.clone(),
+            home: home.to_owned(),
+            fonts: settings.fonts.as_ref().map(|fonts| fonts.path()),
             sandbox: settings.sandbox.into(),
         });
         send(&socket, &start).await.map_err(failed)?;
         let version = match tokio::time::timeout(START_LIMIT, receive(&socket)).await {
             Ok(Ok(Some(Event::Ready { version }))) => version,
             Ok(Ok(Some(Event::Refused(sentence)))) => return Err(sentence),
-            Ok(Ok(Some(Event::Finished { .. }))) => return Err("the engine answers before it is asked".to_owned()),
+            Ok(Ok(Some(_))) => return Err("the engine answers before it is asked".to_owned()),
             Ok(Ok(None)) => {
                 let status = child.wait().await.map_err(failed)?;
                 return Err(format!("the engine died while it started ({status})"));
@@ -127,16 +142,42 @@ impl Process {
             Ok(Err(error)) => return Err(failed(error)),
             Err(_) => return Err(format!("the engine was not warm after {} s", START_LIMIT.as_secs())),
         };
+        Ok(Self {
+            child,
+            socket,
+            lifeline,
+            version,
+        })
+    }
+
+    /// Sends a request and waits for what is said next.
+    #[cfg(feature = "floor")]
+    pub(super) async fn ask(&self, request: &Request) -> io::Result<Option<Event>> {
+        send(&self.socket, request).await?;
+        receive(&self.socket).await
+    }
+}
+
+impl Process {
+    /// Starts a zygote and waits until it is warm.
+    ///
+    /// # Errors
+    /// A sentence: why it is not.
+    pub(super) async fn start(settings: &Settings, work: &WorkDirectory, generation: u64) -> Result<Arc<Self>, String> {
+        let home = work
+            .zygote()
+            .map_err(|error| format!("the engine cannot be started: {error}"))?;
+        let launched = Launched::start(settings, home.path()).await?;
         let process = Arc::new(Self {
             generation,
-            version,
-            given: watch::Sender::new(0),
-            socket,
+            version: launched.version,
+            wear: watch::Sender::default(),
+            socket: launched.socket,
             jobs: Mutex::default(),
             order: watch::Sender::new(Order::Work),
             ended: watch::Sender::new(false),
         });
-        tokio::spawn(process.clone().watch(child, lifeline, home));
+        tokio::spawn(process.clone().watch(launched.child, launched.lifeline, home));
         Ok(process)
     }
 
@@ -158,7 +199,7 @@ impl Process {
                 },
             );
         }
-        self.given.send_modify(|given| *given += 1);
+        self.wear.send_modify(|wear| wear.jobs += 1);
         let running = Running {
             process: self.clone(),
             number: job.number,
@@ -178,9 +219,10 @@ impl Process {
         }
     }
 
-    /// Returns when it was given so many jobs.
-    pub(super) async fn worn(&self, jobs: u64) {
-        drop(self.given.subscribe().wait_for(|given| *given >= jobs).await);
+    /// Returns when it was given so many jobs, or has grown by so many bytes.
+    pub(super) async fn worn(&self, jobs: u64, bytes: u64) {
+        let worn = |wear: &Wear| wear.jobs >= jobs || wear.grown >= bytes;
+        drop(self.wear.subscribe().wait_for(worn).await);
     }
 
     /// Lets the jobs it has end, then ends it.
@@ -226,9 +268,12 @@ impl Process {
             }
             tokio::select! {
                 said = receive(&self.socket) => match said {
-                    Ok(Some(Event::Finished { job, ending, usage })) => self.finish(job, ending, usage),
+                    Ok(Some(Event::Finished { job, ending, usage, grown })) => {
+                        self.wear.send_modify(|wear| wear.grown = grown);
+                        self.finish(job, ending, usage);
+                    }
                     Ok(Some(Event::Refused(sentence))) => tracing::error!(%sentence, "the engine stops"),
-                    Ok(Some(Event::Ready { .. })) => {}
+                    Ok(Some(_)) => {}
                     Ok(None) => break,
                     Err(error) => {
                         tracing::error!(%error, "the engine is not understood");

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Export, Import, Kind, Password};
+use super::{Exceeded, Export, Finding, Import, Kind, Password};
 use crate::sandbox;
 
 /// The largest packet: a request of as many outputs and options as a job may have takes about 120 KiB, and a socket's
@@ -23,6 +23,9 @@ pub(super) enum Request {
     Start(Start),
     /// Convert a document in a child of its own.
     Convert(Box<Job>),
+    /// Convert without a child, for the benchmark.
+    #[cfg(feature = "floor")]
+    Measure(super::floor::Measure),
     /// End a conversion that nobody waits for any more.
     Cancel {
         /// The job's number.
@@ -69,10 +72,16 @@ pub(super) struct Job {
     pub(super) exports: Vec<Export>,
     /// Wall time in milliseconds.
     pub(super) wall_ms: u64,
-    /// Bytes beyond what the zygote has mapped.
+    /// Processor time in milliseconds.
+    pub(super) processor_ms: u64,
+    /// Bytes of memory that it does not share with the zygote.
     pub(super) memory: u64,
     /// Bytes of one file.
     pub(super) file_size: u64,
+    /// Bytes of all its files.
+    pub(super) disk: u64,
+    /// Threads at once.
+    pub(super) threads: u64,
 }
 
 /// From the zygote.
@@ -85,6 +94,9 @@ pub(super) enum Event {
     },
     /// It cannot start; a sentence. The last packet.
     Refused(String),
+    /// What a [`Request::Measure`] took, or a sentence.
+    #[cfg(feature = "floor")]
+    Measured(Result<super::floor::Measured, String>),
     /// A job's child is gone, and nothing of it writes any more.
     Finished {
         /// The job's number.
@@ -93,6 +105,8 @@ pub(super) enum Event {
         ending: Ending,
         /// What it used.
         usage: Usage,
+        /// Bytes of memory that the zygote itself has now, beyond those it had when it was warm.
+        grown: u64,
     },
 }
 
@@ -100,13 +114,19 @@ pub(super) enum Event {
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 pub(super) enum Ending {
     /// It said so itself; whether an allocation had failed before. It may be compromised: the worker checks the outputs.
-    Reported { report: Report, memory_exhausted: bool },
+    Reported {
+        report: Report,
+        memory_exhausted: bool,
+        findings: Vec<Finding>,
+    },
     /// A signal, without a report; whether an allocation had failed before.
     Signalled { signal: i32, memory_exhausted: bool },
     /// It exited, without a report; whether an allocation had failed before.
     Exited { status: i32, memory_exhausted: bool },
     /// Killed at its wall limit.
     TimedOut,
+    /// Killed at another limit.
+    OverLimit(Exceeded),
     /// Killed on request.
     Cancelled,
     /// It did not come as far as opening the document; a sentence of the zygote's.
@@ -202,6 +222,8 @@ pub struct Usage {
     pub cpu_ms: u64,
     /// Peak resident memory in bytes, counting what is shared with the warm engine.
     pub peak_memory: u64,
+    /// The most memory of its own that was seen, in bytes; 0 for a conversion too short to be looked at.
+    pub own_memory: u64,
 }
 
 impl From<sandbox::Mode> for SandboxMode {

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::conversion::{Conversion, Converted, Export, Import, Limit, Limits, Verdict};
+use super::conversion::{Conversion, Converted, Export, Import, Limits, Verdict};
 use super::directory::{JobDirectory, WorkDirectory};
+use super::fonts::FontDirectory;
 use super::format::Format;
 use super::outcome::{Attempt, Expected};
 use super::process::Process;
@@ -18,6 +19,9 @@ use crate::sandbox;
 
 /// After so many jobs a zygote is replaced: every fork shares its address layout.
 const JOBS_OF_ONE_ZYGOTE: u64 = 500;
+/// After it has grown by so many bytes it is replaced, too: nearly half of what it has when it is warm. It forks and nothing
+/// else, so what grows is a leak, which every child inherits.
+const GROWTH_OF_ONE_ZYGOTE: u64 = 64 << 20;
 /// How long a conversion waits for a warm zygote before it is refused.
 const WARM_LIMIT: Duration = Duration::from_secs(30);
 /// How much longer than its wall limit a job may take to be heard of, before its zygote is taken for dead.
@@ -29,9 +33,11 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from
 /// What the trial conversion may use up: a job of 50 ms.
 const TRIAL_LIMITS: Limits = Limits {
     wall: Duration::from_secs(30),
+    processor: Duration::from_secs(30),
     memory: 1 << 30,
     output_size: 64 << 20,
     pages: 10,
+    threads: Limits::MOST_THREADS,
 };
 /// How often one document may end its process.
 const ATTEMPTS: usize = 2;
@@ -49,8 +55,8 @@ pub struct Settings {
     pub work_directory: PathBuf,
     /// Whether a missing layer of the sandbox is an error.
     pub sandbox: sandbox::Mode,
-    /// More fonts than the system's.
-    pub fonts: Option<PathBuf>,
+    /// More fonts than the system's. They stay as long as the engine.
+    pub fonts: Option<Arc<FontDirectory>>,
     /// The program that has the zygote's hidden subcommand, when this one has not.
     pub executable: Option<PathBuf>,
 }
@@ -108,7 +114,11 @@ impl Engine {
     /// See [`StartError`].
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let layers = sandbox::probe();
-        layers.check(settings.sandbox)?;
+        let missing = layers.check(settings.sandbox)?;
+        tracing::info!(%layers, "the sandbox of each conversion");
+        for sentence in missing {
+            tracing::warn!("{sentence}");
+        }
         let parent = settings.work_directory.clone();
         let users = layers.identity.is_ok();
         let work = tokio::task::spawn_blocking(move || WorkDirectory::create(&parent, users))
@@ -228,15 +238,17 @@ impl Engine {
                 },
             };
             let process = process.ok_or_else(|| unavailable("LibreOffice is not warm"))?;
-            let given = process.give(job(conversion, wall), conversion.directory.hold()).await;
+            let given = process
+                .give(job(conversion, wall, room), conversion.directory.hold())
+                .await;
             match given.map_err(|error| Verdict::EngineUnavailable(error.to_string()))? {
                 Some(mut running) => {
                     let limit = wall + ANSWER_GRACE;
                     let ended = tokio::select! {
                         ended = tokio::time::timeout(limit, running.ended()) => ended,
                         // Dropping `running` ends the child.
-                        () = conversion.directory.hold().overflows(room) => {
-                            return Err(Verdict::TooComplex(Limit::OutputSize(conversion.limits.output_size)));
+                        exceeded = conversion.directory.hold().overflows(room) => {
+                            return Err(Verdict::TooComplex(exceeded));
                         }
                     };
                     return match ended {
@@ -271,7 +283,7 @@ impl Shared {
         tokio::select! {
             () = process.ended() => {}
             _ = oldest.wait_for(|oldest| *oldest > process.generation) => {}
-            () = process.worn(JOBS_OF_ONE_ZYGOTE) => {}
+            () = process.worn(JOBS_OF_ONE_ZYGOTE, GROWTH_OF_ONE_ZYGOTE) => {}
         }
     }
 
@@ -340,7 +352,7 @@ async fn trial(process: &Arc<Process>, work: &Arc<WorkDirectory>) -> Result<(), 
         .map_err(sentence)?
         .map_err(failed)?;
     let given = process
-        .give(job(&conversion, TRIAL_LIMITS.wall), directory.hold())
+        .give(job(&conversion, TRIAL_LIMITS.wall, TEMPORARY_FILES), directory.hold())
         .await;
     let mut running = given.map_err(failed)?.ok_or("the engine ended")?;
     let ended = tokio::time::timeout(TRIAL_LIMITS.wall + ANSWER_GRACE, running.ended()).await;
@@ -423,7 +435,7 @@ fn room(conversion: &Conversion<'_>, document: u64) -> u64 {
     outputs.saturating_add(document).saturating_add(TEMPORARY_FILES)
 }
 
-fn job(conversion: &Conversion<'_>, wall: Duration) -> Job {
+fn job(conversion: &Conversion<'_>, wall: Duration, disk: u64) -> Job {
     Job {
         // Given by the zygote's owner.
         number: 0,
@@ -433,10 +445,17 @@ fn job(conversion: &Conversion<'_>, wall: Duration) -> Job {
         import: conversion.import.clone(),
         password: conversion.password.clone(),
         exports: conversion.exports.clone(),
-        wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
+        wall_ms: milliseconds(wall),
+        processor_ms: milliseconds(conversion.limits.processor),
         memory: conversion.limits.memory,
         file_size: conversion.limits.output_size,
+        disk,
+        threads: conversion.limits.threads.min(Limits::MOST_THREADS),
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Runs what touches the disk on a thread that may wait for it.

@@ -19,11 +19,13 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use super::conversion::{Exceeded, Limit};
+
 /// How often a tree is tried to be removed, and the pause between: a child that was killed a moment ago may still write.
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
 /// What is measured: LibreOffice's own trees are some levels deep and have some hundred files.
-const DEEPEST: usize = 16;
+const DEEPEST: u64 = 16;
 const MOST_ENTRIES: u64 = 100_000;
 
 /// Removes a directory and all in it. Blocks.
@@ -209,7 +211,7 @@ pub(super) enum Size {
     Bytes(u64),
     /// More levels or entries than are looked at, or a directory that is closed to its owner: nothing that LibreOffice
     /// makes.
-    Beyond,
+    Beyond(Exceeded),
 }
 
 /// Measures a tree that somebody else changes meanwhile. Blocks. Files without a name are not seen.
@@ -219,9 +221,20 @@ pub(super) enum Size {
 pub(super) fn allocated(path: &Path) -> io::Result<Size> {
     let mut seen = Seen { entries: 0, bytes: 0 };
     let top = openat(AT_FDCWD, path, DIRECTORY, Mode::empty())?;
+    // A directory that is closed may have any number of levels.
+    let too_deep = Size::Beyond(Exceeded {
+        limit: Limit::DiskLevels,
+        allowed: DEEPEST,
+        measured: DEEPEST + 1,
+    });
     match seen.add(&top, DEEPEST) {
         Ok(true) => Ok(Size::Bytes(seen.bytes)),
-        Ok(false) | Err(Errno::EACCES) => Ok(Size::Beyond),
+        Ok(false) if seen.entries > MOST_ENTRIES => Ok(Size::Beyond(Exceeded {
+            limit: Limit::DiskEntries,
+            allowed: MOST_ENTRIES,
+            measured: seen.entries,
+        })),
+        Ok(false) | Err(Errno::EACCES) => Ok(too_deep),
         Err(errno) => Err(errno.into()),
     }
 }
@@ -233,7 +246,7 @@ struct Seen {
 
 impl Seen {
     /// Adds what is in a directory; false when that is beyond what is looked at. Recurses `levels` deep at most.
-    fn add(&mut self, directory: &OwnedFd, levels: usize) -> nix::Result<bool> {
+    fn add(&mut self, directory: &OwnedFd, levels: u64) -> nix::Result<bool> {
         if levels == 0 {
             return Ok(false);
         }
@@ -333,7 +346,7 @@ mod tests {
         let top = parent.path().join("job-1");
         fs::create_dir(&top).unwrap();
         deep(&top, 20_000, Mode::S_IRWXU);
-        assert_eq!(allocated(&top).unwrap(), Size::Beyond);
+        assert!(matches!(allocated(&top).unwrap(), Size::Beyond(exceeded) if exceeded.limit == Limit::DiskLevels));
         again("a_tree_of_20000_levels_goes_with_a_few_descriptors", &top);
         assert!(!top.exists());
     }
@@ -350,7 +363,7 @@ mod tests {
             deep(&top, 10, Mode::empty());
             fs::create_dir(top.join("readable")).unwrap();
             deep(&top.join("readable"), 10, Mode::S_IRUSR | Mode::S_IXUSR);
-            assert_eq!(allocated(&top).unwrap(), Size::Beyond);
+            assert!(matches!(allocated(&top).unwrap(), Size::Beyond(exceeded) if exceeded.limit == Limit::DiskLevels));
             fs::set_permissions(&top, Permissions::from_mode(0o000)).unwrap();
             remove(&top).unwrap();
             assert!(!top.exists());

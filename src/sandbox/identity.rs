@@ -9,11 +9,11 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 /// A user and group that one worker gives to one child at a time: two children of it cannot touch each other's files,
 /// and `RLIMIT_NPROC` counts one of them only. They need no entry in `/etc/passwd`.
 ///
-/// The numbers are not unique on a host. The children of another worker there, or a service for which systemd made up
-/// the same number, have the same rights on files and are counted together. From those a child is kept by Landlock,
-/// which shows it no job's directory but its own, and by the system call filter, which lets it signal nobody else;
-/// without Landlock, which only a best-effort sandbox goes without, nothing hides their files. A container that runs
-/// one worker, as on Cloud Run, has no such neighbours.
+/// The numbers are not unique on a host: the children of a worker in another network namespace, or a service for which
+/// systemd made up the same number, have the same rights on files and are counted together. From those a child is kept
+/// by Landlock or its private root, which show it no job's directory but its own, and by the system call filter, which
+/// lets it signal nobody else; without either, as only a best-effort sandbox goes, nothing hides their files. A container
+/// that runs one worker, as on Cloud Run, has no such neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// User id, not 0.

@@ -45,14 +45,27 @@ pub(super) fn abi() -> io::Result<u32> {
 /// Makes the rules and returns their descriptor. All that the kernel can refuse is refused, and then `readable` and
 /// `writable` get a part of it back.
 pub(super) fn ruleset(readable: &[PathBuf], writable: &Path) -> Result<OwnedFd, PrepareError> {
-    let mut ruleset = Ruleset::default()
+    ruleset_of(NEWEST, readable, writable)
+}
+
+/// The rules that a kernel with this ABI can make. The first one is required; what the later ones add, the system call
+/// filter denies as well: TCP, device commands, signals and sockets by their calls, and cutting files by their names
+/// where the ABI is below 3.
+fn ruleset_of(newest: ABI, readable: &[PathBuf], writable: &Path) -> Result<OwnedFd, PrepareError> {
+    let mut attributes = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(ABI::V1))?
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(NEWEST))?
-        .handle_access(AccessNet::from_all(NEWEST))?
-        .scope(Scope::from_all(NEWEST))?
-        .create()?;
+        .handle_access(AccessFs::from_all(newest))?;
+    // The crate takes an empty set for a mistake.
+    let (tcp, scopes) = (AccessNet::from_all(newest), Scope::from_all(newest));
+    if !tcp.is_empty() {
+        attributes = attributes.handle_access(tcp)?;
+    }
+    if !scopes.is_empty() {
+        attributes = attributes.scope(scopes)?;
+    }
+    let mut ruleset = attributes.create()?;
     for path in readable {
         ruleset = allow(ruleset, path, AccessFs::ReadFile | AccessFs::ReadDir)?.0;
     }
@@ -66,6 +79,7 @@ pub(super) fn ruleset(readable: &[PathBuf], writable: &Path) -> Result<OwnedFd, 
         | AccessFs::RemoveFile
         | AccessFs::RemoveDir
         | AccessFs::Refer;
+    let work = work & AccessFs::from_all(newest);
     let (ruleset, found) = allow(ruleset, writable, work)?;
     let missing = |kind: io::ErrorKind| PrepareError::Path {
         path: writable.to_owned(),
@@ -137,13 +151,17 @@ mod tests {
 
     /// Runs `what` free and restricted, and returns both error numbers.
     fn both(what: impl Fn() -> io::Result<()> + Sync) -> [Option<Errno>; 2] {
+        both_of(NEWEST, what)
+    }
+
+    fn both_of(newest: ABI, what: impl Fn() -> io::Result<()> + Sync) -> [Option<Errno>; 2] {
         let directory = tempfile::tempdir().unwrap();
         let number = |result: io::Result<()>| result.err().map(|error| Errno::from_raw(error.raw_os_error().unwrap()));
         let free = number(what());
         let restricted = std::thread::scope(|scope| {
             let restricted = scope.spawn(|| {
                 nix::sys::prctl::set_no_new_privs().unwrap();
-                restrict(ruleset(&[], directory.path()).unwrap()).unwrap();
+                restrict(ruleset_of(newest, &[], directory.path()).unwrap()).unwrap();
                 number(what())
             });
             restricted.join().unwrap()
@@ -168,6 +186,11 @@ mod tests {
                     .map(drop)
             };
             assert_eq!(both(read), [None, Some(Errno::EACCES)]);
+            // The least that is accepted does it too, also for writing.
+            assert_eq!(both_of(ABI::V1, read), [None, Some(Errno::EACCES)]);
+            let elsewhere = tempfile::NamedTempFile::new().unwrap();
+            let write = || std::fs::write(elsewhere.path(), "x");
+            assert_eq!(both_of(ABI::V1, write), [None, Some(Errno::EACCES)]);
         }
     }
 

@@ -4,13 +4,15 @@ use std::fmt;
 use std::io;
 
 use super::identity::{self, Capability};
-use super::{Mode, landlock, seccomp};
+use super::{Mode, landlock, private_root, seccomp};
 
 /// The layers of the sandbox, each granted or missing with a sentence for a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layers {
     /// The kernel's landlock ABI: files from 1, TCP from 4, signals and abstract sockets from 6.
     pub landlock: Result<u32, String>,
+    /// A root directory of the child's own, in the place of landlock: asked for only where that is missing.
+    pub private_root: Option<Result<(), String>>,
     /// System call filters.
     pub seccomp: Result<(), String>,
     /// A process can give up ever gaining a privilege; the two above need it.
@@ -34,8 +36,10 @@ pub fn probe() -> Layers {
         Capability::Chown,
         Capability::DacOverride,
     ];
+    let landlock = landlock::abi();
     Layers {
-        landlock: landlock::abi().map_err(|error| match error.raw_os_error() {
+        private_root: landlock.is_err().then(private_root::available),
+        landlock: landlock.map_err(|error| match error.raw_os_error() {
             Some(libc::EOPNOTSUPP) => "landlock (which files the child sees) is switched off in this kernel: \
                 add landlock to the kernel's lsm= boot parameter"
                 .to_owned(),
@@ -75,11 +79,14 @@ impl Layers {
     /// Decides whether children may run here. Returns what is missing all the same, a sentence each, to be logged.
     ///
     /// # Errors
-    /// In [`Mode::Required`] without landlock, seccomp or `no_new_privs`. A child's own user and namespaces are never
+    /// In [`Mode::Required`] without seccomp, without `no_new_privs`, or with neither landlock nor a private root in its
+    /// place: that one hides the same files, and what else landlock denies (TCP, signals, sockets) the filter denies too. A child's own user and namespaces are never
     /// required: they need a root that Cloud Run services should not have, and close no hole of their own.
     pub fn check(&self, mode: Mode) -> Result<Vec<String>, Missing> {
+        let replaced = matches!(self.private_root, Some(Ok(())));
         let required: Vec<String> = [
-            self.landlock.as_ref().err(),
+            self.landlock.as_ref().err().filter(|_| !replaced),
+            self.private_root.as_ref().and_then(|root| root.as_ref().err()),
             self.seccomp.as_ref().err(),
             self.no_new_privs.as_ref().err(),
         ]
@@ -90,9 +97,13 @@ impl Layers {
         if mode == Mode::Required && !required.is_empty() {
             return Err(Missing { layers: required });
         }
+        let second_wall = self.landlock.as_ref().err().filter(|_| replaced).map(|landlock| {
+            format!("{landlock}. In its place each child gets a private root: user and mount namespaces of its own")
+        });
         let besides = [self.identity.as_ref().err(), self.namespaces.as_ref().err()];
         Ok(required
             .into_iter()
+            .chain(second_wall)
             .chain(besides.into_iter().flatten().cloned())
             .collect())
     }
@@ -103,6 +114,7 @@ impl fmt::Display for Layers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let named = [
             (self.landlock.as_ref().ok().map(|abi| format!("landlock (ABI {abi})"))),
+            matches!(self.private_root, Some(Ok(()))).then(|| "a private root".to_owned()),
             self.seccomp.is_ok().then(|| "seccomp".to_owned()),
             self.no_new_privs.is_ok().then(|| "no_new_privs".to_owned()),
             self.identity.is_ok().then(|| "a user of its own".to_owned()),

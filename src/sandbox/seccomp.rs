@@ -2,8 +2,9 @@
 //!
 //! Everything that is not listed fails with `EPERM`: sockets, exec, signals to others, `ptrace`, `prctl`, `memfd_create`,
 //! io_uring, `bpf`, keys, mounts, namespaces, links. Three exceptions: `clone3` fails with `ENOSYS`, because its flags
-//! are behind a pointer that no filter can read and the C library then uses `clone`; a change of permissions succeeds
-//! without effect; a call through another architecture's table kills, because its numbers mean other calls.
+//! are behind a pointer that no filter can read and the C library then uses `clone`; a change of permissions and a wait
+//! for the disk succeed without effect; a call through another architecture's table kills, because its numbers mean
+//! other calls.
 #![expect(unsafe_code, reason = "seccomp has no safe wrapper that only asks")]
 
 use std::collections::BTreeMap;
@@ -30,9 +31,9 @@ pub(super) fn available() -> io::Result<()> {
 }
 
 /// Filters the system calls of the calling process, for good. Needs `no_new_privs`, and one thread.
-/// `landlock` is the kernel's ABI, when it has one.
-pub(super) fn install(landlock: Option<u32>) -> io::Result<()> {
-    let program = program(std::process::id(), landlock).map_err(io::Error::other)?;
+/// `walled` says whether another layer judges the cutting of files by their names.
+pub(super) fn install(walled: bool) -> io::Result<()> {
+    let program = program(std::process::id(), walled).map_err(io::Error::other)?;
     seccompiler::apply_filter(&program).map_err(|error| match error {
         seccompiler::Error::Seccomp(source) | seccompiler::Error::Prctl(source) => source,
         other => io::Error::other(other),
@@ -40,7 +41,7 @@ pub(super) fn install(landlock: Option<u32>) -> io::Result<()> {
 }
 
 /// The whole filter for the process `own`.
-fn program(own: u32, landlock: Option<u32>) -> Result<BpfProgram, seccompiler::BackendError> {
+fn program(own: u32, walled: bool) -> Result<BpfProgram, seccompiler::BackendError> {
     let mut calls: BTreeMap<c_long, Vec<SeccompRule>> = COMMON
         .iter()
         .chain(OF_THIS_ARCHITECTURE)
@@ -65,6 +66,12 @@ fn program(own: u32, landlock: Option<u32>) -> Result<BpfProgram, seccompiler::B
     // abort() sends its signal this way. Nobody else may be hit.
     calls.insert(libc::SYS_tgkill, vec![argument(0, SeccompCmpOp::Eq, u64::from(own))?]);
 
+    // A file that never had a name is none that anybody could measure or remove.
+    let named = |index| argument(index, SeccompCmpOp::MaskedEq(UNNAMED), 0);
+    calls.insert(libc::SYS_openat, vec![named(2)?]);
+    #[cfg(target_arch = "x86_64")]
+    calls.insert(libc::SYS_open, vec![named(1)?]);
+
     // Commands that have the kernel send a signal of the caller's choice to any process of the same user, and the one
     // that keeps other processes from opening a file of that user.
     let denied = [libc::F_SETOWN, F_SETOWN_EX, F_SETSIG, libc::F_NOTIFY, libc::F_SETLEASE];
@@ -74,8 +81,8 @@ fn program(own: u32, landlock: Option<u32>) -> Result<BpfProgram, seccompiler::B
         .collect();
     calls.insert(libc::SYS_fcntl, vec![SeccompRule::new(conditions?)?]);
 
-    // Before ABI 3 landlock does not judge this one: it would cut any file of the same user to nothing.
-    if landlock.is_none_or(|abi| abi < 3) {
+    // It would cut any file of the same user to nothing.
+    if !walled {
         calls.remove(&libc::SYS_truncate);
     }
 
@@ -158,26 +165,36 @@ fn statement(code: u32, k: u32) -> sock_filter {
     }
 }
 
-/// linux/fcntl.h; the libc crate does not have them for every target.
+/// `__O_TMPFILE` (asm-generic/fcntl.h), and commands of linux/fcntl.h; the libc crate does not have them for every target.
+const UNNAMED: u64 = 0o20_000_000;
 const F_SETSIG: i32 = 10;
 const F_SETOWN_EX: i32 = 15;
 
 /// Changes of permissions, which answer success and change nothing. LibreOffice makes its output readable to all, which
 /// nobody needs here; a refusal might fail the conversion. Really made, the call could shut every other child out of
-/// files of a user that they share: landlock does not judge it.
+/// files of a user that they share: landlock does not judge it. Nor does anybody need what a child writes to be on a disk:
+/// the parent reads it a moment later, and removes it.
 #[cfg(target_arch = "x86_64")]
-const PRETENDED: &[c_long] = &[libc::SYS_chmod, libc::SYS_fchmod, libc::SYS_fchmodat];
+#[rustfmt::skip]
+const PRETENDED: &[c_long] = &[
+    libc::SYS_chmod, libc::SYS_fchmod, libc::SYS_fchmodat, libc::SYS_fsync, libc::SYS_fdatasync,
+];
 /// As on x86_64, without the oldest form.
 #[cfg(target_arch = "aarch64")]
-const PRETENDED: &[c_long] = &[libc::SYS_fchmod, libc::SYS_fchmodat];
+const PRETENDED: &[c_long] = &[
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+];
 
 /// Calls that every architecture has. `clone`, `tgkill` and `fcntl` are added with conditions.
 #[rustfmt::skip]
 const COMMON: &[c_long] = &[
     libc::SYS_brk, libc::SYS_clock_getres, libc::SYS_clock_gettime, libc::SYS_clock_nanosleep, libc::SYS_close,
     libc::SYS_dup, libc::SYS_dup3, libc::SYS_eventfd2, libc::SYS_exit, libc::SYS_exit_group, libc::SYS_faccessat,
-    libc::SYS_faccessat2, libc::SYS_fadvise64, libc::SYS_fallocate, libc::SYS_fdatasync,
-    libc::SYS_flock, libc::SYS_fstat, libc::SYS_fstatfs, libc::SYS_fsync, libc::SYS_ftruncate, libc::SYS_futex,
+    libc::SYS_faccessat2, libc::SYS_fadvise64, libc::SYS_fallocate,
+    libc::SYS_flock, libc::SYS_fstat, libc::SYS_fstatfs, libc::SYS_ftruncate, libc::SYS_futex,
     libc::SYS_get_robust_list, libc::SYS_getcwd, libc::SYS_getdents64, libc::SYS_getegid, libc::SYS_geteuid,
     libc::SYS_getgid, libc::SYS_getpid, libc::SYS_getppid, libc::SYS_getrandom, libc::SYS_getrlimit,
     libc::SYS_getrusage, libc::SYS_gettid, libc::SYS_gettimeofday, libc::SYS_getuid, libc::SYS_lseek,

@@ -2,6 +2,7 @@
 
 mod answer;
 mod connection;
+mod fonts;
 mod start;
 
 use std::panic::AssertUnwindSafe;
@@ -25,6 +26,7 @@ use crate::error::{Refusal, RefusalKind};
 use crate::pipeline::{self, Context};
 
 pub use connection::serve;
+pub use fonts::storage_for_fonts;
 pub use start::{StartError, start, start_engine};
 
 /// The largest body: Pub/Sub's 10 MB message as base64 is about 13.4 MiB.

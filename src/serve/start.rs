@@ -38,7 +38,7 @@ pub enum StartError {
 }
 
 impl StartError {
-    fn unavailable(what: &str, error: impl std::fmt::Display) -> Self {
+    pub(super) fn unavailable(what: &str, error: impl std::fmt::Display) -> Self {
         Self::Unavailable(format!("{what}: {error}"))
     }
 }
@@ -85,7 +85,8 @@ pub async fn start(mut config: Config, loaded: Option<Loaded>) -> Result<Arc<Ser
     let signer = signer(&config, &http, tokens.as_ref()).await?;
     let links = Links::new(signer, endpoint(&config, &universe), config.signed_url_ttl)
         .map_err(|error| StartError::Configuration(format!("SIGNED_URL_TTL {error}")))?;
-    let engine = start_engine(&config.engine).await?;
+    let storage = Storage::new(http.clone(), &config.endpoints.storage, tokens.clone());
+    let engine = start_engine(&config.engine, Some(&storage)).await?;
     let keys = KeySet::new(http.clone(), config.endpoints.jwks);
     let refreshed = keys.clone();
     tokio::spawn(async move { refreshed.keep_fresh().await });
@@ -138,11 +139,11 @@ pub async fn start(mut config: Config, loaded: Option<Loaded>) -> Result<Arc<Ser
     }))
 }
 
-/// Starts the engine, for the worker and for `platen convert`.
+/// Starts the engine, for the worker and for `platen convert`. `storage` is where `FONTS` is fetched from if it is a bucket.
 ///
 /// # Errors
 /// When LibreOffice or a layer of the sandbox is missing.
-pub async fn start_engine(config: &EngineConfig) -> Result<Engine, StartError> {
+pub async fn start_engine(config: &EngineConfig, storage: Option<&Storage>) -> Result<Engine, StartError> {
     let temporary = std::env::temp_dir();
     if !temporary.is_dir() {
         return Err(StartError::Configuration(format!(
@@ -150,12 +151,16 @@ pub async fn start_engine(config: &EngineConfig) -> Result<Engine, StartError> {
             temporary.display()
         )));
     }
+    let fonts = match &config.fonts {
+        Some(fonts) => Some(Arc::new(super::fonts::provide(fonts, &temporary, storage).await?)),
+        None => None,
+    };
     Engine::start(engine::Settings {
         program: PathBuf::from(LIBREOFFICE),
         locale: config.locale.clone(),
         work_directory: temporary,
         sandbox: config.sandbox,
-        fonts: None,
+        fonts,
         executable: None,
     })
     .await

@@ -12,9 +12,11 @@ use tempfile::TempDir;
 /// Room enough for every document that is not made to break a limit.
 pub(crate) const LIMITS: Limits = Limits {
     wall: Duration::from_secs(120),
+    processor: Duration::from_secs(120),
     memory: 1 << 30,
     output_size: 500 << 20,
     pages: 5000,
+    threads: Limits::MOST_THREADS,
 };
 
 /// An engine and the directory that it works in.
@@ -28,12 +30,6 @@ impl Bench {
         let work = tempfile::tempdir().unwrap();
         let engine = Engine::start(settings(work.path())).await.expect("the engine starts");
         Self { engine, work }
-    }
-
-    pub(crate) async fn convert(&self, document: &Path) -> Result<(JobDirectory, Converted), Verdict> {
-        let name = document.file_name().unwrap().to_str().unwrap();
-        self.convert_bytes(name, &std::fs::read(document).unwrap(), |_| {})
-            .await
     }
 
     /// Converts a document of this name and content, after `change` had a look at what is asked.
@@ -268,121 +264,6 @@ async fn an_engine_without_libreoffice_says_how_to_install_it() {
         error.to_string().contains("'deploy/packages.sh engine' installs it"),
         "{error}"
     );
-}
-
-/// Every plain document that stock LibreOffice converts must come out the same: pages and text. Stock runs under the
-/// same configuration layer and locale, and chooses its import filter itself.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn documents_come_out_as_stock_libreoffice_makes_them() {
-    let Some(documents) = shared_documents("plain") else {
-        println!("skipped: no shared documents; set PLATEN_SHARED");
-        return;
-    };
-    let bench = Bench::start().await;
-    let stock = Stock::new();
-    let (mut same, mut refused) = (0, 0);
-    let mut different = Vec::new();
-    let mut names: Vec<PathBuf> = std::fs::read_dir(documents)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    names.sort();
-    for document in names {
-        let expected = stock.convert(&document);
-        let converted = bench.convert(&document).await;
-        let name = document.file_name().unwrap().to_string_lossy();
-        match (expected, converted) {
-            (Some(expected), Ok((_kept, converted))) => {
-                let output = &converted.outputs[0];
-                if expected
-                    == (PagesAndText {
-                        pages: output.pages.unwrap(),
-                        text: text_of(&output.path),
-                    })
-                {
-                    same += 1;
-                } else {
-                    different.push(format!(
-                        "{name}: stock {} pages, here {:?}",
-                        expected.pages, output.pages
-                    ));
-                }
-            }
-            (Some(_), Err(verdict)) => different.push(format!("{name}: stock converts it, here: {verdict}")),
-            (None, Ok(_)) => different.push(format!("{name}: stock does not convert it")),
-            (None, Err(_)) => refused += 1,
-        }
-    }
-    println!("{same} the same as stock, {refused} that neither converts");
-    assert_eq!(different, Vec::<String>::new());
-    assert!(same > 50, "only {same} documents were compared");
-}
-
-/// `soffice --convert-to pdf`, with a made profile layer.
-struct Stock {
-    directory: TempDir,
-}
-
-#[derive(PartialEq)]
-struct PagesAndText {
-    pages: u64,
-    text: String,
-}
-
-impl Stock {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(
-            directory.path().join("platen.xcu"),
-            include_str!("../../src/engine/platen.xcu"),
-        )
-        .unwrap();
-        Self { directory }
-    }
-
-    fn convert(&self, document: &Path) -> Option<PagesAndText> {
-        let home = self.directory.path();
-        let status = std::process::Command::new("soffice")
-            .arg("--headless")
-            .arg("--convert-to")
-            .arg("pdf")
-            .arg("--outdir")
-            .arg(home)
-            .arg(document)
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("HOME", home)
-            .env("LC_ALL", "C.UTF-8")
-            .env("SAL_USE_VCLPLUGIN", "svp")
-            .env(
-                "CONFIGURATION_LAYERS",
-                format!(
-                    "xcsxcu:${{BRAND_BASE_DIR}}/share/registry res:${{BRAND_BASE_DIR}}/share/registry user:*file://{}",
-                    home.join("platen.xcu").display()
-                ),
-            )
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .status()
-            .expect("soffice is installed (deploy/packages.sh engine)");
-        assert!(status.success(), "soffice ends with {status}");
-        let output = home.join(document.with_extension("pdf").file_name().unwrap());
-        let made = output.exists().then(|| PagesAndText {
-            pages: pages_of(&output),
-            text: text_of(&output),
-        });
-        drop(std::fs::remove_file(&output));
-        made
-    }
-}
-
-fn pages_of(pdf: &Path) -> u64 {
-    let information = run("pdfinfo", &[], pdf);
-    let pages = information
-        .lines()
-        .find_map(|line| line.strip_prefix("Pages:"))
-        .expect("pdfinfo names the pages");
-    pages.trim().parse().unwrap()
 }
 
 pub(crate) fn text_of(pdf: &Path) -> String {

@@ -251,6 +251,13 @@ async fn a_document_that_never_ends_is_reported_at_the_limit() {
     );
     let result = world.result().await.data;
     assert_eq!(result["error"]["code"], "document.too_complex", "{result}");
+    let detail = &result["error"]["detail"];
+    assert_eq!(
+        (&detail["limit"], &detail["value"]),
+        (&"time".into(), &3000.into()),
+        "{result}"
+    );
+    assert!(detail["measured"].as_u64().unwrap() >= 3000, "{result}");
     assert_eq!(world.worker.leftovers(), Vec::<std::path::PathBuf>::new());
 }
 
@@ -343,7 +350,7 @@ async fn a_deployments_mistake_is_an_error_in_the_log_with_its_mend_and_costs_no
     let event = notification("invoice.docx", &generation);
     assert_eq!(world.post(&event).await.status(), 503);
     assert!(world.worker.log().contains("ERROR"), "{}", world.worker.log());
-    assert!(crate::harness::children(world.worker.zygote().await).is_empty());
+    assert!(crate::harness::converting(world.worker.zygote().await).is_empty());
     let forbidden = fault(Peer::Storage, "GET", "/storage/v1/b/input/", 1, status(403));
     world.cloud.add_fault(forbidden);
     assert_eq!(world.post(&event).await.status(), 503);

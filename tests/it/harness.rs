@@ -123,7 +123,7 @@ impl Worker {
     /// A child that converts, stopped as soon as it is seen, so that it cannot end before the test is done with it.
     pub(crate) async fn stopped_child(&self, zygote: u32) -> u32 {
         until("the zygote has forked a child", || {
-            let child = children(zygote).first().copied()?;
+            let child = converting(zygote).first().copied()?;
             signal(child, nix::sys::signal::Signal::SIGSTOP).then_some(child)
         })
         .await
@@ -169,6 +169,15 @@ impl World {
         let mut world = Self::unready(variables, None).await;
         world.worker.ready().await;
         world
+    }
+
+    /// With objects that are in the input bucket before the worker starts; it may not become ready.
+    pub(crate) async fn with_objects(objects: &[(&str, &[u8])], variables: &[(&str, &str)]) -> Self {
+        let cloud = cloud().await;
+        for (name, bytes) in objects {
+            upload_to(&cloud, INPUT, name, bytes.to_vec()).await;
+        }
+        Self::beside(cloud, variables)
     }
 
     /// With a fault that is there from the beginning; the worker runs, and may not become ready.
@@ -497,6 +506,14 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
                 .collect::<Vec<_>>()
         })
         .collect()
+}
+
+/// The children of a zygote that have a job: one that waits for its own is not locked in yet.
+pub(crate) fn converting(zygote: u32) -> Vec<u32> {
+    let confined = |pid: &u32| {
+        std::fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| status.contains("Seccomp:\t2"))
+    };
+    children(zygote).into_iter().filter(confined).collect()
 }
 
 /// Sends a signal and says whether the process was there.

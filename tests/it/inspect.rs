@@ -427,6 +427,56 @@ fn limits_are_the_callers() {
     assert!(tight(InspectLimits { ratio: 1, ..default }).is_ok());
 }
 
+/// Each limit of a package provoked by a document: its name, what is allowed, and what was measured.
+#[test]
+fn a_limit_is_named_with_what_was_measured() {
+    let default = InspectLimits::default();
+    let detail = |name: &str, limits: InspectLimits| match inspect(&fixture(name), name, &limits) {
+        Err(Stop::Failed(failure)) => {
+            let fact = |key: &str| failure.detail[key].clone();
+            let number = |key: &str| fact(key).as_u64().unwrap();
+            (
+                fact("limit").as_str().unwrap().to_owned(),
+                number("value"),
+                number("measured"),
+            )
+        }
+        other => panic!("{name}: {other:?}"),
+    };
+    let tight = InspectLimits { entries: 3, ..default };
+    let (limit, value, measured) = detail("plain/contract.docx", tight);
+    assert_eq!((limit.as_str(), value), ("entries", 3));
+    assert!(measured > 3, "{measured}");
+
+    // Inflates to far more than it takes, whatever its headers say: stopped at the first block over the limit.
+    let (limit, value, measured) = detail("hostile/zip-bomb.docx", default);
+    assert_eq!((limit.as_str(), value), ("ratio", default.ratio));
+    assert!(measured > value && measured < 2 * value + 1000, "{measured}");
+    let tight = InspectLimits {
+        inflated_size: 100_000,
+        ..default
+    };
+    let (limit, value, measured) = detail("hostile/zip-bomb.docx", tight);
+    assert_eq!((limit.as_str(), value), ("inflatedSize", 100_000));
+    assert!(
+        (100_001..200_000).contains(&measured),
+        "{measured}: it went on inflating"
+    );
+
+    for (name, tight) in [
+        ("hostile/nested-tables.docx", default),
+        ("hostile/nested-groups.rtf", default),
+        ("plain/invoice.fodt", InspectLimits { nesting: 2, ..default }),
+    ] {
+        let nesting = u64::try_from(tight.nesting).unwrap();
+        assert_eq!(
+            detail(name, tight),
+            ("nesting".to_owned(), nesting, nesting + 1),
+            "{name}"
+        );
+    }
+}
+
 #[test]
 fn a_file_that_this_machine_cannot_read_is_not_the_documents_fault() {
     let gone = inspect(Path::new("/nonexistent/document"), "a.docx", &InspectLimits::default());

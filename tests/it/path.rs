@@ -219,7 +219,7 @@ async fn what_cannot_be_done_is_reported_once_and_acknowledged() {
             "message.invalid",
         ),
         (
-            job(&json!({"source": source("invoice.docx"), "outputs": [{"format": "gif"}]})),
+            job(&json!({"source": source("invoice.docx"), "outputs": [{"format": "docm"}]})),
             "option.invalid",
         ),
         (

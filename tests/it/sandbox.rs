@@ -19,6 +19,7 @@ mod inside;
 mod outside;
 mod process;
 mod refusals;
+mod second_wall;
 
 use std::collections::BTreeMap;
 
@@ -44,6 +45,8 @@ fn in_a_process_of_its_own() {
         "descriptors" => json!(outside::descriptors(scene)),
         "orphan" => json!(outside::orphan(scene)),
         "harden" => json!(outside::read_a_sibling(scene)),
+        "attempts without landlock" => json!(second_wall::try_all_without_landlock(scene)),
+        "mounts" => json!(second_wall::mounts(scene)),
         "no landlock" => json!(refusals::without_landlock(scene)),
         "refusals" => json!(refusals::refusals(scene)),
         other => panic!("no scene {other}"),
@@ -83,7 +86,10 @@ fn every_way_out_is_closed() {
     }
 }
 
-fn try_all(scene: &Scene) -> BTreeMap<&'static str, (Outcome, Outcome, i32, String)> {
+/// By name: how an attempt ended free and jailed, how it should end jailed, and when it works at all.
+type AllTried = BTreeMap<&'static str, (Outcome, Outcome, i32, String)>;
+
+fn try_all(scene: &Scene) -> AllTried {
     let victim = in_child(|| {
         loop {
             nix::unistd::pause();

@@ -22,7 +22,7 @@ const USER: &str = "you@local-project.iam.gserviceaccount.com";
 /// How long a warm engine may take; it takes about a second.
 const WARM: Duration = Duration::from_secs(120);
 /// Variables that reach the worker beside its configuration: limits and taste, never credentials.
-const PASSED_ON: [&str; 13] = [
+const PASSED_ON: [&str; 14] = [
     "PATH",
     "HOME",
     "TMPDIR",
@@ -30,6 +30,7 @@ const PASSED_ON: [&str; 13] = [
     "RUST_BACKTRACE",
     "SANDBOX",
     "DOCUMENT_LOCALE",
+    "FONTS",
     "MAX_INPUT_SIZE",
     "MAX_OUTPUT_SIZE",
     "MAX_PAGES",

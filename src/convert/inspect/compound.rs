@@ -25,7 +25,7 @@ pub(super) fn inspect(subject: &Subject<'_>, file: Bounded) -> Step<DocumentKind
         .collect();
     let has = |name: &str| streams.iter().any(|stream| stream == name);
 
-    let kind = if has("EncryptedPackage") {
+    let mut kind = if has("EncryptedPackage") {
         package(subject, &mut compound, has("EncryptionInfo"))
     } else if has("WordDocument") {
         word(subject, &mut compound)
@@ -41,6 +41,10 @@ pub(super) fn inspect(subject: &Subject<'_>, file: Bounded) -> Step<DocumentKind
         Err(subject.unsupported("is a compound file, but no document of any kind that is read here"))
     }?;
     check_streams(subject, &mut compound, size)?;
+    // Word's and Excel's projects.
+    kind.remarks.macros = storages
+        .iter()
+        .any(|storage| matches!(storage.as_str(), "Macros" | "_VBA_PROJECT_CUR"));
     Ok(kind)
 }
 

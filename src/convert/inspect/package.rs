@@ -10,7 +10,7 @@ use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::xml::{Scanner, Tag};
-use super::{Bounded, Budget, DocumentKind, Format, InspectLimits, Subject, encryption, fill};
+use super::{Bounded, Budget, DocumentKind, Format, InspectLimits, Remarks, Subject, encryption, fill};
 use crate::error::{Step, Stop};
 
 const CONTENT_TYPES: &str = "[content_types].xml";
@@ -18,6 +18,11 @@ const RELATIONSHIPS: &str = "_rels/.rels";
 const MANIFEST: &str = "META-INF/manifest.xml";
 /// The one entry of a package that is encrypted whole.
 const ENCRYPTED_PACKAGE: &str = "encrypted-package";
+/// What other parts are, by the roles that they have here.
+const PART_RELATIONSHIPS: &str = "relationships of a part";
+const ODF_CONTENT: &str = "content.xml";
+const ODF_STYLES: &str = "styles.xml";
+const SLIDE: &str = "slide";
 /// The longest media type of OpenDocument has 62 bytes.
 const MEDIA_TYPE: usize = 128;
 
@@ -32,6 +37,7 @@ pub(super) fn inspect(subject: &Subject<'_>, mut file: Bounded) -> Step<Document
             &format!("has {entries} files inside"),
             "entries",
             subject.limits.entries,
+            entries,
         ));
     }
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| zip_error(subject, error))?;
@@ -39,7 +45,14 @@ pub(super) fn inspect(subject: &Subject<'_>, mut file: Bounded) -> Step<Document
     archive
         .validate_header_consistency()
         .map_err(|error| zip_error(subject, error))?;
-    if archive.offset() != 0 {
+    let mut first = u64::MAX;
+    for index in 0..archive.len() {
+        let entry = archive
+            .by_index_data(index)
+            .map_err(|error| zip_error(subject, error))?;
+        first = first.min(entry.header_start());
+    }
+    if archive.offset() != 0 || (first != 0 && !archive.is_empty()) {
         return Err(subject.corrupt("has something else before its zip package"));
     }
 
@@ -53,7 +66,9 @@ pub(super) fn inspect(subject: &Subject<'_>, mut file: Bounded) -> Step<Document
     {
         read_entry(subject, &mut archive, index, &mut budget, &mut contents)?;
     }
-    contents.kind(subject)
+    let mut kind = contents.kind(subject)?;
+    kind.remarks = contents.remarks;
+    Ok(kind)
 }
 
 /// The number of entries by the end record, read before anything is allocated for them; `None` without an end record.
@@ -170,6 +185,16 @@ fn shown(name: &str) -> String {
         .collect()
 }
 
+/// Whether a part, by its lower-case name, holds macros: Office's, or those of OpenDocument. LibreOffice writes lists of
+/// libraries also where there is nothing in them.
+fn is_macro(name: &str) -> bool {
+    let list = ["/script-lb.xml", "/script-lc.xml", "/dialog-lb.xml", "/dialog-lc.xml"];
+    name.ends_with("/vbaproject.bin")
+        || name.starts_with("xl/macrosheets/")
+        || name.starts_with("scripts/") && !name.ends_with('/')
+        || name.starts_with("basic/") && name.ends_with(".xml") && !list.iter().any(|list| name.ends_with(list))
+}
+
 /// What was learned from the parts that say what a package is.
 #[derive(Default)]
 struct Contents {
@@ -195,6 +220,7 @@ struct Contents {
     encrypted: HashSet<String>,
     /// Another way to encrypt than LibreOffice knows.
     unknown_encryption: bool,
+    remarks: Remarks,
 }
 
 impl Contents {
@@ -256,6 +282,10 @@ impl Contents {
             }
             // Keys of persons (OpenPGP) instead of a password.
             (MANIFEST, b"encrypted-key") => self.unknown_encryption = true,
+            (PART_RELATIONSHIPS, b"Relationship") => self.remarks.relationship(tag),
+            (ODF_CONTENT, _) => self.remarks.open_document(tag, true),
+            (ODF_STYLES, _) => self.remarks.linked_by_open_document(tag, true),
+            (SLIDE, _) => self.remarks.slide(tag),
             _ => {}
         }
     }
@@ -403,6 +433,10 @@ impl Part {
                     CONTENT_TYPES => CONTENT_TYPES,
                     RELATIONSHIPS => RELATIONSHIPS,
                     _ if name == MANIFEST => MANIFEST,
+                    ODF_CONTENT => ODF_CONTENT,
+                    ODF_STYLES => ODF_STYLES,
+                    _ if extension == Some("rels") => PART_RELATIONSHIPS,
+                    _ if lower.starts_with("ppt/slides/") => SLIDE,
                     _ => "",
                 };
                 Self::Xml {
@@ -419,14 +453,9 @@ impl Part {
     fn take(&mut self, subject: &Subject<'_>, name: &str, chunk: &[u8], contents: &mut Contents) -> Step<()> {
         match self {
             Self::Xml { scanner, role, drawing } => {
-                scanner.feed(chunk, &mut |tag| contents.visit(role, tag)).map_err(|_| {
-                    let nesting = subject.limits.nesting as u64;
-                    subject.too_complex(
-                        &format!("nests too deep in its part '{}'", shown(name)),
-                        "nesting",
-                        nesting,
-                    )
-                })?;
+                scanner
+                    .feed(chunk, &mut |tag| contents.visit(role, tag))
+                    .map_err(|_| subject.too_deep(&format!("nests too deep in its part '{}'", shown(name))))?;
                 // Drawing programs declare entities for namespaces in the pictures that they export.
                 if scanner.declares_entities() && !*drawing {
                     return Err(subject.corrupt(&format!(
@@ -451,6 +480,7 @@ impl Part {
         {
             contents.incomplete.insert(name.clone());
         }
+        contents.remarks.macros |= is_macro(&name);
         contents.parts.insert(name);
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn inspect(subject: &Subject<'_>, file: File) -> Step<DocumentKind> {
         for &byte in chunk {
             groups.take(byte);
             if groups.depth > subject.limits.nesting {
-                return Err(subject.too_complex("nests its groups too deep", "nesting", subject.limits.nesting as u64));
+                return Err(subject.too_deep("nests its groups too deep"));
             }
             if groups.closed {
                 // What follows is not read by anyone.

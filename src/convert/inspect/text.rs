@@ -4,11 +4,11 @@
 //! be loaded with html's reach, and one that is text was damaged on its way.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Seek as _};
 
 use super::separated::{self, CharacterSet, SeparatedValues};
 use super::xml::{Scanner, Tag};
-use super::{DocumentKind, Format, Subject, fill, magic};
+use super::{DocumentKind, Format, Remarks, Subject, fill, magic};
 use crate::error::{FailureCode, Step};
 
 pub(super) fn inspect(subject: &Subject<'_>, file: File, head: &[u8]) -> Step<DocumentKind> {
@@ -23,7 +23,7 @@ pub(super) fn inspect(subject: &Subject<'_>, file: File, head: &[u8]) -> Step<Do
     match markup {
         Some(Markup::FlatOpenDocument) if flat_name(&extension) => return flat(subject, file),
         Some(Markup::Html) if !binary_name(&extension) => {
-            return read(subject, file).map(|_| DocumentKind::new(Format::Html));
+            return html(subject, file);
         }
         Some(Markup::Document(format)) if markup_name(format, &extension) => return document(subject, file, format),
         None => match magic::of_text(head) {
@@ -171,16 +171,44 @@ fn contains(text: &[u8], wanted: &[u8]) -> bool {
 fn flat(subject: &Subject<'_>, file: File) -> Step<DocumentKind> {
     let mut media_type = None;
     let mut root = true;
+    let mut remarks = Remarks::default();
     let mut visit = |tag: &Tag<'_>| {
         if std::mem::take(&mut root) {
             media_type = tag.attribute("mimetype");
         }
+        remarks.open_document(tag, false);
+        remarks.macros |= tag.name() == b"module";
     };
     scan(subject, file, MarkupScan::new(subject, Format::Fodt), &mut visit)?;
     media_type
         .and_then(|media_type| Format::of_media_type(&media_type)?.flat())
-        .map(DocumentKind::new)
+        .map(|format| DocumentKind {
+            remarks,
+            ..DocumentKind::new(format)
+        })
         .ok_or_else(|| subject.unsupported("is flat OpenDocument XML of a kind that no import filter reads here"))
+}
+
+/// A web page, and what it would load.
+fn html(subject: &Subject<'_>, file: File) -> Step<DocumentKind> {
+    let again = file.try_clone().map_err(|error| subject.unreadable(&error))?;
+    read(subject, file)?;
+    let mut kind = DocumentKind::new(Format::Html);
+    let mut reader = BufReader::new(again);
+    reader.rewind().map_err(|error| subject.unreadable(&error))?;
+    let mut buffer = vec![0; 32 << 10];
+    // Of html not every element is closed, so none is too deep.
+    let mut scanner = Scanner::new(usize::MAX);
+    loop {
+        let count = fill(&mut reader, &mut buffer).map_err(|error| subject.unreadable(&error))?;
+        if count == 0
+            || scanner
+                .feed(&buffer[..count], &mut |tag| kind.remarks.html(tag))
+                .is_err()
+        {
+            return Ok(kind);
+        }
+    }
 }
 
 fn document(subject: &Subject<'_>, file: File, format: Format) -> Step<DocumentKind> {
@@ -216,9 +244,9 @@ impl MarkupScan {
     }
 
     pub(super) fn take(&mut self, subject: &Subject<'_>, chunk: &[u8], visit: &mut dyn FnMut(&Tag<'_>)) -> Step<()> {
-        self.scanner.feed(chunk, visit).map_err(|_| {
-            subject.too_complex("nests its elements too deep", "nesting", subject.limits.nesting as u64)
-        })?;
+        self.scanner
+            .feed(chunk, visit)
+            .map_err(|_| subject.too_deep("nests its elements too deep"))?;
         if self.scanner.declares_entities() && !self.drawing {
             return Err(subject.corrupt("declares XML entities, which office documents never do"));
         }

@@ -233,12 +233,16 @@ impl Encoding {
 impl Tag<'_> {
     /// The element's name without its prefix.
     pub(super) fn name(&self) -> &[u8] {
+        local(self.prefixed_name())
+    }
+
+    /// The element's name with its prefix.
+    pub(super) fn prefixed_name(&self) -> &[u8] {
         let end = self
             .0
             .iter()
-            .position(|byte| byte.is_ascii_whitespace() || *byte == b'/')
-            .unwrap_or(self.0.len());
-        local(&self.0[..end])
+            .position(|byte| byte.is_ascii_whitespace() || *byte == b'/');
+        &self.0[..end.unwrap_or(self.0.len())]
     }
 
     /// The value of the attribute with this name (prefix aside), with the predefined entities resolved.

@@ -46,6 +46,7 @@ pub(in super::super) struct Object<'a> {
     handle: NonNull<RawObject>,
 }
 
+type Service = unsafe extern "C" fn(*const c_char, *mut RawReport) -> *mut RawObject;
 type Supports = unsafe extern "C" fn(*mut RawObject, *const c_char, *mut RawReport) -> bool;
 type Get = unsafe extern "C" fn(*mut RawObject, *const c_char, RawAnswer, *mut RawReport) -> bool;
 type Set = unsafe extern "C" fn(*mut RawObject, *const RawValue, *mut RawReport) -> bool;
@@ -55,6 +56,7 @@ type Release = unsafe extern "C" fn(*mut RawObject, *mut RawReport);
 
 /// The shim's functions for objects.
 pub(super) struct Functions {
+    service: Service,
     supports: Supports,
     get: Get,
     set: Set,
@@ -67,6 +69,7 @@ impl Functions {
         // SAFETY: the names and types are those of office.cc, which build.rs compiled from the same tree.
         unsafe {
             Ok(Self {
+                service: std::mem::transmute::<*mut c_void, Service>(symbol(shim, c"platen_office_service")?),
                 supports: std::mem::transmute::<*mut c_void, Supports>(symbol(shim, c"platen_object_supports")?),
                 get: std::mem::transmute::<*mut c_void, Get>(symbol(shim, c"platen_object_get")?),
                 set: std::mem::transmute::<*mut c_void, Set>(symbol(shim, c"platen_object_set")?),
@@ -74,6 +77,21 @@ impl Functions {
                 release: std::mem::transmute::<*mut c_void, Release>(symbol(shim, c"platen_object_release")?),
             })
         }
+    }
+}
+
+impl Office {
+    /// A new object that belongs to no document, by the name of its service.
+    ///
+    /// # Errors
+    /// There is no such service.
+    pub(in super::super) fn service(&self, name: &CStr) -> Result<Object<'_>, Complaint> {
+        let mut report = RawReport::empty();
+        // SAFETY: name and report outlive the call, and LibreOffice is started.
+        let handle = unsafe { (self.objects.service)(name.as_ptr(), &raw mut report) };
+        NonNull::new(handle)
+            .map(|handle| Object::new(self, handle))
+            .ok_or_else(|| report.complaint())
     }
 }
 

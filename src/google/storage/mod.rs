@@ -1,6 +1,7 @@
 //! Cloud Storage's JSON API: one object's metadata, its exact bytes, and a new object under a precondition.
 
 mod download;
+mod list;
 mod object;
 mod upload;
 
@@ -65,6 +66,14 @@ impl Storage {
         let base = self.object_url("/download/storage/v1", GET, bucket, name)?;
         let url = format!("{base}?alt=media&generation={generation}");
         Download::open(self.0.clone(), url, resource).await
+    }
+
+    /// The objects whose names begin with `prefix`, at most `most`, in the order of their names.
+    ///
+    /// # Errors
+    /// `TooLarge` when there are more, `Forbidden` without storage.objects.list.
+    pub async fn list(&self, bucket: &str, prefix: &str, most: usize) -> Result<Vec<Object>, Error> {
+        list::run(&self.0, bucket, prefix, most).await
     }
 
     /// Writes a new object from a file, which is read as it is sent. The server checks our CRC32C before it keeps

@@ -85,14 +85,18 @@ pub(super) struct WithoutLandlock {
     truncate: Outcome,
 }
 
-/// Makes this kernel answer as the first generation of Cloud Run does.
-pub(super) fn without_landlock(scene: &Scene) -> WithoutLandlock {
-    let call = (libc::SYS_landlock_create_ruleset, Vec::new());
+/// A filter by which this kernel answers as one that has never heard of these calls.
+pub(super) fn kernel_without(calls: &[libc::c_long]) -> BpfProgram {
+    let calls = calls.iter().map(|&call| (call, Vec::new())).collect();
     let unknown = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
     let architecture = std::env::consts::ARCH.try_into().unwrap();
-    let filter = SeccompFilter::new([call].into(), SeccompAction::Allow, unknown, architecture).unwrap();
-    let filter: BpfProgram = filter.try_into().unwrap();
-    seccompiler::apply_filter(&filter).unwrap();
+    let filter = SeccompFilter::new(calls, SeccompAction::Allow, unknown, architecture).unwrap();
+    filter.try_into().unwrap()
+}
+
+/// Makes this kernel answer as the first generation of Cloud Run does.
+pub(super) fn without_landlock(scene: &Scene) -> WithoutLandlock {
+    seccompiler::apply_filter(&kernel_without(&[libc::SYS_landlock_create_ruleset, libc::SYS_unshare])).unwrap();
 
     let jail = |keep| {
         Jail::prepare(Plan {
@@ -124,6 +128,7 @@ pub(super) fn without_landlock(scene: &Scene) -> WithoutLandlock {
 fn missing_layers_are_named_and_refused_only_when_required() {
     let all = Layers {
         landlock: Ok(4),
+        private_root: None,
         seccomp: Ok(()),
         no_new_privs: Ok(()),
         identity: Ok(()),
@@ -142,6 +147,26 @@ fn missing_layers_are_named_and_refused_only_when_required() {
         first_generation.check(Mode::BestEffort),
         Ok(vec!["no landlock".to_owned()])
     );
+
+    let second_wall = Layers {
+        private_root: Some(Ok(())),
+        ..first_generation.clone()
+    };
+    let said = second_wall.check(Mode::Required).unwrap();
+    assert!(
+        matches!(said.as_slice(), [one] if one.starts_with("no landlock. In its place")),
+        "{said:?}"
+    );
+    assert_eq!(
+        second_wall.to_string(),
+        "a private root, seccomp, no_new_privs, a user of its own, namespaces"
+    );
+    let neither = Layers {
+        private_root: Some(Err("no private root".into())),
+        ..first_generation.clone()
+    };
+    let missing = neither.check(Mode::Required).unwrap_err();
+    assert_eq!(missing.layers, ["no landlock", "no private root"]);
 
     let no_filter = Layers {
         seccomp: Err("no seccomp".into()),

@@ -66,6 +66,10 @@ pub(super) fn all(scene: &Scene) -> Vec<Attempt<'_>> {
                 done(unsafe { libc::rename(c(&stolen).as_ptr(), c(&back).as_ptr()) }.into())
             },
         ),
+        Attempt::new("make a file without a name", Free::Works, seccomp, {
+            let job = job.clone();
+            move || open(&job, libc::O_RDWR | libc::O_TMPFILE)
+        }),
         Attempt::new("make a named pipe", Free::Works, seccomp, move || {
             // SAFETY: a string that ends in zero.
             done(unsafe {
