@@ -385,9 +385,19 @@ async fn what_is_wrong_with_an_option_is_reported() {
     let error = failed(json!({"portrait": true})).await;
     assert_eq!(error["detail"]["option"], "portrait");
     // Every option that there is has its place in one of these files.
-    let tests = [include_str!("options.rs"), include_str!("setup.rs")].concat();
+    let tests = [
+        include_str!("options.rs"),
+        include_str!("setup.rs"),
+        include_str!("passwords.rs"),
+    ]
+    .concat();
     for option in error["detail"]["allowed"].as_array().unwrap() {
-        assert!(tests.contains(&format!("{option}: ")), "{option} is not tested");
+        let in_a_job = format!("{option}: ");
+        let on_a_command_line = format!("\"{}=", option.as_str().unwrap());
+        assert!(
+            tests.contains(&in_a_job) || tests.contains(&on_a_command_line),
+            "{option} is not tested"
+        );
     }
     let error = failed(json!({"quality": 0})).await;
     assert!(error["message"].as_str().unwrap().contains("from 1 to 100"), "{error}");
