@@ -393,7 +393,11 @@ async fn what_is_wrong_with_an_option_is_reported() {
     .concat();
     for option in error["detail"]["allowed"].as_array().unwrap() {
         let in_a_job = format!("{option}: ");
-        let on_a_command_line = format!("\"{}=", option.as_str().unwrap());
+        let on_a_command_line = match option.as_str().unwrap() {
+            "userPassword" => "\"--user-password-file\"".to_owned(),
+            "ownerPassword" => "\"--owner-password-file\"".to_owned(),
+            option => format!("\"{option}="),
+        };
         assert!(
             tests.contains(&in_a_job) || tests.contains(&on_a_command_line),
             "{option} is not tested"
