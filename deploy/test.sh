@@ -49,9 +49,11 @@ fi
 if "$CARGO" clippy --version >/dev/null 2>&1; then
   lane lint "$CARGO" clippy --locked --all-targets -- -D warnings
   lane lint-as-in-the-image "$CARGO" clippy --locked --all-targets --no-default-features -- -D warnings
+  lane lint-all-features "$CARGO" clippy --locked --all-targets --all-features -- -D warnings
 else
   skip lint 'no clippy: rustup component add clippy'
   skip lint-as-in-the-image 'no clippy: rustup component add clippy'
+  skip lint-all-features 'no clippy: rustup component add clippy'
 fi
 
 # Each test counts by itself. --show-output, because a test says there what it left out.
