@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use serde::Deserialize;
 
 use super::finding;
-use super::protocol::{CONFINED_LINE, Ending, Job, MEMORY_EXHAUSTED_LINE, NotConfined, Report, Usage, send_packet};
+use super::protocol::{CONFINED_LINE, Ending, JobLimits, MEMORY_EXHAUSTED_LINE, NotConfined, Packet, Report, Usage};
 use super::watch::{Allowed, Watch};
 
 /// The most that is read of what a child says: what a pipe holds.
@@ -76,7 +76,7 @@ impl Waiting {
     ///
     /// # Errors
     /// It is gone, and another one may do; or it cannot be watched.
-    pub(super) fn give(mut self, job: &Job) -> io::Result<Running> {
+    pub(super) fn give(mut self, job: &JobLimits, packet: &Packet) -> io::Result<Running> {
         let allowed = Allowed {
             memory: job.memory,
             processor_ms: job.processor_ms,
@@ -90,7 +90,7 @@ impl Waiting {
                 "its process cannot be watched: {error} (is /proc mounted, without hidepid?)"
             ))
         })?;
-        send_packet(self.job.as_fd(), job)?;
+        packet.send(self.job.as_fd())?;
         let child = self.child.take().ok_or(io::ErrorKind::NotFound)?;
         let began = Instant::now();
         Ok(Running {

@@ -9,8 +9,10 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use nix::fcntl::OFlag;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, fork, pipe2};
+use nix::unistd::{ForkResult, fork, getpid, getppid, pipe2};
 
 use super::memory::{self, Mapping};
 
@@ -66,6 +68,11 @@ impl Lessons {
 }
 
 impl HotPages {
+    /// Whether nothing was learned.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Makes the pages this process's own. For a child, before it has a document.
     pub(super) fn populate(&self) {
         for range in &self.0 {
@@ -90,10 +97,16 @@ fn joined(pages: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
 /// The pages that a fork has written when it is done with a conversion.
 fn written_by(conversion: impl Fn()) -> io::Result<Vec<usize>> {
     let (from, to) = pipe2(OFlag::O_CLOEXEC)?;
+    let parent = getpid();
     // SAFETY: the caller has one thread, so the child may do all that its parent may.
     match unsafe { fork() }? {
         ForkResult::Child => {
             drop(from);
+            // It is no child that anybody else ends.
+            if prctl::set_pdeathsig(Signal::SIGKILL).is_err() || getppid() != parent {
+                // SAFETY: as below.
+                unsafe { libc::_exit(1) }
+            }
             // Else its own page map belongs to root. There is no secret and no document of anybody's in this process.
             // SAFETY: PR_SET_DUMPABLE takes a number.
             unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };

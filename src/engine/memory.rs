@@ -19,20 +19,27 @@ const RESERVE: usize = 8 << 20;
 /// `MADV_COLLAPSE` (Linux 6.1).
 const MADV_COLLAPSE: c_int = 25;
 
-/// Call it once, when everything is warm: what is allocated later in the zygote itself only makes it worse.
-pub(super) fn arrange(program: &Path) {
+/// Call it once, when everything is warm: what is allocated later in the zygote itself only makes it worse. Returns what
+/// had to be left out, a clause each: conversions are slower then, and nothing else.
+pub(super) fn arrange(program: &Path) -> Vec<&'static str> {
     if !has_small_pages() {
-        return;
+        return vec!["this machine's pages are not of 4 KiB"];
     }
-    let Ok(mappings) = mappings() else { return };
+    let Ok(mappings) = mappings() else {
+        return vec!["/proc/self/maps cannot be read"];
+    };
     // The other order would collapse the reserve, too.
-    collapse_heap(&mappings);
-    separate_children();
-    for mapping in &mappings {
-        if mapping.is_text_in(program) {
-            enlarge_text(mapping.range.clone());
-        }
-    }
+    let heap = collapse_heap(&mappings);
+    let arena = separate_children();
+    let texts = mappings.iter().filter(|mapping| mapping.is_text_in(program));
+    // All of them: `all` would stop at the first.
+    let refused = texts.filter(|text| !enlarge_text(text.range.clone())).count();
+    let text = if refused == 0 {
+        Ok(())
+    } else {
+        Err("the kernel made no huge pages for program text")
+    };
+    [heap, arena, text].into_iter().filter_map(Result::err).collect()
 }
 
 /// Whether pages have the size that all of this counts with: aarch64 knows larger ones.
@@ -119,7 +126,8 @@ fn huge_pages(range: Range<usize>) -> impl Iterator<Item = usize> {
 }
 
 /// Makes huge pages of the heap's parts that are at least half there: 1 entry to copy for a fork instead of 512.
-fn collapse_heap(mappings: &[Mapping]) {
+fn collapse_heap(mappings: &[Mapping]) -> Result<(), &'static str> {
+    let (mut asked, mut refused) = (0, 0);
     for mapping in mappings.iter().filter(|mapping| mapping.is_heap()) {
         for page in huge_pages(mapping.range.clone()) {
             let mut there = [0_u8; HUGE / 4096];
@@ -127,16 +135,23 @@ fn collapse_heap(mappings: &[Mapping]) {
             let known = unsafe { libc::mincore(address(page), HUGE, there.as_mut_ptr()) } == 0;
             if known && there.iter().filter(|&&page| page & 1 == 1).count() * 2 >= there.len() {
                 // SAFETY: changes how the kernel maps the range, never what is in it; failing changes nothing.
-                unsafe { libc::madvise(address(page), HUGE, MADV_COLLAPSE) };
+                let failed = unsafe { libc::madvise(address(page), HUGE, MADV_COLLAPSE) } < 0;
+                asked += 1;
+                refused += u32::from(failed);
             }
         }
+    }
+    if refused < asked || asked == 0 {
+        Ok(())
+    } else {
+        Err("the kernel made no huge pages of the heap (MADV_COLLAPSE, Linux 6.1)")
     }
 }
 
 /// Lets what is allocated from now on come from an arena of its own: a child's objects do not fill the gaps between those
 /// of the zygote, where each would cost a copied page. The arena begins with room of huge pages that nobody has touched.
-fn separate_children() {
-    let Some(control) = control() else { return };
+fn separate_children() -> Result<(), &'static str> {
+    let control = control().ok_or("the allocator is not jemalloc (Debian's libjemalloc2)")?;
     let mut arena: u32 = 0;
     let mut size = size_of::<u32>();
     // SAFETY: jemalloc's own types for these names: `arenas.create` writes an unsigned, the flush takes nothing,
@@ -154,7 +169,7 @@ fn separate_children() {
             ) == 0
     };
     if !switched {
-        return;
+        return Err("jemalloc made no arena for children");
     }
     // What is freed stays the arena's, as it is.
     let mut never: isize = -1;
@@ -179,6 +194,7 @@ fn separate_children() {
             libc::free(reserve);
         }
     }
+    Ok(())
 }
 
 type Control = unsafe extern "C" fn(*const c_char, *mut c_void, *mut usize, *mut c_void, usize) -> c_int;
@@ -194,13 +210,16 @@ fn control() -> Option<Control> {
 
 /// Moves the whole huge pages of a program text into anonymous memory of the same content at the same address. A fork
 /// then copies one entry for each, and the child takes no fault at all where it took one for each sixteen small pages.
-fn enlarge_text(text: Range<usize>) {
+/// False where the kernel does not do it.
+fn enlarge_text(text: Range<usize>) -> bool {
     let Some(start) = huge_pages(text.clone()).next() else {
-        return;
+        return true;
     };
     let length = huge_pages(text).count() * HUGE;
-    // SAFETY: the copy is made in memory of our own, and moved over the original in one step. This process has one
-    // thread, and it runs code of this program and of the C library here, never the text that is replaced.
+    // SAFETY: the copy is made in memory of our own, and moved over the original by one call, which runs no code of the
+    // process. This process has one thread, and it runs code of this program and of the C library here, never the text
+    // that is replaced. Should the kernel run out of memory within that call, the text may be gone: then the zygote dies
+    // as soon as it returns there, before it is ready, and is started again.
     unsafe {
         let room = libc::mmap(
             ptr::null_mut(),
@@ -211,7 +230,7 @@ fn enlarge_text(text: Range<usize>) {
             0,
         );
         if room == libc::MAP_FAILED {
-            return;
+            return false;
         }
         let begin = room as usize;
         let copy = begin.next_multiple_of(HUGE);
@@ -239,6 +258,7 @@ fn enlarge_text(text: Range<usize>) {
         } else {
             libc::munmap(room, length + HUGE);
         }
+        moved
     }
 }
 
@@ -282,6 +302,16 @@ mod tests {
             "{} bytes were not seen",
             held.len()
         );
+    }
+
+    #[test]
+    fn what_is_left_out_is_said() {
+        // The tests' allocator is the C library's.
+        let left_out = separate_children();
+        assert!(left_out.is_err_and(|what| what.contains("not jemalloc")));
+        // Addresses where nothing is mapped can be made no huge page.
+        let nothing = mapping("7ffe00000000-7ffe00400000 rw-p 00000000 00:00 0 ").unwrap();
+        assert_eq!(collapse_heap(&[nothing]), Ok(()), "what is not there is not asked for");
     }
 
     #[test]

@@ -76,6 +76,8 @@ enum Order {
 pub(super) struct Running {
     process: Arc<Process>,
     number: u64,
+    /// Else the zygote will never speak of it.
+    sent: bool,
     ended: oneshot::Receiver<(Ending, Usage)>,
 }
 
@@ -200,22 +202,20 @@ impl Process {
             );
         }
         self.wear.send_modify(|wear| wear.jobs += 1);
-        let running = Running {
+        // Should the caller give up while the queue is full, this goes, too, and the job with it.
+        let mut running = Running {
             process: self.clone(),
             number: job.number,
+            sent: false,
             ended,
         };
         match send(&self.socket, &Request::Convert(Box::new(job))).await {
-            Ok(()) => Ok(Some(running)),
-            Err(error) => {
-                // Never sent, so no child has it.
-                self.jobs().waiting.remove(&running.number);
-                if error.kind() == io::ErrorKind::InvalidInput {
-                    Err(error)
-                } else {
-                    Ok(None)
-                }
+            Ok(()) => {
+                running.sent = true;
+                Ok(Some(running))
             }
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Err(error),
+            Err(_) => Ok(None),
         }
     }
 
@@ -325,8 +325,17 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.process.jobs().waiting.contains_key(&self.number)
-            && send_packet(self.process.socket.as_fd(), &Request::Cancel { job: self.number }).is_err()
+        if !self.sent {
+            let never_sent = self.process.jobs().waiting.remove(&self.number);
+            drop(never_sent);
+            // It may have been the last one that a retired zygote waited for.
+            self.process.order.send_modify(|_| {});
+        } else if self.process.jobs().waiting.contains_key(&self.number)
+            && send_packet(
+                self.process.socket.as_fd(),
+                &Request::<Box<Job>>::Cancel { job: self.number },
+            )
+            .is_err()
         {
             // Its queue is full or it is gone; the job ends at its limit.
             tracing::debug!(job = self.number, "a conversion could not be cancelled");
@@ -364,7 +373,8 @@ fn executable(settings: &Settings) -> io::Result<PathBuf> {
     })
 }
 
-/// Logs what a zygote prints. It comes from LibreOffice while it starts and warms up; children print nowhere.
+/// Logs what a zygote prints: what LibreOffice says while it starts and warms up, and what the zygote has to do without;
+/// children print nowhere.
 async fn log(stderr: impl tokio::io::AsyncRead + Unpin) {
     let mut lines = BufReader::new(stderr);
     loop {
@@ -373,5 +383,121 @@ async fn log(stderr: impl tokio::io::AsyncRead + Unpin) {
             Ok(0) | Err(_) => return,
             Ok(_) => tracing::warn!(target: "platen::engine", "{}", String::from_utf8_lossy(&line).trim_end()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::conversion::Import;
+    use super::super::directory::JobDirectory;
+    use super::*;
+
+    /// A process of which the zygote's side is the test's.
+    struct Fake {
+        process: Arc<Process>,
+        zygote: OwnedFd,
+        work: Arc<WorkDirectory>,
+        _temporary: tempfile::TempDir,
+    }
+
+    impl Fake {
+        fn start() -> Self {
+            let temporary = tempfile::tempdir().unwrap();
+            let work = Arc::new(WorkDirectory::create(temporary.path(), false).unwrap());
+            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+            let (ours, zygote) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+            let process = Arc::new(Process {
+                generation: 1,
+                version: String::new(),
+                wear: watch::Sender::default(),
+                socket: packets(ours).unwrap(),
+                jobs: Mutex::default(),
+                order: watch::Sender::new(Order::Work),
+                ended: watch::Sender::new(false),
+            });
+            let child = Command::new("sleep").arg("600").kill_on_drop(true).spawn().unwrap();
+            let (_, lifeline) = io::pipe().unwrap();
+            tokio::spawn(process.clone().watch(child, lifeline, work.zygote().unwrap()));
+            Self {
+                process,
+                zygote,
+                work,
+                _temporary: temporary,
+            }
+        }
+
+        /// Gives it a job; `None` when its queue is full.
+        async fn give(&self) -> Option<(Running, JobDirectory)> {
+            let directory = self.work.job().unwrap();
+            let job = Job {
+                number: 0,
+                directory: directory.path().to_owned(),
+                user: None,
+                document: "a".repeat(4096),
+                import: Import {
+                    filter: "writer8".into(),
+                    options: None,
+                },
+                password: None,
+                exports: Vec::new(),
+                wall_ms: 1,
+                processor_ms: 1,
+                memory: 1,
+                file_size: 1,
+                disk: 1,
+                threads: 1,
+            };
+            let given = self.process.give(job, directory.hold());
+            let given = tokio::time::timeout(Duration::ZERO, given).await.ok()?;
+            Some((given.unwrap().unwrap(), directory))
+        }
+
+        fn finish(&self, job: u64, grown: u64) {
+            let finished = Event::Finished {
+                job,
+                ending: Ending::Cancelled,
+                usage: Usage::default(),
+                grown,
+            };
+            send_packet(self.zygote.as_fd(), &finished).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_zygote_is_worn_by_its_growth_and_by_its_jobs() {
+        let fake = Fake::start();
+        let worn = async |jobs, bytes| {
+            let worn = tokio::time::timeout(Duration::ZERO, fake.process.worn(jobs, bytes));
+            worn.await.is_ok()
+        };
+        for (job, grown) in [(1, 9), (2, 10), (3, 0)] {
+            let (mut running, _directory) = fake.give().await.unwrap();
+            assert!(worn(job, u64::MAX).await && !worn(job + 1, u64::MAX).await);
+            fake.finish(job, grown);
+            assert!(running.ended().await.is_some());
+            assert_eq!(worn(u64::MAX, 10).await, grown >= 10, "after job {job}");
+        }
+        fake.process.kill();
+        fake.process.ended().await;
+    }
+
+    #[tokio::test]
+    async fn a_job_that_was_never_sent_holds_nothing_up() {
+        let fake = Fake::start();
+        let mut given = Vec::new();
+        while let Some(one) = fake.give().await {
+            given.push(one);
+        }
+        assert!(!given.is_empty());
+        assert_eq!(fake.process.jobs().waiting.len(), given.len());
+        // Those that were sent end, and so does the zygote that was to end with them.
+        fake.process.retire();
+        for job in 1..=given.len() {
+            let job = job.try_into().unwrap();
+            while receive_packet::<Request>(fake.zygote.as_fd()).is_ok() {}
+            fake.finish(job, 0);
+        }
+        let ended = tokio::time::timeout(Duration::from_secs(60), fake.process.ended());
+        assert!(ended.await.is_ok(), "it waits for a job that it never had");
     }
 }

@@ -16,13 +16,13 @@ use crate::sandbox;
 /// buffer 208 KiB.
 pub(super) const LARGEST_PACKET: usize = 160 * 1024;
 
-/// From the worker.
+/// From the worker. The zygote reads of a job what it must know of it ([`JobLimits`]), and its child reads all.
 #[derive(Serialize, Deserialize)]
-pub(super) enum Request {
+pub(super) enum Request<J = Box<Job>> {
     /// The first packet: how to start.
     Start(Start),
     /// Convert a document in a child of its own.
-    Convert(Box<Job>),
+    Convert(J),
     /// Convert without a child, for the benchmark.
     #[cfg(feature = "floor")]
     Measure(super::floor::Measure),
@@ -81,6 +81,18 @@ pub(super) struct Job {
     /// Bytes of all its files.
     pub(super) disk: u64,
     /// Threads at once.
+    pub(super) threads: u64,
+}
+
+/// What the zygote reads of a [`Job`]: numbers. Every later child is a copy of the zygote's memory, what it has freed
+/// included, so neither a password nor a name may ever be in it.
+#[derive(Deserialize)]
+pub(super) struct JobLimits {
+    pub(super) number: u64,
+    pub(super) wall_ms: u64,
+    pub(super) processor_ms: u64,
+    pub(super) memory: u64,
+    pub(super) disk: u64,
     pub(super) threads: u64,
 }
 
@@ -216,9 +228,9 @@ pub(super) enum Report {
 /// What a child used.
 #[derive(Serialize, Deserialize, Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Wall time from the fork, in milliseconds.
+    /// Wall time from when the child got its job, in milliseconds.
     pub wall_ms: u64,
-    /// Processor time, user and system, in milliseconds.
+    /// Processor time, user and system, in milliseconds: from the fork, so with what the child did before it had a job.
     pub cpu_ms: u64,
     /// Peak resident memory in bytes, counting what is shared with the warm engine.
     pub peak_memory: u64,
@@ -249,7 +261,6 @@ impl From<SandboxMode> for sandbox::Mode {
 /// # Errors
 /// The other side is gone, or (without blocking) its queue is full: `WouldBlock`.
 pub(super) fn send_packet(socket: BorrowedFd<'_>, packet: &impl Serialize) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
     // It may hold a password: what is written is overwritten, and a buffer that is large enough leaves no copy behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST_PACKET));
     serde_json::to_writer(&mut *bytes, packet).map_err(io::Error::other)?;
@@ -259,9 +270,47 @@ pub(super) fn send_packet(socket: BorrowedFd<'_>, packet: &impl Serialize) -> io
             "a job's description is over 160 KiB",
         ));
     }
-    // One packet is sent whole or not at all.
-    send(socket.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL)?;
-    Ok(())
+    Packet(bytes).send(socket)
+}
+
+/// One packet as it is on the wire. It is overwritten when it is done with.
+pub(super) struct Packet(Zeroizing<Vec<u8>>);
+
+impl Packet {
+    /// Receives one, or `None` when the other side is gone.
+    ///
+    /// # Errors
+    /// The socket fails.
+    pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Self>> {
+        use std::os::fd::AsRawFd;
+        let mut bytes = Zeroizing::new(vec![0; LARGEST_PACKET]);
+        match recv(socket.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
+            Ok(0) | Err(nix::errno::Errno::ECONNRESET) => Ok(None),
+            Ok(length) => {
+                bytes.truncate(length);
+                Ok(Some(Self(bytes)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What it says.
+    ///
+    /// # Errors
+    /// It is none of ours.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> io::Result<T> {
+        serde_json::from_slice(&self.0).map_err(io::Error::other)
+    }
+
+    /// Sends it, or sends it on: whole or not at all.
+    ///
+    /// # Errors
+    /// As of [`send_packet`].
+    pub(super) fn send(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        use std::os::fd::AsRawFd;
+        send(socket.as_raw_fd(), &self.0, MsgFlags::MSG_NOSIGNAL)?;
+        Ok(())
+    }
 }
 
 /// Receives one packet, or `None` when the other side is gone.
@@ -269,14 +318,5 @@ pub(super) fn send_packet(socket: BorrowedFd<'_>, packet: &impl Serialize) -> io
 /// # Errors
 /// The socket fails, or the packet is none of ours.
 pub(super) fn receive_packet<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Option<T>> {
-    use std::os::fd::AsRawFd;
-    let mut buffer = Zeroizing::new(vec![0; LARGEST_PACKET]);
-    let length = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-        Ok(0) | Err(nix::errno::Errno::ECONNRESET) => return Ok(None),
-        Ok(length) => length,
-        Err(error) => return Err(error.into()),
-    };
-    serde_json::from_slice(&buffer[..length])
-        .map(Some)
-        .map_err(io::Error::other)
+    Packet::receive(socket)?.map(|packet| packet.read()).transpose()
 }

@@ -24,7 +24,7 @@ use nix::unistd::{ForkResult, Pid, alarm, fork, getpid, getppid, pipe2};
 use super::children::{Running, Waiting};
 use super::hot::{HotPages, Lessons};
 use super::office::{self, Office};
-use super::protocol::{Ending, Event, Job, Request, Start, Usage, receive_packet, send_packet};
+use super::protocol::{Ending, Event, Job, JobLimits, Packet, Request, Start, Usage, receive_packet, send_packet};
 use super::{ZYGOTE_COMMAND, child, memory, warm, watch};
 use crate::sandbox::{self, Identity, Jail, Limits, Plan};
 
@@ -59,7 +59,7 @@ fn serve() -> Result<Infallible, String> {
     let socket = take_descriptor(0).map_err(|error| format!("the engine has no socket to its worker: {error}"))?;
     let lifeline = take_descriptor(1).map_err(|error| format!("the engine has no lifeline to its worker: {error}"))?;
     let start = match receive_packet(socket.as_fd()) {
-        Ok(Some(Request::Start(start))) => start,
+        Ok(Some(Request::<JobLimits>::Start(start))) => start,
         other => {
             return Err(format!(
                 "the engine is started by 'platen serve' alone ({:?})",
@@ -115,7 +115,9 @@ impl Zygote {
     fn warm(office: Office, start: Start, socket: OwnedFd, lifeline: OwnedFd) -> Result<Self, String> {
         let samples = start.home.join("warm");
         warm::warm(&office, &samples)?;
-        memory::arrange(&start.program);
+        for what in memory::arrange(&start.program) {
+            say_slower(what);
+        }
         let threads = threads().map_err(|error| format!("the engine cannot list its threads: {error}"))?;
         if threads.len() != 1 {
             return Err(format!(
@@ -227,23 +229,25 @@ impl Zygote {
         if ready.last() != Some(&true) {
             return Ok(true);
         }
-        match receive_packet(self.socket.as_fd())? {
-            None => return Ok(false),
-            Some(Request::Start(_)) => return Err(io::Error::other("it starts a second time")),
-            Some(Request::Cancel { job }) => {
+        let Some(packet) = Packet::receive(self.socket.as_fd())? else {
+            return Ok(false);
+        };
+        match packet.read()? {
+            Request::Start(_) => return Err(io::Error::other("it starts a second time")),
+            Request::Cancel { job } => {
                 if let Some(running) = self.running.get_mut(&job) {
                     running.kill(Ending::Cancelled);
                 }
             }
             #[cfg(feature = "floor")]
-            Some(Request::Measure(measure)) => {
+            Request::Measure(measure) => {
                 // A child that shares the memory would make every page cost a copy.
                 drop(self.waiting.take());
                 self.none_waits = true;
                 let measured = super::floor::measure(&self.office, &measure);
                 send_packet(self.socket.as_fd(), &Event::Measured(measured))?;
             }
-            Some(Request::Convert(job)) => match self.give(&job) {
+            Request::Convert(job) => match self.give(&job, &packet) {
                 Ok(running) => {
                     self.running.insert(job.number, running);
                 }
@@ -278,6 +282,9 @@ impl Zygote {
                 self.lessons = Some(lessons);
             } else {
                 self.hot = lessons.learned();
+                if self.hot.is_empty() {
+                    say_slower("which pages a conversion writes cannot be learned (/proc/self/pagemap, Linux 4.2)");
+                }
                 // The next one knows them.
                 drop(self.waiting.take());
             }
@@ -288,15 +295,15 @@ impl Zygote {
     }
 
     /// Gives a job to the child that waits, or to a new one.
-    fn give(&mut self, job: &Job) -> Result<Running, String> {
+    fn give(&mut self, job: &JobLimits, packet: &Packet) -> Result<Running, String> {
         self.none_waits = false;
         self.served = true;
         // It may have been killed by somebody; then it has nothing of the job.
-        if let Some(Ok(running)) = self.waiting.take().map(|waiting| waiting.give(job)) {
+        if let Some(Ok(running)) = self.waiting.take().map(|waiting| waiting.give(job, packet)) {
             return Ok(running);
         }
         let failed = |error: io::Error| format!("the engine cannot give a conversion its job: {error}");
-        self.fork(false)?.give(job).map_err(failed)
+        self.fork(false)?.give(job, packet).map_err(failed)
     }
 
     /// Forks a child that converts one document, which it is not told yet. One that will wait prepares its memory.
@@ -341,7 +348,7 @@ impl Zygote {
             self.hot.populate();
         }
         // Nothing comes when the zygote needs it no more.
-        let Ok(Some(job)) = receive_packet::<Job>(jobs.as_fd()) else {
+        let Ok(Some(Request::<Box<Job>>::Convert(job))) = receive_packet(jobs.as_fd()) else {
             return;
         };
         match self.jail(&job, parent, &reports_to) {
@@ -424,6 +431,11 @@ const READABLE: &[&str] = &[
     "/dev/urandom",
     "/dev/null",
 ];
+
+/// For the worker's log. Not an error: the outputs are the same.
+fn say_slower(why: &str) {
+    eprintln!("conversions take longer than they need: {why}");
+}
 
 /// Ends the process without running LibreOffice's destructors.
 fn exit(status: i32) -> ! {

@@ -29,37 +29,84 @@ pub(super) struct PrivateRoot {
     writable: PathBuf,
 }
 
-/// Whether a process of this user may have user and mount namespaces of its own. Tried once, by a process that only
-/// asks for them.
+/// Whether a process of this user may have a root directory of its own. Tried once, by a process that does all that
+/// [`PrivateRoot::enter`] needs the kernel for: some give out the namespaces and then refuse what is done in them
+/// (AppArmor's restriction of user namespaces), or know them without `mount_setattr` (gVisor, Linux before 5.12).
 pub(super) fn available() -> Result<(), String> {
     static TRIED: OnceLock<Result<(), String>> = OnceLock::new();
-    TRIED
-        .get_or_init(|| {
-            let refused = |error: &dyn std::fmt::Display| {
-                format!(
-                    "a private root (user and mount namespaces, in the place of landlock) is refused here ({error}): \
-                    are unprivileged user namespaces switched off (user.max_user_namespaces), or does the container \
-                    runtime filter them?"
-                )
-            };
-            // SAFETY: the child makes two system calls and leaves by _exit: nothing that a thread of the parent could
-            // have locked.
-            match unsafe { fork() }.map_err(|error| refused(&error))? {
-                ForkResult::Child => {
-                    // SAFETY: takes flags.
-                    let refused = unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) } < 0;
-                    let error = if refused { nix::errno::Errno::last_raw() } else { 0 };
-                    // SAFETY: runs no code of this process.
-                    unsafe { libc::_exit(error) }
-                }
-                ForkResult::Parent { child } => match waitpid(child, None) {
-                    Ok(WaitStatus::Exited(_, 0)) => Ok(()),
-                    Ok(WaitStatus::Exited(_, error)) => Err(refused(&io::Error::from_raw_os_error(error))),
-                    other => Err(refused(&format!("{other:?}"))),
-                },
+    TRIED.get_or_init(try_out).clone()
+}
+
+fn try_out() -> Result<(), String> {
+    let refused = |what: &str, error: &dyn std::fmt::Display| {
+        format!(
+            "a private root (user and mount namespaces, in the place of landlock) is refused here ({what}: {error}): \
+            are unprivileged user namespaces switched off or restricted (user.max_user_namespaces, \
+            kernel.apparmor_restrict_unprivileged_userns), does the container runtime filter them, or is this not \
+            Linux 5.12?"
+        )
+    };
+    // SAFETY: the child makes system calls on constants and leaves by _exit: nothing that a thread of the parent could
+    // have locked, and no allocation.
+    match unsafe { fork() }.map_err(|error| refused("fork", &error))? {
+        ForkResult::Child => {
+            let failed = first_refused();
+            // SAFETY: runs no code of this process.
+            unsafe { libc::_exit(failed) }
+        }
+        ForkResult::Parent { child } => match waitpid(child, None) {
+            Ok(WaitStatus::Exited(_, 0)) => Ok(()),
+            Ok(WaitStatus::Exited(_, step)) => {
+                let step = usize::try_from(step).unwrap_or(0).checked_sub(1);
+                let what = step.and_then(|step| STEPS.get(step)).unwrap_or(&"it");
+                Err(refused(what, &"not permitted, or unknown to this kernel"))
             }
-        })
-        .clone()
+            other => Err(refused("the trial", &format!("{other:?}"))),
+        },
+    }
+}
+
+/// What [`first_refused`] asks for, in its order.
+const STEPS: [&str; 4] = ["unshare", "making mounts private", "mounting a tmpfs", "mount_setattr"];
+
+/// Takes the steps until one is refused, and returns its number, from 1; 0 when none is. Makes system calls only.
+fn first_refused() -> libc::c_int {
+    let root = c"/".as_ptr();
+    let place = c"/proc".as_ptr();
+    let none = std::ptr::null();
+    let set = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    let namespaces =
+        libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    // SAFETY: flags, strings that end in zero or null where the kernel takes none, and a structure of the length that is
+    // stated.
+    unsafe {
+        if libc::unshare(namespaces) < 0 {
+            return 1;
+        }
+        if libc::mount(none, root, none, libc::MS_REC | libc::MS_PRIVATE, none.cast()) < 0 {
+            return 2;
+        }
+        if libc::mount(
+            c"tmpfs".as_ptr(),
+            place,
+            c"tmpfs".as_ptr(),
+            libc::MS_NOSUID,
+            none.cast(),
+        ) < 0
+        {
+            return 3;
+        }
+        let size = size_of::<libc::mount_attr>();
+        if libc::syscall(libc::SYS_mount_setattr, libc::AT_FDCWD, place, 0, &raw const set, size) < 0 {
+            return 4;
+        }
+    }
+    0
 }
 
 impl PrivateRoot {

@@ -77,9 +77,17 @@ fn program(own: u32, walled: bool) -> Result<BpfProgram, seccompiler::BackendErr
     let denied = [libc::F_SETOWN, F_SETOWN_EX, F_SETSIG, libc::F_NOTIFY, libc::F_SETLEASE];
     let conditions: Result<Vec<_>, _> = denied
         .iter()
+        .chain(&[libc::F_SETFL])
         .map(|&command| condition(1, SeccompCmpOp::Ne, u64::from(command.cast_unsigned())))
         .collect();
-    calls.insert(libc::SYS_fcntl, vec![SeccompRule::new(conditions?)?]);
+    // Flags belong to the open file, which a child shares with its parent and with every child to come: one that is read
+    // in whole blocks alone is lost to all of them.
+    let flags = u64::from((libc::O_DIRECT | libc::O_ASYNC).cast_unsigned());
+    let harmless_flags = SeccompRule::new(vec![
+        condition(1, SeccompCmpOp::Eq, u64::from(libc::F_SETFL.cast_unsigned()))?,
+        condition(2, SeccompCmpOp::MaskedEq(flags), 0)?,
+    ])?;
+    calls.insert(libc::SYS_fcntl, vec![SeccompRule::new(conditions?)?, harmless_flags]);
 
     // It would cut any file of the same user to nothing.
     if !walled {

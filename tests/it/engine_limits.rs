@@ -69,7 +69,7 @@ pub(crate) fn processes(work: &Path) -> Vec<Process> {
 }
 
 /// Waits until `look` sees what it wants.
-async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(seen) = look() {
@@ -429,6 +429,7 @@ async fn a_full_disk_is_not_the_documents_fault() {
         (job_directories(disk.0.path()).len() == 1).then_some(())
     })
     .await;
+    crate::waiting::settled(disk.0.path()).await;
     let filler = disk.0.path().join("filler");
     // As much as there is, but for what the job's own small files take.
     let room = nix::sys::statvfs::statvfs(disk.0.path()).unwrap();

@@ -44,5 +44,6 @@ mod soak;
 mod stock;
 mod submit;
 mod verified_tokens;
+mod waiting;
 mod warnings;
 mod wycheproof;

@@ -102,40 +102,67 @@ fn a_worker_without_landlock_converts_behind_the_second_wall() {
         println!("skipped: no user namespaces here");
         return;
     }
-    let root = nix::unistd::geteuid().is_root();
-    for user in [None, Some(65534)] {
-        if user.is_some() && !root {
-            continue;
-        }
-        let temporary = tempfile::tempdir().unwrap();
-        let document = temporary.path().join("contract.docx");
-        std::fs::copy(fixture("documents/plain/contract.docx"), &document).unwrap();
-        std::fs::set_permissions(&document, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
-        std::fs::set_permissions(temporary.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-        let filter = kernel_without(&[libc::SYS_landlock_create_ruleset]);
-        let mut worker = Command::new(env!("CARGO_BIN_EXE_platen"));
-        worker
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("TMPDIR", temporary.path())
-            .env("SANDBOX", "required")
-            .env("RUST_LOG", "info")
-            .arg("convert")
-            .arg(&document)
-            .arg("--out")
-            .arg(temporary.path().join("out"));
-        if let Some(user) = user {
-            worker.uid(user).gid(user);
-        }
-        // SAFETY: between fork and exec, one system call, with a program that was made before.
-        unsafe {
-            worker.pre_exec(move || {
-                seccompiler::apply_filter(&filter).map_err(|_| std::io::ErrorKind::Unsupported.into())
-            });
-        }
-        let output = worker.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "as {user:?}: {said}");
-        assert!(!pdf_text(&temporary.path().join("out/contract.pdf")).trim().is_empty());
+    for user in workers() {
+        let (converted, said) = convert_without(&[libc::SYS_landlock_create_ruleset], "required", user);
+        assert!(converted, "as {user:?}: {said}");
     }
+}
+
+/// The namespaces are given out, and what is done in them is not: no layer, and neither the strict sandbox may start nor
+/// the other one fail because of it.
+#[test]
+fn a_private_root_that_cannot_be_made_is_a_missing_layer() {
+    let missing = [libc::SYS_landlock_create_ruleset, libc::SYS_mount_setattr];
+    for user in workers() {
+        let (converted, said) = convert_without(&missing, "required", user);
+        assert!(
+            !converted && said.contains("cannot build the required sandbox") && said.contains("a private root"),
+            "as {user:?}: {said}"
+        );
+        let (converted, said) = convert_without(&missing, "best-effort", user);
+        assert!(converted, "as {user:?}: {said}");
+        assert!(
+            said.contains("a private root"),
+            "it does not say what is missing: {said}"
+        );
+    }
+}
+
+/// The users to run a worker as: this one, and as root nobody, too.
+fn workers() -> impl Iterator<Item = Option<u32>> {
+    let nobody = nix::unistd::geteuid().is_root().then_some(Some(65534));
+    std::iter::once(None).chain(nobody)
+}
+
+/// Whether a worker converts on a kernel that does not know some calls, and what it says.
+fn convert_without(calls: &[libc::c_long], sandbox: &str, user: Option<u32>) -> (bool, String) {
+    let temporary = tempfile::tempdir().unwrap();
+    let document = temporary.path().join("contract.docx");
+    std::fs::copy(fixture("documents/plain/contract.docx"), &document).unwrap();
+    std::fs::set_permissions(&document, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    std::fs::set_permissions(temporary.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let filter = kernel_without(calls);
+    let mut worker = Command::new(env!("CARGO_BIN_EXE_platen"));
+    worker
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("TMPDIR", temporary.path())
+        .env("SANDBOX", sandbox)
+        .env("RUST_LOG", "info")
+        .arg("convert")
+        .arg(&document)
+        .arg("--out")
+        .arg(temporary.path().join("out"));
+    if let Some(user) = user {
+        worker.uid(user).gid(user);
+    }
+    // SAFETY: between fork and exec, one system call, with a program that was made before.
+    unsafe {
+        worker.pre_exec(move || seccompiler::apply_filter(&filter).map_err(|_| std::io::ErrorKind::Unsupported.into()));
+    }
+    let output = worker.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let pdf = temporary.path().join("out/contract.pdf");
+    let converted = output.status.success() && !pdf_text(&pdf).trim().is_empty();
+    (converted, said)
 }

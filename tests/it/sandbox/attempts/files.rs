@@ -102,6 +102,24 @@ pub(super) fn all(scene: &Scene) -> Vec<Attempt<'_>> {
                 )
             }
         }),
+        // Not every file system reads so: then it fails outside, too.
+        Attempt::new(
+            "have an open file read in whole blocks alone",
+            Free::Depends,
+            seccomp,
+            {
+                let path = c(&job.join("document"));
+                move || {
+                    // SAFETY: a string that ends in zero, then numbers.
+                    done(
+                        unsafe {
+                            libc::fcntl(libc::open(path.as_ptr(), libc::O_RDONLY), libc::F_SETFL, libc::O_DIRECT)
+                        }
+                        .into(),
+                    )
+                }
+            },
+        ),
         Attempt::call("watch files", Free::Works, seccomp, libc::SYS_inotify_init1, [0; 4]),
         Attempt::new("cut another job's file", Free::Works, landlock, {
             let secret = c(&secret);
