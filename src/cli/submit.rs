@@ -71,8 +71,10 @@ struct Job {
 struct Failed(usize);
 
 impl Failed {
+    /// `why` may be somebody else's words, and quote names that others chose: a terminal must not obey them.
     fn say(&mut self, source: &str, why: &str) {
         self.0 += 1;
+        let why = why.replace(char::is_control, "\u{fffd}");
         eprintln!("platen: {source}: {why}");
     }
 

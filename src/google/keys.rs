@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use reqwest::header::{AGE, CACHE_CONTROL, HeaderMap};
 use reqwest::{Method, StatusCode};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::flight::{Flight, locked};
@@ -158,12 +159,12 @@ impl KeySet {
         match step {
             Step::Use(key) => return Ok(key),
             Step::UseAndAsk(key) => {
-                let set = self.clone();
-                tokio::spawn(async move { set.fetch().await.ok() });
+                self.ask();
                 return Ok(key);
             }
             Step::Ask => {
-                self.fetch().await.ok();
+                // Its failure is in the state too; a runtime that ends answers nobody.
+                self.ask().await.ok();
             }
             Step::Join => self.0.flight.join().await,
         }
@@ -204,6 +205,15 @@ impl KeySet {
                 Err(_) => tokio::time::sleep_until(began + pause).await,
             }
         }
+    }
+
+    /// Fetches beside the request that saw the need. A client that hangs up takes its request with it, but not the
+    /// question: that one counts against all who come after, so it is put to its end.
+    fn ask(&self) -> JoinHandle<()> {
+        let set = self.clone();
+        tokio::spawn(async move {
+            set.fetch().await.ok();
+        })
     }
 
     async fn fetch(&self) -> Result<(), Error> {

@@ -9,8 +9,8 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::Serialize;
-use serde_json::json;
 
+use super::refusals;
 use crate::error::{Refusal, RefusalKind};
 use crate::pipeline::Outcome;
 
@@ -35,16 +35,12 @@ pub(super) fn done(outcome: &Outcome, wants_result: bool) -> Response {
     }
 }
 
-/// Not acknowledged. Logged here, once.
+/// Not acknowledged. Logged here, at most once.
 pub(super) fn refuse(refusal: &Refusal) -> Response {
-    let message = refusal.message.as_str();
+    refusals::log(refusal);
     match refusal.kind {
-        RefusalKind::NotAnEvent => {
-            tracing::warn!("400: {message}");
-            error(StatusCode::BAD_REQUEST, "request.not_an_event", message)
-        }
+        RefusalKind::NotAnEvent => error(StatusCode::BAD_REQUEST, "request.not_an_event", &refusal.message),
         RefusalKind::Unauthenticated => {
-            tracing::warn!("401: {message}");
             // The caller learns nothing: not even whether there was a token.
             let mut response = error(
                 StatusCode::UNAUTHORIZED,
@@ -56,44 +52,32 @@ pub(super) fn refuse(refusal: &Refusal) -> Response {
                 .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             response
         }
-        RefusalKind::WrongCaller => {
-            tracing::warn!("403: {message}");
+        RefusalKind::WrongCaller => error(
+            StatusCode::FORBIDDEN,
+            "request.forbidden",
+            "The caller or the audience is not one this worker accepts.",
+        ),
+        RefusalKind::Busy => later(
+            refusal,
             error(
-                StatusCode::FORBIDDEN,
-                "request.forbidden",
-                "The caller or the audience is not one this worker accepts.",
-            )
-        }
-        RefusalKind::Busy => {
-            tracing::info!("429: {message}");
-            later(
-                refusal,
-                error(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "worker.busy",
-                    "Every conversion slot is taken: try again later.",
-                ),
-            )
-        }
-        RefusalKind::Unavailable => {
-            tracing::warn!("503: {message}");
-            later(
-                refusal,
-                error(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "worker.unavailable",
-                    "The worker cannot do this now: try again later.",
-                ),
-            )
-        }
-        RefusalKind::Bug => {
-            tracing::error!("500: {message}");
+                StatusCode::TOO_MANY_REQUESTS,
+                "worker.busy",
+                "Every conversion slot is taken: try again later.",
+            ),
+        ),
+        RefusalKind::Unavailable => later(
+            refusal,
             error(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "worker.bug",
-                "The worker has a bug: its log says more.",
-            )
-        }
+                StatusCode::SERVICE_UNAVAILABLE,
+                "worker.unavailable",
+                "The worker cannot do this now: try again later.",
+            ),
+        ),
+        RefusalKind::Bug => error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "worker.bug",
+            "The worker has a bug: its log says more.",
+        ),
     }
 }
 
@@ -107,7 +91,17 @@ fn later(refusal: &Refusal, mut response: Response) -> Response {
 
 /// A refusal's body: `{"error":{"code","message"}}`.
 pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Response {
-    json(status, &json!({"error": {"code": code, "message": message}}))
+    #[derive(Serialize)]
+    struct Said<'a> {
+        code: &'a str,
+        message: &'a str,
+    }
+    #[derive(Serialize)]
+    struct Answer<'a> {
+        error: Said<'a>,
+    }
+    let error = Said { code, message };
+    json(status, &Answer { error })
 }
 
 /// Any JSON.

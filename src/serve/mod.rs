@@ -3,6 +3,7 @@
 mod answer;
 mod connection;
 mod fonts;
+mod refusals;
 mod start;
 
 use std::panic::AssertUnwindSafe;

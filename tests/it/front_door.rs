@@ -92,3 +92,32 @@ async fn every_401_is_the_same_answer_and_a_token_elsewhere_is_none() {
     }
     assert_eq!(answers.len(), 1, "{answers:?}");
 }
+
+/// Whoever floods a worker that is open to all pays with a token's worth of bytes; the worker must not pay with a line
+/// of its log for each.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_without_tokens_does_not_flood_the_log() {
+    let world = World::start().await;
+    let send = async |token: &str| {
+        let request = world.http.post(&world.worker.url).bearer_auth(token).body("{}");
+        assert_eq!(request.send().await.unwrap().status(), 401);
+    };
+    for number in 0..1000 {
+        send(&format!("a.b.{number}")).await;
+    }
+    let lines = || {
+        world
+            .worker
+            .log()
+            .lines()
+            .filter(|line| line.contains("401: the token"))
+            .count()
+    };
+    assert!((1..1000).contains(&lines()), "{} lines", lines());
+    // The first one of a later second says how many there were. It costs a request to hear it.
+    let counted = || world.worker.log().contains("401:") && world.worker.log().contains("more requests were refused");
+    while !counted() {
+        send("a.b.c").await;
+        tokio::task::yield_now().await;
+    }
+}

@@ -582,6 +582,23 @@ async fn whoever_is_no_metadata_server_gives_no_token() {
 }
 
 #[tokio::test]
+async fn a_token_that_says_it_never_ends_is_used_and_asked_for_again() {
+    let peer = metadata_server(u64::MAX);
+    let tokens = tokens(&Settings {
+        metadata_host: host(&peer),
+        ..Settings::default()
+    })
+    .await;
+    tokens.access_token().await.unwrap();
+    tokens.access_token().await.unwrap();
+    assert_eq!(peer.requests().len(), 1);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(12 * 3600)).await;
+    tokio::time::resume();
+    assert_eq!(tokens.access_token().await.unwrap().expose(), format!("{CANARY}-1"));
+}
+
+#[tokio::test]
 async fn an_old_token_serves_while_a_new_one_is_fetched() {
     let peer = metadata_server(3600);
     let tokens = tokens(&Settings {

@@ -234,6 +234,60 @@ async fn ten_thousand_unknown_key_ids_cost_one_fetch_more_while_good_tokens_pass
     assert!(issuer.peer.requests().len() <= 2, "{}", issuer.peer.requests().len());
 }
 
+/// Hyper drops what a request does when its client hangs up. Somebody who sends a made-up key id and leaves must not
+/// use up the one question a minute: no new key would be found until the old ones are over.
+#[tokio::test]
+async fn a_client_that_hangs_up_takes_no_question_with_it() {
+    let (old, new) = (TestKey::generate(), TestKey::generate());
+    let (set, next) = (json!({"keys": [old.jwk("old")]}), json!({"keys": [new.jwk("new")]}));
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let peer = Peer::start(move |_, number| {
+        if number == 0 {
+            return Reply::json(200, set.clone()).with("Cache-Control", "max-age=3600");
+        }
+        wait.lock().unwrap().recv().unwrap();
+        Reply::json(200, next.clone()).with("Cache-Control", "max-age=3600")
+    });
+    let keys = KeySet::new(Http::new().unwrap(), &peer.url);
+    keys.key("old").await.unwrap();
+    let asked = tokio::spawn({
+        let keys = keys.clone();
+        async move { keys.key("made-up").await }
+    });
+    while peer.requests().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    asked.abort();
+    assert!(asked.await.unwrap_err().is_cancelled());
+    go.send(()).unwrap();
+    keys.key("new").await.unwrap();
+    assert_eq!(peer.requests().len(), 2);
+}
+
+/// The same before there are any keys: each would begin a question of its own.
+#[tokio::test]
+async fn clients_that_hang_up_before_there_are_keys_ask_once() {
+    let peer = Peer::replies(vec![Reply::Stall]);
+    let keys = KeySet::new(Http::new().unwrap(), &peer.url);
+    for _ in 0..20 {
+        let asked = tokio::spawn({
+            let keys = keys.clone();
+            async move { keys.key("k1").await }
+        });
+        while peer.requests().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        // As far as it gets without an answer.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        asked.abort();
+        assert!(asked.await.unwrap_err().is_cancelled());
+    }
+    assert_eq!(peer.requests().len(), 1);
+}
+
 #[tokio::test]
 async fn the_servers_word_on_how_long_keys_are_good_is_kept() {
     let key = TestKey::generate();

@@ -449,6 +449,22 @@ async fn what_a_retry_does_not_mend_is_not_tried_again() {
     }
 }
 
+/// Messages quote the names of objects, and whoever uploads chooses those.
+#[tokio::test]
+async fn no_word_of_a_result_reaches_the_terminal_as_a_command() {
+    let message = "there is no \u{1b}]0;owned\u{7}\u{9b}2J\r\nplaten: all is well";
+    let result = json!({"status": "failed", "error": {"code": "source.not_found", "message": message}});
+    let output = at(&Peer::replies(vec![Reply::json(200, result)]), &[]).await;
+    let said = stderr(&output);
+    assert!(said.contains("source.not_found: there is no "), "{said:?}");
+    assert!(!said.trim_end().contains(char::is_control), "{said:?}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        !printed.trim_end().contains(['\u{1b}', '\u{7}', '\r', '\n']),
+        "{printed:?}"
+    );
+}
+
 #[tokio::test]
 async fn a_right_that_is_missing_is_named_with_its_command() {
     let pubsub = Peer::replies(vec![Reply::json(

@@ -15,6 +15,10 @@ use crate::google::secret::Secret;
 const RENEW_BEFORE: Duration = Duration::from_secs(225);
 /// A token is not handed out in its last seconds: it has to live through the call.
 const MARGIN: Duration = Duration::from_secs(10);
+/// The longest that a token of Google's can live
+/// (cloud.google.com/iam/docs/create-short-lived-credentials-direct). An answer that says more is taken at this: its
+/// number may be larger than what a clock can add.
+const LONGEST: Duration = Duration::from_secs(12 * 3600);
 /// After a renewal that failed, the next one is tried after this.
 const RENEW_PAUSE: Duration = Duration::from_secs(10);
 
@@ -100,10 +104,11 @@ impl Cache {
     fn keep(&self, issued: Issued) -> Secret {
         let now = Instant::now();
         let token = issued.token.clone();
+        let lifetime = issued.lifetime.min(LONGEST);
         locked(&self.state).current = Some(Current {
             token: issued.token,
-            usable_until: now + issued.lifetime.saturating_sub(MARGIN.min(issued.lifetime / 10)),
-            renew_at: now + issued.lifetime.saturating_sub(RENEW_BEFORE).max(issued.lifetime / 2),
+            usable_until: now + lifetime.saturating_sub(MARGIN.min(lifetime / 10)),
+            renew_at: now + lifetime.saturating_sub(RENEW_BEFORE).max(lifetime / 2),
         });
         token
     }

@@ -295,6 +295,23 @@ async fn files_that_would_send_tokens_astray_are_refused_before_anything_is_sent
             of(json!({"url": "https://x.example", "headers": {"a": "canary\n"}})),
             "headers that cannot be sent",
         ),
+        // The machine's own access token, to a universe of the file's choice.
+        (
+            json!({
+                "type": "external_account", "audience": provider(), "universe_domain": "canary.example",
+                "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+                "credential_source": {
+                    "url": "http://169.254.169.254/computeMetadata/v1/instance/service-accounts/default/token",
+                    "headers": {"Metadata-Flavor": "Google"},
+                    "format": {"type": "json", "subject_token_field_name": "access_token"},
+                },
+            }),
+            "asks Google's metadata server for its token",
+        ),
+        (
+            of(json!({"url": "http://169.254.169.254/x", "headers": {"X-Google-Metadata-Request": "True"}})),
+            "asks Google's metadata server for its token",
+        ),
         (of(json!({})), "one of file, url and executable"),
         (
             of(json!({"file": "/a", "url": "https://x.example"})),

@@ -17,6 +17,11 @@ const OPERATION: &str = "read the subject token";
 /// SAML assertions with many attributes stay far below.
 const LIMIT: usize = 1024 * 1024;
 
+/// Without one of these, Google's metadata server gives nothing. With them, a file that names another universe would
+/// have the machine's own access token sent there, and no federation needs it: a machine of Google's has an account.
+/// Source: cloud.google.com/compute/docs/metadata/querying-metadata.
+const OF_GOOGLES_METADATA: [&str; 2] = ["metadata-flavor", "x-google-metadata-request"];
+
 #[derive(Deserialize)]
 pub(super) struct CredentialSource {
     file: Option<PathBuf>,
@@ -92,6 +97,12 @@ impl CredentialSource {
                 let url = context.url_or("credential_source.url", &url, is_link_local)?;
                 let headers = headers(&self.headers)
                     .ok_or_else(|| context.refused("has credential_source.headers that cannot be sent"))?;
+                if OF_GOOGLES_METADATA.iter().any(|name| headers.contains_key(*name)) {
+                    return Err(context.refused(
+                        "asks Google's metadata server for its token, which is this machine's own: remove the \
+                         credentials file, and the machine's account is used",
+                    ));
+                }
                 Ok(SubjectToken::Url { url, headers, format })
             }
             (None, None, Some(executable)) => Ok(SubjectToken::Executable(executable.read(context, subject)?)),

@@ -1,0 +1,102 @@
+//! The log of refusals: a line each while they are few, and their number where they are many.
+//!
+//! Who has no token at all can be refused as fast as the network carries requests. A line each would cost more than all
+//! the rest of a refusal, be paid for by the byte where logs are kept, and hide every other line.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::{Refusal, RefusalKind};
+
+/// Lines of one status within one [`PERIOD`]. Retries of real callers stay far below.
+const MOST: u32 = 20;
+const PERIOD: Duration = Duration::from_secs(1);
+
+static NOT_AN_EVENT: Lines = Lines::new();
+static UNAUTHENTICATED: Lines = Lines::new();
+static WRONG_CALLER: Lines = Lines::new();
+static BUSY: Lines = Lines::new();
+static UNAVAILABLE: Lines = Lines::new();
+
+/// Says why a request is refused, unless too many have just been. A bug is always said.
+pub(super) fn log(refusal: &Refusal) {
+    let message = refusal.message.as_str();
+    let (status, lines) = match refusal.kind {
+        RefusalKind::NotAnEvent => (400, &NOT_AN_EVENT),
+        RefusalKind::Unauthenticated => (401, &UNAUTHENTICATED),
+        RefusalKind::WrongCaller => (403, &WRONG_CALLER),
+        RefusalKind::Busy => (429, &BUSY),
+        RefusalKind::Unavailable => (503, &UNAVAILABLE),
+        RefusalKind::Bug => return tracing::error!("500: {message}"),
+    };
+    let Some(left_out) = lines.take(Instant::now()) else {
+        return;
+    };
+    if left_out > 0 {
+        tracing::warn!("{status}: {left_out} more requests were refused than there are lines for them");
+    }
+    if refusal.kind == RefusalKind::Busy {
+        tracing::info!("{status}: {message}");
+    } else {
+        tracing::warn!("{status}: {message}");
+    }
+}
+
+/// The lines of one status.
+struct Lines(Mutex<Period>);
+
+struct Period {
+    began: Option<Instant>,
+    written: u32,
+    left_out: u64,
+}
+
+impl Lines {
+    const fn new() -> Self {
+        Self(Mutex::new(Period {
+            began: None,
+            written: 0,
+            left_out: 0,
+        }))
+    }
+
+    /// A line, if there is one to be had now, with how many were left out before it and not yet counted.
+    fn take(&self, now: Instant) -> Option<u64> {
+        let mut period = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_over = |began: Instant| now.saturating_duration_since(began) >= PERIOD;
+        if period.began.is_none_or(is_over) {
+            period.began = Some(now);
+            period.written = 0;
+        }
+        if period.written == MOST {
+            period.left_out += 1;
+            return None;
+        }
+        period.written += 1;
+        Some(std::mem::take(&mut period.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_a_few_lines_and_its_number() {
+        let (lines, now) = (Lines::new(), Instant::now());
+        let taken: Vec<_> = (0..10_000).filter_map(|_| lines.take(now)).collect();
+        assert_eq!(taken, [0; MOST as usize]);
+        let later = now + PERIOD;
+        assert_eq!(lines.take(later), Some(10_000 - u64::from(MOST)), "counted once");
+        assert_eq!(lines.take(later), Some(0));
+    }
+
+    #[test]
+    fn what_comes_now_and_then_has_a_line_each() {
+        let (lines, mut now) = (Lines::new(), Instant::now());
+        for _ in 0..100 {
+            assert_eq!(lines.take(now), Some(0));
+            now += PERIOD / MOST;
+        }
+    }
+}
