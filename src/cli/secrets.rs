@@ -54,7 +54,7 @@ struct Seal {
 
 /// Print what a configuration object holds, on stdout, and its generation on stderr.
 ///
-/// Example: platen secrets open --key projects/p/locations/global/keyRings/platen/cryptoKeys/config \
+/// Example: umask 077; platen secrets open --key projects/p/locations/global/keyRings/platen/cryptoKeys/config \
 ///   gs://bucket/config.enc > /dev/shm/config.json
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
