@@ -410,7 +410,8 @@ fn without_values(error: &serde_json::Error) -> String {
     let kinds = ["invalid type", "invalid value", "unknown variant"];
     match (
         kinds.iter().find(|kind| text.starts_with(**kind)),
-        text.split_once(", expected "),
+        // The last one: the value before it may hold one too.
+        text.rsplit_once(", expected "),
     ) {
         (Some(kind), Some((_, expected))) => format!("{kind}, expected {expected}"),
         _ => text,
@@ -510,6 +511,7 @@ mod tests {
             r#"{"source":"gs://in/a","password":{"secret":"x","value":"hunter2"}}"#,
             r#"{"source":"gs://in/a","outputs":[{"format":"pdf","options":{"userPassword":"hunter2"}}]}"#,
             r#"{"source":"gs://in/a","outputs":"hunter2"}"#,
+            r#"{"source":"gs://in/a","outputs":"x, expected hunter2"}"#,
             r#"{"source":"gs://in/a","signedUrl":{"disposition":"hunter2"}}"#,
         ] {
             let failure = read(json).unwrap_err();

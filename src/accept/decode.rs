@@ -45,10 +45,11 @@ pub fn decode(payload: &Payload) -> Result<Event, Failure> {
         Payload::StorageEvent { kind, resource } if kind == "finalized" => finalized(resource),
         Payload::StorageEvent { kind, .. } => Ok(Event::OtherEvent(kind.clone())),
         Payload::Data { data, attributes } => {
-            if let Some(kind) = attributes.get("eventType").filter(|kind| *kind != "OBJECT_FINALIZE") {
-                return Ok(Event::OtherEvent(kind.clone()));
-            }
             if let (Some(bucket), Some(name)) = (attributes.get("bucketId"), attributes.get("objectId")) {
+                // Without an object it is an attribute of somebody's own, beside a job that must not be lost.
+                if let Some(kind) = attributes.get("eventType").filter(|kind| *kind != "OBJECT_FINALIZE") {
+                    return Ok(Event::OtherEvent(kind.clone()));
+                }
                 let generation = attributes
                     .get("objectGeneration")
                     .map(|text| Value::String(text.clone()));
@@ -200,6 +201,12 @@ mod tests {
             let event = decode(&data("", &[("eventType", kind), ("bucketId", "in"), ("objectId", "a")]));
             assert!(matches!(event, Ok(Event::OtherEvent(_))));
         }
+    }
+
+    #[test]
+    fn an_event_type_of_somebodys_own_loses_no_job() {
+        let job = data(r#"{"source":"gs://in/a.docx"}"#, &[("eventType", "order.created")]);
+        assert!(matches!(decode(&job), Ok(Event::Job(_))));
     }
 
     #[test]

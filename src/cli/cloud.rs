@@ -7,7 +7,6 @@ use crate::config::{CloudConfig, Endpoints, Environment};
 use crate::google::http::{Http, Timeouts};
 use crate::google::token::Tokens;
 use crate::google::{Error, Kind};
-use crate::telemetry::{self, LogFormat};
 
 /// Google, as this command reaches it.
 pub(super) struct Cloud {
@@ -20,8 +19,7 @@ pub(super) struct Cloud {
 
 /// Reads the environment and starts the log; before the runtime, as it may end the command.
 pub(super) fn configure() -> Result<CloudConfig, Failure> {
-    let config = CloudConfig::load(&Environment)?;
-    telemetry::start_quiet(LogFormat::load(&Environment)?, &Environment);
+    let config = super::configured(CloudConfig::load(&Environment))?;
     Ok(config)
 }
 

@@ -20,7 +20,6 @@ use crate::error::{FailureCode, Stop};
 use crate::google::secret::Secret;
 use crate::job::{Format, Options};
 use crate::serve::StartError;
-use crate::telemetry::{self, LogFormat};
 
 /// Convert files with the engine and its sandbox alone, without any cloud.
 ///
@@ -40,7 +39,7 @@ pub(super) struct Arguments {
     /// What to make of each file; png and jpg are of its first page, or of the option 'page'.
     #[arg(long, value_name = "FORMAT", default_value = "pdf", value_parser = Format::ALL.map(Format::as_str))]
     to: String,
-    /// How to make it: an option of the README's table, its value literal for a text, else as JSON. Again for more.
+    /// How to make it: an option of docs/documents.md, its value literal for a text, else as JSON. Again for more.
     #[arg(long = "option", value_name = "NAME=VALUE")]
     options: Vec<String>,
     /// Where outputs go, as DIR/{stem}.{ext}; made if it is not there. Files there are replaced.
@@ -81,7 +80,7 @@ struct Made {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let mut config = EngineConfig::load(&Environment)?;
+    let mut config = super::configured(EngineConfig::load(&Environment))?;
     let format = Format::parse(&arguments.to).map_err(|failure| Failure::Usage(Some(failure.message)))?;
     let (user, owner) = (&arguments.user_password_file, &arguments.owner_password_file);
     let protecting = [("userPassword", user), ("ownerPassword", owner)];
@@ -114,7 +113,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(timeout) = arguments.timeout {
         config.limits.time = timeout;
     }
-    telemetry::start_quiet(LogFormat::load(&Environment)?, &Environment);
     std::fs::create_dir_all(&arguments.out)
         .map_err(|error| Failure::Work(Some(format!("{} cannot be made: {error}", arguments.out.display()))))?;
     let failed = super::runtime()?.block_on(convert_all(arguments, &config, &passwords, &wanted))?;

@@ -11,17 +11,29 @@ mod serve;
 mod sign;
 mod submit;
 mod token;
+mod usage;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::Problems;
+use crate::config::{Environment, Problems};
+use crate::telemetry::{self, LogFormat};
+use usage::Wrong;
 
 /// Drop a document in a bucket, get a signed PDF link on a topic.
+///
+/// Example: platen convert report.docx --out pdfs
+/// Example: platen demo report.docx --out pdfs
 #[derive(Debug, Parser)]
-#[command(name = "platen", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(
+    name = "platen",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    verbatim_doc_comment
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -59,16 +71,18 @@ impl From<Problems> for Failure {
 /// Reads the arguments, runs the command and gives its exit code: 0 success, 1 the work failed, 64 wrong usage or
 /// configuration, 70 a bug.
 pub fn run() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match usage::read::<Arguments>(std::env::args_os().collect()) {
         Ok(arguments) => arguments,
-        Err(error) => {
-            // Printing help or an error can only fail when nobody reads it.
-            let _nobody_reads = error.print();
-            return if error.use_stderr() {
-                ExitCode::from(64)
-            } else {
-                ExitCode::SUCCESS
-            };
+        Err(wrong) => {
+            if let Wrong::Said(said) = &wrong {
+                // Printing help can only fail when nobody reads it.
+                let _nobody_reads = said.print();
+                if !said.use_stderr() {
+                    return ExitCode::SUCCESS;
+                }
+            }
+            eprintln!("platen: {wrong}");
+            return ExitCode::from(64);
         }
     };
     let result = match arguments.command {
@@ -93,6 +107,21 @@ pub fn run() -> ExitCode {
                 eprintln!("platen: {message}");
             }
             ExitCode::from(code)
+        }
+    }
+}
+
+/// What a command is told by its environment, with how it logs: every problem of either at once.
+fn configured<T>(config: Result<T, Problems>) -> Result<T, Failure> {
+    let mut problems = telemetry::problems(&Environment);
+    match (config, LogFormat::load(&Environment)) {
+        (Ok(config), Ok(format)) if problems.is_empty() => {
+            telemetry::start_quiet(format, &Environment);
+            Ok(config)
+        }
+        (config, _) => {
+            problems.extend(config.err().into_iter().flat_map(|Problems(problems)| problems));
+            Err(Problems(problems).into())
         }
     }
 }

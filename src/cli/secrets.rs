@@ -9,7 +9,6 @@ use super::Failure;
 use crate::config::{self, Access, Environment};
 use crate::job::ObjectAddress;
 use crate::secrets::{self, Store, StoreError};
-use crate::telemetry::{self, LogFormat};
 
 /// Seal the worker's configuration object (CONFIG_OBJECT), or show what it holds.
 ///
@@ -46,7 +45,7 @@ struct Seal {
     object: ObjectAddress,
     /// Replace this generation only, as `platen secrets open` named it (0: nothing may be there). Without it, the one
     /// that is there when the command starts.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
     generation: Option<i64>,
     /// The JSON; - for stdin, so that it never has to be on a disk.
     #[arg(value_name = "FILE|-")]
@@ -55,7 +54,7 @@ struct Seal {
 
 /// Print what a configuration object holds, on stdout, and its generation on stderr.
 ///
-/// Example: platen secrets open --key projects/p/locations/global/keyRings/platen/cryptoKeys/config \
+/// Example: umask 077; platen secrets open --key projects/p/locations/global/keyRings/platen/cryptoKeys/config \
 ///   gs://bucket/config.enc > /dev/shm/config.json
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -69,10 +68,7 @@ struct Open {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let format = LogFormat::load(&Environment)?;
-    telemetry::check_filter(&Environment)?;
-    let access = Access::load(&Environment)?;
-    telemetry::start_quiet(format, &Environment);
+    let access = super::configured(Access::load(&Environment))?;
     match &arguments.command {
         Command::Seal(arguments) => seal(arguments, &access),
         Command::Open(arguments) => open(arguments, &access),

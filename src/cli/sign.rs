@@ -48,7 +48,7 @@ pub(super) struct Arguments {
     /// The scheme [default: https, or that of STORAGE_EMULATOR_HOST].
     #[arg(long, value_parser = ["https", "http"])]
     scheme: Option<String>,
-    /// The universe, for its host: storage.DOMAIN [default: googleapis.com].
+    /// The universe, for its host: storage.DOMAIN [default: that of the credentials, mostly googleapis.com].
     #[arg(long, value_name = "DOMAIN", value_parser = host)]
     universe_domain: Option<String>,
     /// From when on it is good [default: now].
@@ -133,8 +133,9 @@ async fn signer(arguments: &Arguments, config: &SignConfig) -> Result<Discovered
         return Discovered::from_key_file(file).map_err(|message| Failure::Usage(Some(message)));
     }
     let named = arguments.signer.as_deref().or(config.signer_service_account.as_deref());
-    let universe = arguments.universe_domain.as_deref().unwrap_or(UNIVERSE_DOMAIN);
-    Discovered::from_environment(&config.credentials, &config.iam_credentials(universe), named)
+    let universe = arguments.universe_domain.as_deref();
+    let iam = |domain: &str| config.iam_credentials(domain);
+    Discovered::from_environment(&config.credentials, universe, iam, named)
         .await
         .map_err(|error| match error {
             NoSigner::NoCredentials => Failure::Usage(Some(
@@ -146,9 +147,9 @@ async fn signer(arguments: &Arguments, config: &SignConfig) -> Result<Discovered
         })
 }
 
-/// By precedence: --hostname, --universe-domain, `STORAGE_EMULATOR_HOST`, the universe of the key, Google's. The
+/// By precedence: --hostname, --universe-domain, `STORAGE_EMULATOR_HOST`, the universe of the credentials, Google's. The
 /// emulator's scheme comes with its host, and --scheme beats both.
-fn endpoint(arguments: &Arguments, config: &SignConfig, key_universe: Option<&str>) -> Endpoint {
+fn endpoint(arguments: &Arguments, config: &SignConfig, own_universe: Option<&str>) -> Endpoint {
     let found = match (
         &arguments.hostname,
         &arguments.universe_domain,
@@ -160,7 +161,7 @@ fn endpoint(arguments: &Arguments, config: &SignConfig, key_universe: Option<&st
         },
         (None, Some(domain), _) => Endpoint::universe(domain),
         (None, None, Some(emulator)) => Endpoint::parse(emulator, "http"),
-        (None, None, None) => Endpoint::universe(key_universe.unwrap_or(UNIVERSE_DOMAIN)),
+        (None, None, None) => Endpoint::universe(own_universe.unwrap_or(UNIVERSE_DOMAIN)),
     };
     Endpoint {
         scheme: arguments.scheme.clone().unwrap_or(found.scheme),

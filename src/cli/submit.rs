@@ -49,7 +49,7 @@ pub(super) struct Arguments {
     /// What to make of each document [default: pdf].
     #[arg(long, value_name = "FORMAT")]
     to: Option<String>,
-    /// How to make it: an option of the README's table, its value literal for a text, else as JSON. Again for more.
+    /// How to make it: an option of docs/documents.md, its value literal for a text, else as JSON. Again for more.
     #[arg(long = "option", value_name = "NAME=VALUE")]
     options: Vec<String>,
     /// Print what comes on this subscription of the result topic: projects/PROJECT/subscriptions/NAME, or NAME.

@@ -130,7 +130,12 @@ pub(super) fn locale(text: &str) -> Parsed<String> {
 /// Comma-separated globs. `*` also matches `/`: `*.docx` means every docx, in whatever folder.
 pub(super) fn globs(text: &str) -> Parsed<GlobSet> {
     let mut set = GlobSetBuilder::new();
-    for pattern in patterns(text) {
+    let patterns = patterns(text);
+    if patterns.is_empty() {
+        // It would match nothing, and so leave out every object.
+        return Err("is an empty list: write globs with commas between them".to_owned());
+    }
+    for pattern in patterns {
         let glob = GlobBuilder::new(&pattern)
             .literal_separator(false)
             .build()
@@ -200,7 +205,8 @@ pub(super) fn project(text: &str) -> Parsed<String> {
 pub(super) fn base_url(text: &str) -> Parsed<String> {
     let wrong = || format!("is '{text}', not a URL: write it with http:// or https:// and a host");
     let url = reqwest::Url::parse(text).map_err(|_| wrong())?;
-    let plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+    let plain =
+        url.username().is_empty() && url.password().is_none() && url.fragment().is_none() && url.query().is_none();
     if ["http", "https"].contains(&url.scheme()) && url.host_str().is_some_and(|host| !host.is_empty()) && plain {
         Ok(text.trim_end_matches('/').to_owned())
     } else {
@@ -221,6 +227,10 @@ mod tests {
         );
         assert!(emulator_host("ftp://127.0.0.1:9000").is_err());
         assert!(emulator_host("user@host:1").is_err());
+        assert!(
+            base_url("https://kms.example?key=1").is_err(),
+            "paths are put behind it"
+        );
     }
 
     #[test]
@@ -230,6 +240,7 @@ mod tests {
         assert!(set.is_match("reports/q3/x.odt"));
         assert!(!set.is_match("a.odt"));
         assert!(globs("[").is_err());
+        assert!(globs(" , ,").is_err(), "it would match nothing");
         let set = globs("*.{docx,xlsx},*.odt").unwrap();
         assert!(set.is_match("a.docx") && set.is_match("a.xlsx") && set.is_match("a.odt") && !set.is_match("a.xls"));
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::sign::{SignError, Signer};
+use super::sign::{SignError, Signer, UNIVERSE_DOMAIN};
 use crate::google::http::Http;
 use crate::google::iam::Iam;
 use crate::google::secret::Secret;
@@ -90,21 +90,28 @@ impl Discovered {
         })
     }
 
-    /// With Application Default Credentials, as `named` or as whoever they are.
+    /// With Application Default Credentials, as `named` or as whoever they are. `iam_base_url` gives the API of a
+    /// universe: of `universe_domain`, where one is named, else of the credentials' own.
     ///
     /// # Errors
     /// See [`NoSigner`].
     pub async fn from_environment(
         credentials: &Settings,
-        iam_base_url: &str,
+        universe_domain: Option<&str>,
+        iam_base_url: impl Fn(&str) -> String,
         named: Option<&str>,
     ) -> Result<Self, NoSigner> {
         let http = Http::new()?;
         let tokens = Tokens::discover(http.clone(), credentials).await?;
-        let signer = Signer::choose(http, tokens.as_ref(), iam_base_url, named).await?;
+        let universe_domain = match (universe_domain, &tokens) {
+            (Some(domain), _) => domain.to_owned(),
+            (None, Some(tokens)) => tokens.universe_domain().await?,
+            (None, None) => UNIVERSE_DOMAIN.to_owned(),
+        };
+        let signer = Signer::choose(http, tokens.as_ref(), &iam_base_url(&universe_domain), named).await?;
         Ok(Self {
             signer,
-            universe_domain: None,
+            universe_domain: Some(universe_domain),
             tokens,
         })
     }

@@ -41,13 +41,14 @@ pub(super) async fn convert_with(
     let Some(secret) = password else {
         return convert::run(&context.engine, &context.limits, name, document, &[], outputs).await;
     };
-    let started = Instant::now();
     let passwords = named(&context.secrets, "password", secret).await?;
+    let started = Instant::now();
     let first = convert::run(&context.engine, &context.limits, name, document, &passwords, outputs).await;
     let wrong =
         |stop: &Stop| matches!(stop, Stop::Failed(failure) if failure.code == FailureCode::DocumentWrongPassword);
     match first {
         Err(stop) if wrong(&stop) => {
+            let spent = started.elapsed();
             reload(&context.secrets, secret).await?;
             let now = named(&context.secrets, "password", secret).await?;
             let others: Vec<Secret> = now
@@ -57,9 +58,10 @@ pub(super) async fn convert_with(
             if others.is_empty() {
                 return Err(stop);
             }
-            // Both tries together have the time of one.
+            // Both tries together have the time of one. What the look at the configuration took is not the document's: a
+            // slow answer of Google's must not be reported as a document that takes too long.
             let mut limits = context.limits;
-            limits.time = limits.time.saturating_sub(started.elapsed());
+            limits.time = limits.time.saturating_sub(spent);
             convert::run(&context.engine, &limits, name, document, &others, outputs).await
         }
         done => done,

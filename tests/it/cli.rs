@@ -91,10 +91,97 @@ fn wrong_usage_is_64_and_help_is_0_with_an_example() {
     ] {
         assert_eq!(code(&platen().args(arguments).output().unwrap()), 64, "{arguments:?}");
     }
-    for command in ["serve", "demo", "convert"] {
-        let output = platen().args([command, "--help"]).output().unwrap();
+    for command in [
+        "",
+        "serve",
+        "demo",
+        "convert",
+        "sign",
+        "submit",
+        "token",
+        "secrets",
+        "secrets seal",
+        "secrets open",
+    ] {
+        let output = platen()
+            .args(command.split_whitespace())
+            .arg("--help")
+            .output()
+            .unwrap();
         assert_eq!(code(&output), 0);
         assert!(text(&output.stdout).contains("Example: "), "{command} has no example");
+    }
+}
+
+#[test]
+fn all_mistakes_of_a_command_line_are_told_at_once() {
+    for (arguments, expected) in [
+        (
+            "sign gs://B/o --ttl 1y --header foo --bogus yy --at=xx --query %zz --hostname a/b",
+            &["\"B\"", "'1y'", "'foo'", "'--bogus'", "'xx'", "'%zz'", "'a/b'"][..],
+        ),
+        // The host that is wrong is not missing, too.
+        (
+            "sign gs://b --style bucket-bound --hostname a/b --ttl 0s",
+            &["'a/b'", "'0s'"],
+        ),
+        (
+            "sign gs://b --ttl=1y --ttl 5z --bogus=2",
+            &["'1y'", "'5z'", "'--bogus'"],
+        ),
+        ("sign a b c", &["'a'", "'b'", "'c'"]),
+        ("sign gs://b --ttl", &["'--ttl <DUR>'"]),
+        ("submit --timeout 8", &["'8'", "--service"]),
+        (
+            "submit gs://a/b --topic t --service http://x --timeout 8",
+            &["'8'", "'--topic <TOPIC>' cannot be used"],
+        ),
+        ("convert --to nix --jobs 0", &["'nix'", "'0'", "<FILE>"]),
+        (
+            "secrets seal --key bad --object nope --generation=-5 f",
+            &["'bad'", "'nope'", "'-5'"],
+        ),
+        ("fly", &["'fly'"]),
+        ("--fly", &["'--fly'"]),
+    ] {
+        let output = platen().args(arguments.split_whitespace()).output().unwrap();
+        assert_eq!(code(&output), 64, "{arguments}");
+        let message = text(&output.stderr);
+        for part in expected {
+            assert!(message.contains(part), "{arguments}: {part}: {message}");
+        }
+        assert_eq!(
+            message.matches("\n  ").count(),
+            if expected.len() == 1 { 0 } else { expected.len() },
+            "{message}"
+        );
+        assert!(
+            message.starts_with("platen: ") && message.contains("--help"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_commands_variables_are_wrong_all_at_once() {
+    let wrong = [
+        ("LOG_FORMAT", "xml"),
+        ("RUST_LOG", "[["),
+        ("KMS_ENDPOINT", "kms"),
+        ("STORAGE_EMULATOR_HOST", "a b"),
+    ];
+    let key = "projects/p/locations/global/keyRings/r/cryptoKeys/k";
+    for arguments in [
+        &["secrets", "open", "--key", key, "gs://b/o"][..],
+        &["token", "--audience", "https://a.example"],
+        &["submit", "gs://b/o", "--topic", "t"],
+    ] {
+        let output = platen().args(arguments).envs(wrong).output().unwrap();
+        let message = text(&output.stderr);
+        assert_eq!(code(&output), 64, "{message}");
+        for (name, _) in wrong {
+            assert_eq!(message.matches(&format!("\n  {name} ")).count(), 1, "{name}: {message}");
+        }
     }
 }
 

@@ -237,7 +237,7 @@ fn what_is_read_by_default_is_gotenbergs_list_but_for_what_is_named_here() {
         .split_whitespace()
         .filter(|extension| !is_readable_extension(extension))
         .collect();
-    // LibreOffice 25.2 has no filter for most; README.md says why not the others.
+    // LibreOffice 25.2 has no filter for most; docs/documents.md says why not the others.
     assert_eq!(
         left_out.join(" "),
         "cgm cwk eps epub mcw met mw odd pdf pwp pxl sdp sgl smf std sti swf uot"

@@ -256,6 +256,24 @@ fn a_key_of_another_universe_names_its_host() {
 }
 
 #[test]
+fn credentials_of_another_universe_name_its_host_as_a_key_file_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("adc.json");
+    let file = json!({
+        "type": "service_account", "client_email": EMAIL, "private_key": TestKey::generate().pem(),
+        "private_key_id": "k", "project_id": "p", "token_uri": format!("{}/token", nobody()),
+        "universe_domain": "u.example",
+    });
+    std::fs::write(&path, file.to_string()).unwrap();
+    let adc = ("GOOGLE_APPLICATION_CREDENTIALS", path.to_str().unwrap());
+    assert_eq!(place(&sign(&["gs://b/o"], &[adc])), "https://storage.u.example/b/o");
+    let output = sign(&["gs://b/o", "--universe-domain", "v.example"], &[adc]);
+    assert_eq!(place(&output), "https://storage.v.example/b/o");
+    let output = sign(&["gs://b/o"], &[adc, ("STORAGE_EMULATOR_HOST", "localhost:1")]);
+    assert_eq!(place(&output), "http://localhost:1/b/o");
+}
+
+#[test]
 fn what_cannot_be_signed_is_wrong_usage_and_says_why() {
     let directory = tempfile::tempdir().unwrap();
     let (_key, file) = key_file(directory.path());
@@ -264,7 +282,7 @@ fn what_cannot_be_signed_is_wrong_usage_and_says_why() {
     std::fs::write(&broken, r#"{"client_email":"a@b","private_key":"canary"}"#).unwrap();
     let user = directory.path().join("user.json");
     std::fs::write(&user, r#"{"type":"authorized_user","refresh_token":"canary"}"#).unwrap();
-    let cases: [(&[&str], &str); 25] = [
+    let cases: [(&[&str], &str); 27] = [
         (&["https://b/o"], "gs://BUCKET"),
         (&["gs://"], "bucket"),
         (&["gs:///o"], "bucket"),
@@ -280,11 +298,13 @@ fn what_cannot_be_signed_is_wrong_usage_and_says_why() {
         (&["gs://b/o", "--header", "nothing"], "NAME:VALUE"),
         (&["gs://b/o", "--header", "host:evil"], "host"),
         (&["gs://b/o", "--header", "a:1", "--header", "A:2"], "twice"),
+        (&["gs://b/o", "--header", "é:1"], "no name of a header"),
         (&["gs://b/o", "--header", "a:1\r\nb:2"], "line break"),
         (&["gs://b/o", "--query", "a=100%"], "%25"),
         (&["gs://b/o", "--query", "a=%FF"], "UTF-8"),
         (&["gs://b/o", "--query", "X-Goog-Expires=1"], "X-Goog-Expires"),
         (&["gs://b/o", "--query", "x-goog-signature=1"], "x-goog-signature"),
+        (&["gs://b/o", "--query", "x-goog-date=1"], "x-goog-date"),
         (&["gs://b/o", "--style", "bucket-bound"], "--hostname"),
         (&["gs://b/o", "--hostname", "https://h"], "--scheme"),
         (&["gs://b/o", "--signer", "a@b.example"], "--key-file"),
@@ -333,6 +353,8 @@ fn metadata() -> Peer {
     Peer::start(|request, _| {
         let body = if request.target.contains("/token") {
             r#"{"access_token":"canary","expires_in":3599,"token_type":"Bearer"}"#
+        } else if request.target.ends_with("/universe-domain") {
+            "u.example"
         } else {
             "worker@project.iam.gserviceaccount.com"
         };
@@ -365,6 +387,10 @@ fn through_sign_blob_the_named_account_signs_else_the_worker_itself() {
         verify(&key, string_to_sign, url.split_once("&X-Goog-Signature=").unwrap().1);
         let credential = format!("X-Goog-Credential={}", signer.replace('@', "%40"));
         assert!(url.contains(&credential), "{url}");
+        assert!(
+            url.starts_with("https://storage.u.example/b/o?"),
+            "the universe is the metadata server's: {url}"
+        );
         let asked = iam.requests();
         assert_eq!(
             asked.last().unwrap().target,

@@ -1,5 +1,6 @@
 //! Passwords by name, used by jobs while they change: nobody waits for the clock, and nobody is told a lie.
 
+use platen::local_cloud::Effect;
 use serde_json::{Value, json};
 
 use super::{KEY, OBJECT, cloud, config, kms_fault, seal, seal_by_hand, status, worker};
@@ -48,6 +49,25 @@ async fn old_and_new_passwords_overlap_and_a_change_is_seen_when_the_old_one_fai
     assert_eq!(world.result().await.data["status"], "succeeded");
     let log = world.worker.log();
     assert!(!log.contains("canary") && !log.contains(PASSWORD), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_look_takes_nothing_of_the_conversions_time() {
+    let cloud = cloud().await;
+    seal(&cloud, &json!({"passwords": {"contracts": "canary-old"}}));
+    let mut world = worker(cloud, &[("CONVERT_TIMEOUT", "10s")], &[]).await;
+    world.worker.ready().await;
+    world.upload_fixture(LOCKED, "locked.docx").await;
+    seal(&world.cloud, &json!({"passwords": {"contracts": PASSWORD}}));
+    // Asked again after longer than a conversion may take.
+    let busy = Effect::Status {
+        status: 503,
+        retry_after: Some(11),
+    };
+    world.cloud.add_fault(kms_fault(1, busy));
+    assert_eq!(post(&world, "contracts", "1").await, 204);
+    let result = world.result().await.data;
+    assert_eq!(result["status"], "succeeded", "{result}\n{}", world.worker.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
