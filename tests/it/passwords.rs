@@ -346,6 +346,38 @@ fn a_reproducible_pdf_has_the_same_bytes_and_the_same_pixels() {
     }
 }
 
+/// Where the worker had the document for a while is nobody's business, and another place in every run.
+#[test]
+fn no_path_of_the_worker_is_in_an_output() {
+    let desk = Desk::new();
+    let document = desk.file(
+        "paths.fodt",
+        r#"<?xml version="1.0"?><office:document xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0" xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0" xmlns:xlink="http://www.w3.org/1999/xlink" office:mimetype="application/vnd.oasis.opendocument.text" office:version="1.3"><office:body><office:text><text:p>In <text:file-name text:display="full">here</text:file-name>: <text:a xlink:type="simple" xlink:href="annex.pdf">annex</text:a></text:p></office:text></office:body></office:document>"#,
+    );
+    let temporary = tempfile::tempdir().unwrap();
+    for (to, options) in [
+        ("pdf", &["--option", "reproducible=true"][..]),
+        ("html", &[]),
+        ("txt", &[]),
+    ] {
+        let outputs = ["first", "second"].map(|out| {
+            let mut command = platen();
+            command.arg("convert").arg(&document).args(["--to", to]).args(options);
+            run(command.arg("--out").arg(desk.path(out)).env("TMPDIR", temporary.path()));
+            std::fs::read(desk.path(out).join(format!("paths.{to}"))).unwrap()
+        });
+        assert_eq!(outputs[0], outputs[1], "{to}");
+        let text = match to {
+            "pdf" => qpdf(&desk.path("first/paths.pdf"), &["--json"]) + &pdf_text(&desk.path("first/paths.pdf")),
+            _ => String::from_utf8_lossy(&outputs[0]).into_owned(),
+        };
+        assert!(text.contains("paths.fodt"), "{to} prints the name: {text}");
+        for told in ["platen-", &temporary.path().to_string_lossy()] {
+            assert!(!text.contains(told), "{to} tells {told}");
+        }
+    }
+}
+
 #[test]
 fn a_reproducible_pdf_has_the_dates_of_its_document() {
     let desk = Desk::new();
@@ -461,7 +493,8 @@ fn no_password_shows_in_a_process_a_file_or_what_is_printed() {
         });
     }
     assert!(
-        seen > 2 && deepest == 2,
+        // Deeper there are forks that try what the kernel has.
+        seen > 2 && deepest >= 2,
         "neither zygote nor child was seen: {seen}, {deepest}"
     );
     let output = child.wait_with_output().unwrap();
