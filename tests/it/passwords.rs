@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::harness::{INPUT, World, children, fixture, job, pdf_text, run, walk};
+use crate::harness::{INPUT, PATIENCE, World, children, fixture, job, pdf_text, run, walk};
 
 /// Of every document in `fixtures/documents/encrypted`.
 const PASSWORD: &str = "correct horse";
@@ -175,6 +175,39 @@ fn a_password_comes_from_stdin_too_and_a_bad_file_is_wrong_usage() {
             assert!(said.contains(what) && !said.contains("another"), "{said}");
         }
     }
+}
+
+/// Every command, not the worker alone: it waits for its password here.
+#[test]
+fn no_core_file_is_written_of_a_command_that_has_passwords() {
+    let desk = Desk::new();
+    let mut child = Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -c unlimited; exec \"$0\" \"$@\"",
+            env!("CARGO_BIN_EXE_platen"),
+            "convert",
+        ])
+        .arg(fixture("documents/encrypted/standard.docx"))
+        .args(["--password-file", "-", "--out"])
+        .arg(desk.path("out"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let started = std::time::Instant::now();
+    let limits = format!("/proc/{}/limits", child.id());
+    loop {
+        let limits = std::fs::read_to_string(&limits).unwrap();
+        let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size"));
+        if core.unwrap().split_whitespace().take(2).eq(["0", "0"]) {
+            break;
+        }
+        assert!(started.elapsed() < PATIENCE, "{limits}");
+        std::thread::yield_now();
+    }
+    child.stdin.take().unwrap().write_all(PASSWORD.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
 }
 
 const OFFICES: [&str; 4] = ["invoice.docx", "budget.xlsx", "deck.pptx", "report.odt"];
