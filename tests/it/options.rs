@@ -385,9 +385,19 @@ async fn what_is_wrong_with_an_option_is_reported() {
     let error = failed(json!({"portrait": true})).await;
     assert_eq!(error["detail"]["option"], "portrait");
     // Every option that there is has its place in one of these files.
-    let tests = [include_str!("options.rs"), include_str!("setup.rs")].concat();
+    let tests = [
+        include_str!("options.rs"),
+        include_str!("setup.rs"),
+        include_str!("passwords.rs"),
+    ]
+    .concat();
     for option in error["detail"]["allowed"].as_array().unwrap() {
-        assert!(tests.contains(&format!("{option}: ")), "{option} is not tested");
+        // In a job, or on the command line.
+        let argument = format!("{}=", option.to_string().trim_end_matches('"'));
+        assert!(
+            tests.contains(&format!("{option}: ")) || tests.contains(&argument),
+            "{option} is not tested"
+        );
     }
     let error = failed(json!({"quality": 0})).await;
     assert!(error["message"].as_str().unwrap().contains("from 1 to 100"), "{error}");

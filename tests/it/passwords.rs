@@ -459,6 +459,10 @@ async fn a_job_that_names_a_password_that_is_not_there_is_told_so() {
             json!({"source": source, "outputs": [{"format": "pdf", "options": {"userPassword": {"secret": "nobody"}}}]}),
             "userPassword",
         ),
+        (
+            json!({"source": source, "outputs": [{"format": "pdf", "options": {"ownerPassword": {"secret": "nobody"}}}]}),
+            "ownerPassword",
+        ),
     ] {
         assert_eq!(world.post(&job(&message)).await.status(), 204);
         let result = world.result().await.data;
