@@ -85,6 +85,11 @@ pub fn run() -> ExitCode {
             return ExitCode::from(64);
         }
     };
+    // Every command holds secrets: passwords, keys, tokens. What a debugger or a core dump could see must be closed before.
+    if let Err(error) = crate::sandbox::harden_worker() {
+        eprintln!("platen: the memory cannot be hidden: {error}");
+        return ExitCode::FAILURE;
+    }
     let result = match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
         #[cfg(feature = "local-cloud")]

@@ -8,9 +8,9 @@ use zeroize::Zeroizing;
 
 use super::Failure;
 use crate::google::secret::Secret;
+use crate::secrets::LONGEST_PASSWORD;
 
-/// The longest password, in bytes: LibreOffice takes 255 characters.
-const LONGEST: u64 = 1024;
+const LONGEST: u64 = LONGEST_PASSWORD as u64;
 
 /// Reads a password: the one line of a file, or of stdin for `-`, without the line's end.
 ///

@@ -56,7 +56,11 @@ pub(super) fn finish(wanted: &Wanted) -> Step<Option<Finish>> {
         let reproducible = option("reproducible") == Some(&OptionValue::Switch(true));
         return Ok(reproducible.then_some(Finish::Reproducible));
     }
-    if user == owner {
+    let same = match (&user, &owner) {
+        (Some(user), Some(owner)) => user.protects_as(owner),
+        _ => false,
+    };
+    if same {
         return Err(Failure::new(
             FailureCode::OptionInvalid,
             "The options \"userPassword\" and \"ownerPassword\" stand for the same password: who opens the PDF would be its owner. Give each its own, or leave one out.",
@@ -98,7 +102,7 @@ fn password(name: &str, option: Option<&OptionValue>, value: Option<&Secret>) ->
             }
             Err(Failure::new(
                 FailureCode::OptionInvalid,
-                format!("The password of the option {name:?} protects no PDF: it takes 1 to 127 bytes of UTF-8 without control characters."),
+                format!("The password of the option {name:?} protects no PDF: it takes 1 to 127 bytes of UTF-8, without control characters, mixed directions of writing, and what Unicode has only since 2002, as emoji (RFC 4013)."),
             )
             .with("option", name)
             .into())
@@ -127,7 +131,17 @@ mod tests {
 
     #[test]
     fn what_cannot_protect_is_refused_and_nothing_is_passed_on_open() {
-        for (user, owner) in [("same", "same"), ("", "x"), ("a\u{0}b", "x"), (&*"x".repeat(128), "x")] {
+        // The fourth is the same to every reader: a ligature is its letters.
+        let long = "x".repeat(128);
+        for (user, owner) in [
+            ("same", "same"),
+            ("", "x"),
+            ("a\u{0}b", "x"),
+            ("\u{fb01}t", "fit"),
+            ("\u{1f600}", "x"),
+            ("\u{5d0}1", "x"),
+            (&long, "x"),
+        ] {
             let stop = finish(&wanted(BOTH, Some(user), Some(owner))).unwrap_err();
             assert!(matches!(stop, Stop::Failed(failure) if failure.code == FailureCode::OptionInvalid));
         }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::conversion::{Export, Image, Setup};
 use super::finding::{self, Finding};
@@ -38,6 +38,15 @@ pub(super) fn convert(office: &Office, job: &Job, jail: Jail, temporary_folders:
         // A parent that does not read is gone, and so will we be.
         drop(say(report, &line));
     }
+}
+
+/// The job's directory, under a name that is every job's: LibreOffice writes where a document is into what it makes of
+/// it (relative links, fields with the path), and neither the worker's own directories nor a name that changes from run
+/// to run belong there.
+const DIRECTORY: &str = "/proc/self/cwd";
+
+fn in_directory(file: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(file)
 }
 
 /// The copy of the descriptor is made each time: the jail closes all but the one that it was told of.
@@ -129,11 +138,11 @@ impl<'a> Loads<'a> {
             check_kind(*number, export, Kind::Text)?;
         }
         if !as_it_is.is_empty() {
-            store_all(document, job, kind, setup, &as_it_is)?;
+            store_all(document, kind, setup, &as_it_is)?;
         }
         if !as_text.is_empty() {
             let document = self.load(setup, WEB_PAGE_AS_TEXT)?;
-            store_all(document, job, Kind::Text, setup, &as_text)?;
+            store_all(document, Kind::Text, setup, &as_text)?;
         }
         Ok(())
     }
@@ -180,7 +189,7 @@ fn load<'a>(office: &'a Office, job: &Job, setup: &Setup, filter: &str) -> Resul
         properties.push(("Password", Value::Text(password.expose().to_owned())));
     }
     office
-        .load(&job.directory.join(&job.document), &properties)
+        .load(&in_directory(&job.document), &properties)
         .map_err(|complaint| {
             note_exhausted_memory(&complaint);
             Report::NotLoaded {
@@ -189,23 +198,17 @@ fn load<'a>(office: &'a Office, job: &Job, setup: &Setup, filter: &str) -> Resul
         })
 }
 
-fn store_all(
-    document: &Document<'_>,
-    job: &Job,
-    kind: Kind,
-    setup: &Setup,
-    exports: &[(usize, &Export)],
-) -> Result<(), Report> {
+fn store_all(document: &Document<'_>, kind: Kind, setup: &Setup, exports: &[(usize, &Export)]) -> Result<(), Report> {
     setup::apply(document, kind, setup).map_err(report_of)?;
     // Last those for which the view is moved: without a page of its own, an image is of the page that is in view.
     let (as_loaded, moved): (Vec<_>, Vec<_>) = exports.iter().partition(|(_, export)| export.image == Image::default());
     for (number, export) in as_loaded.into_iter().chain(moved) {
-        store(document, job, kind, number, export)?;
+        store(document, kind, number, export)?;
     }
     Ok(())
 }
 
-fn store(document: &Document<'_>, job: &Job, kind: Kind, number: usize, export: &Export) -> Result<(), Report> {
+fn store(document: &Document<'_>, kind: Kind, number: usize, export: &Export) -> Result<(), Report> {
     let filter = export.format.filter(kind);
     let filter = filter.ok_or(Report::FormatNotOfKind { export: number, kind })?;
     let mut properties = vec![
@@ -218,7 +221,7 @@ fn store(document: &Document<'_>, job: &Job, kind: Kind, number: usize, export: 
     }
     let mut options = export::filter_data(&export.options);
     options.extend(image::prepare(document, kind, export.image, number).map_err(report_of)?);
-    let path = job.directory.join(&export.file);
+    let path = in_directory(&export.file);
     let Err(complaint) = document.store(&path, &properties, &options) else {
         let on_left = options.contains(&(page_layout::PROPERTY, Value::Boolean(true)));
         return if on_left && page_layout::first_page_on_left(&path).is_err() {
@@ -232,7 +235,7 @@ fn store(document: &Document<'_>, job: &Job, kind: Kind, number: usize, export: 
     // write for the range.
     if let Some(all_pages) = export::without_page_range(&options)
         && document
-            .store(&job.directory.join("tmp/all-pages"), &properties, &all_pages)
+            .store(&in_directory("tmp/all-pages"), &properties, &all_pages)
             .is_ok()
     {
         return Err(Report::NoSuchPages);

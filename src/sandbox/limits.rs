@@ -55,9 +55,15 @@ fn lower(resource: Resource, soft: u64, hard: u64) -> io::Result<()> {
 /// # Errors
 /// The kernel refused; no supported one does.
 pub fn harden_worker() -> io::Result<()> {
+    hide_memory()?;
+    lower(Resource::RLIMIT_CORE, 0, 0)
+}
+
+/// Makes the calling process unreadable to others of its user, and ends without a core file whoever takes those.
+pub(super) fn hide_memory() -> io::Result<()> {
     // SAFETY: PR_SET_DUMPABLE takes a number and changes only how others may see this process.
     if unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    lower(Resource::RLIMIT_CORE, 0, 0)
+    Ok(())
 }

@@ -164,6 +164,9 @@ impl Jail {
             identity::drop_capability_bounds().map_err(EnterError::at(Step::CapabilityBounds))?;
         }
         identity::drop_capabilities().map_err(EnterError::at(Step::Capabilities))?;
+        // After the last change of user and capabilities: each sets it to what `fs.suid_dumpable` says, and where that is
+        // 2 and cores go to a program, the limit on cores holds none back.
+        limits::hide_memory().map_err(EnterError::at(Step::Memory))?;
 
         // After the change of user, because the kernel forgets the death signal there. A parent that died before is
         // noticed by the child having another one now.
@@ -236,6 +239,8 @@ pub enum Step {
     PrivateRoot,
     /// All other capabilities.
     Capabilities,
+    /// No core file, and no look into its memory.
+    Memory,
     /// To die with its parent.
     DeathSignal,
     /// The file rules.
@@ -255,6 +260,7 @@ impl std::fmt::Display for Step {
             Self::Identity => "change user and groups",
             Self::PrivateRoot => "move into a root directory of its own",
             Self::Capabilities => "drop all capabilities",
+            Self::Memory => "hide its memory",
             Self::DeathSignal => "ask to die with the parent",
             Self::Landlock => "restrict itself with landlock",
             Self::Seccomp => "install the system call filter",

@@ -8,6 +8,8 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::google::secret::Secret;
 
+/// The longest password that is of use, in bytes: LibreOffice takes 255 characters.
+pub const LONGEST_PASSWORD: usize = 1024;
 /// The longest name of a password that a job can write, in bytes.
 const LONGEST_NAME: usize = 256;
 
@@ -122,6 +124,9 @@ fn passwords(node: Node, path: &str, problems: &mut Vec<String>) -> Vec<Secret> 
     for node in nodes {
         match text(node, path, problems) {
             Some(value) if value.expose().is_empty() => problems.push(format!("has an empty password in {path}")),
+            Some(value) if value.expose().len() > LONGEST_PASSWORD => problems.push(format!(
+                "has a password in {path} that opens nothing: it has more than {LONGEST_PASSWORD} bytes"
+            )),
             Some(value) => values.push(value),
             None => {}
         }
@@ -249,6 +254,17 @@ mod tests {
             assert!(problems.contains(expected), "{expected}: {problems}");
         }
         assert!(!problems.contains("canary"), "{problems}");
+    }
+
+    #[test]
+    fn a_password_that_is_too_long_for_anything_is_named() {
+        let json = |length: usize| format!(r#"{{"passwords":{{"long":["x","{}"]}}}}"#, "y".repeat(length));
+        assert!(Contents::parse(json(LONGEST_PASSWORD).as_bytes()).is_ok());
+        let problems = Contents::parse(json(LONGEST_PASSWORD + 1).as_bytes()).err().unwrap();
+        assert!(
+            problems[0].contains("passwords.long") && !problems[0].contains("yy"),
+            "{problems:?}"
+        );
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::google::secret::Secret;
 use crate::telemetry;
 
 pub use crate::google::kms::LARGEST_PLAINTEXT as LARGEST_CONTENTS;
-pub use contents::Contents;
+pub use contents::{Contents, LONGEST_PASSWORD};
 pub use store::{Opened, Store, StoreError, contents};
 
 /// The most that the load before the start may take, retries included.

@@ -401,7 +401,7 @@ mod tests {
         let mut pdf = b"%PDF-1.7\n%\xc3\xa4\xc3\xbc\n".to_vec();
         let mut table = String::from("xref\n0 6\n0000000000 65535 f \n");
         for (number, object) in [
-            "<</Type/Catalog/Pages 2 0 R/Note[(a\\(b\\051 (c) \\\r\nd)<4a4B5>]>>",
+            "<</Type/Catalog/Pages 2 0 R/Odd[/ 7]/Note[(a\\(b\\051 (c) \\\r\nd)<4a4B5>]>>",
             "<</Type/Pages/Kids[]/Count 1>>",
             streams,
             "11",
@@ -462,6 +462,7 @@ mod tests {
         for kept in [
             "/Note [<61286229202863292064><4A4B50>]",
             "hello world",
+            "/Odd [/ 7]",
             "/Title <414243>",
             "/Length 11",
         ] {

@@ -274,6 +274,11 @@ impl Password {
     pub fn protects_pdfs(&self) -> bool {
         prepared(Some(self)).is_ok()
     }
+
+    /// Whether a PDF's reader takes the one for the other.
+    pub fn protects_as(&self, other: &Self) -> bool {
+        matches!((prepared(Some(self)), prepared(Some(other))), (Ok(one), Ok(other)) if one == other)
+    }
 }
 
 fn random<const LENGTH: usize>() -> io::Result<[u8; LENGTH]> {

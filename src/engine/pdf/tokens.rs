@@ -328,6 +328,10 @@ impl Token {
             Self::Name(name) => {
                 to.push(b'/');
                 to.extend(name);
+                if name.is_empty() {
+                    // Or a number after it would be the name.
+                    to.push(b' ');
+                }
             }
             Self::Text(bytes) => match cipher {
                 Some(cipher) => write!(to, "<{}>", hex(&cipher.string(bytes)?))?,

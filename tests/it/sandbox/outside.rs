@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::unix::fs::MetadataExt as _;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
@@ -25,6 +26,8 @@ fn seen_from_outside_the_child_has_no_privilege() {
         // The soft and the hard limit.
         let core: Vec<_> = seen["Max core file size"].split_whitespace().take(2).collect();
         assert_eq!(core, ["0", "0"]);
+        // What is not dumpable belongs to root, whoever it runs as: a core that goes to a program knows no limit.
+        assert_eq!(line("Owner of its memory"), "0", "{user:?}");
         if user == As::Root {
             let (uid, gid) = (process::SLOT.uid.to_string(), process::SLOT.gid.to_string());
             assert_eq!(line("Uid").split_whitespace().collect::<Vec<_>>(), [&uid; 4]);
@@ -95,6 +98,8 @@ fn look(jail: impl FnOnce(RawFd) -> Jail) -> BTreeMap<String, String> {
         .find_map(|line| line.strip_prefix("Max core file size"))
         .unwrap_or("unreadable");
     seen.insert("Max core file size".to_owned(), core.to_owned());
+    let memory = std::fs::symlink_metadata(format!("/proc/{child}/mem")).unwrap();
+    seen.insert("Owner of its memory".to_owned(), memory.uid().to_string());
     for namespace in ["net", "ipc", "uts"] {
         for (name, process) in [
             (namespace.to_owned(), child.to_string()),
