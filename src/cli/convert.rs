@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::output::{Paths, place, say};
+use super::output::{Paths, note, place, plain, say};
 use super::{Failure, password};
 use crate::config::{Access, EngineConfig, Environment, Limits};
 use crate::convert::{OutputPasswords, Wanted, Warning, convert_file};
@@ -267,16 +267,13 @@ fn print(ended: &Ended, as_json: bool) {
             let pages = made.pages.map_or_else(String::new, |pages| {
                 format!("{pages} page{}, ", if pages == 1 { "" } else { "s" })
             });
-            say(&format!(
-                "{file} -> {} ({pages}{} ms)",
-                made.output.display(),
-                ended.total_ms
-            ));
+            let output = made.output.display();
+            say(&plain(&format!("{file} -> {output} ({pages}{} ms)", ended.total_ms)));
             for warning in &made.warnings {
-                eprintln!("{file}: {}: {}", warning.code, warning.message);
+                note(&plain(&format!("{file}: {}: {}", warning.code, warning.message)));
             }
         }
-        Err((code, message)) => eprintln!("{file}: {code}: {message}"),
+        Err((code, message)) => note(&plain(&format!("{file}: {code}: {message}"))),
     }
 }
 

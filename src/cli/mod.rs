@@ -100,6 +100,12 @@ pub fn run() -> ExitCode {
         Command::Submit(arguments) => submit::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
     };
+    let result = match (result, output::lost()) {
+        (Ok(()), Some(error)) => Err(Failure::Work(Some(format!(
+            "what should be on stdout could not be written: {error}"
+        )))),
+        (result, _) => result,
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -109,7 +115,7 @@ pub fn run() -> ExitCode {
                 Failure::Bug(message) => (70, Some(format!("this is a bug: {message}"))),
             };
             if let Some(message) = message {
-                eprintln!("platen: {message}");
+                output::note(&format!("platen: {message}"));
             }
             ExitCode::from(code)
         }

@@ -2,12 +2,44 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// Why a line for stdout is lost, where somebody wanted it.
+static LOST: OnceLock<ErrorKind> = OnceLock::new();
 
 /// Prints a line on stdout. Nobody may be reading any more (`platen convert … | head`): then the work goes on quietly.
+/// Any other failure, such as a full disk, goes on too, and [`lost`] tells it at the end.
 pub(super) fn say(line: &str) {
-    let _nobody_reads = writeln!(std::io::stdout(), "{line}");
+    if let Err(error) = writeln!(std::io::stdout(), "{line}")
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        LOST.get_or_init(|| error.kind());
+    }
+}
+
+/// Why something that [`say`] was given is not on stdout.
+pub(super) fn lost() -> Option<ErrorKind> {
+    LOST.get().copied()
+}
+
+/// Prints a line on stderr. Unlike `eprintln!` it does not panic where nobody reads.
+pub(super) fn note(line: &str) {
+    let _nobody_reads = writeln!(std::io::stderr(), "{line}");
+}
+
+/// A line as a terminal may show it: names of files come from anywhere, and control characters move its cursor.
+pub(super) fn plain(line: &str) -> String {
+    let mut shown = String::with_capacity(line.len());
+    for character in line.chars() {
+        if character.is_control() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
 }
 
 /// Gives every input its own output path.
@@ -46,21 +78,27 @@ impl Paths {
 
 /// Puts a finished file in its place in one step, so that nobody sees half of it. A file there is replaced.
 pub(super) fn place(from: &Path, to: &Path) -> std::io::Result<()> {
-    let directory = to
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let mut temporary = tempfile::Builder::new().prefix(".platen-").tempfile_in(directory)?;
+    let mut temporary = temporary_beside(to)?;
     let mut source = std::fs::File::open(from)?;
     std::io::copy(&mut source, &mut temporary)?;
     publish(temporary, to)
 }
 
-/// Gives a temporary file, in the directory of `to`, its name.
+/// A file in the directory of `to`, for [`publish`]. Its mode is an ordinary new file's, which the umask narrows: where
+/// that keeps others out, they see no output either.
+pub(super) fn temporary_beside(to: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let directory = to
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    tempfile::Builder::new()
+        .prefix(".platen-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
+        .tempfile_in(directory)
+}
+
+/// Gives a file of [`temporary_beside`] its name.
 pub(super) fn publish(temporary: tempfile::NamedTempFile, to: &Path) -> std::io::Result<()> {
-    // A temporary file is made for its owner alone; an output is an ordinary file.
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    std::fs::set_permissions(temporary.path(), mode)?;
     temporary.persist(to).map_err(|error| error.error)?;
     Ok(())
 }

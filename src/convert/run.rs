@@ -84,6 +84,7 @@ pub async fn run(
         .map_err(|verdict| stop(&verdict, name))?;
     let mut files = Vec::with_capacity(converted.outputs.len());
     for (output, wanted) in converted.outputs.into_iter().zip(outputs) {
+        initial_page_is_there(wanted, output.pages, name)?;
         let path = output.path.clone();
         let crc32c = blocking(move || checksum(&path)).await?.map_err(|error| {
             Refusal::new(
@@ -100,6 +101,20 @@ pub async fn run(
         });
     }
     Ok(files)
+}
+
+/// LibreOffice leaves out, without a word, a page to begin with that its PDF does not have.
+fn initial_page_is_there(wanted: &Wanted, pages: Option<u64>, name: &str) -> Result<(), Failure> {
+    let (Some(page), Some(pages)) = (wanted.options.number("initialPage"), pages) else {
+        return Ok(());
+    };
+    if i64::from(page) <= i64::try_from(pages).unwrap_or(i64::MAX) {
+        return Ok(());
+    }
+    Err(option_invalid(
+        "initialPage",
+        format!("The PDF of the document {name:?} has no page {page} to begin with: its last one is {pages}."),
+    ))
 }
 
 /// Has the engine convert the document, once for each password until one opens it. A wrong one costs a load, so all of

@@ -35,6 +35,8 @@ const LIMITED: &[(&str, &[Kind])] = &[
     ("page", &[Kind::Text, Kind::Presentation, Kind::Drawing]),
     ("singlePageSheets", &[Kind::Spreadsheet]),
     ("exportPlaceholders", &[Kind::Text]),
+    ("skipEmptyPages", &[Kind::Text]),
+    ("exportNotesInMargin", &[Kind::Text]),
     ("exportHiddenSlides", &[Kind::Presentation]),
     ("exportNotesPages", &[Kind::Presentation]),
     ("exportOnlyNotesPages", &[Kind::Presentation]),

@@ -81,6 +81,89 @@ fn nobody_has_to_read_what_convert_prints() {
 }
 
 #[test]
+fn nobody_has_to_read_what_convert_says_about_failures() {
+    let out = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = platen()
+        .args(["convert", "nowhere.docx", "--jobs", "1"])
+        .arg(fixture("documents/plain/invoice.docx"))
+        .arg("--out")
+        .arg(out.path())
+        .stderr(writer)
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 1);
+    assert_eq!(pdf_pages(&out.path().join("invoice.pdf")), 1, "the other file is made");
+}
+
+#[test]
+fn what_a_full_disk_does_not_take_is_no_success() {
+    let out = tempfile::tempdir().unwrap();
+    let output = platen()
+        .args(["convert", "--json", "--out"])
+        .arg(out.path())
+        .arg(fixture("documents/plain/invoice.docx"))
+        .stdout(std::fs::File::options().write(true).open("/dev/full").unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 1);
+    assert!(text(&output.stderr).contains("stdout could not be written"));
+}
+
+#[test]
+fn an_output_is_as_private_as_the_umask_says_and_no_name_moves_the_cursor() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let out = tempfile::tempdir().unwrap();
+    let document = out.path().join("in\u{1b}[2Jvoice.docx");
+    std::fs::copy(fixture("documents/plain/invoice.docx"), &document).unwrap();
+    for (umask, mode) in [("077", 0o600), ("022", 0o644), ("002", 0o664)] {
+        let output = Command::new("sh")
+            .arg("-c")
+            .arg(format!(
+                "umask {umask}; exec \"$0\" convert \"$1\" \"$1.docx\" --out \"$2\""
+            ))
+            .arg(env!("CARGO_BIN_EXE_platen"))
+            .arg(&document)
+            .arg(out.path())
+            .output()
+            .unwrap();
+        assert_eq!(code(&output), 1, "one is not there: {}", text(&output.stderr));
+        let made = document.with_extension("pdf").metadata().unwrap();
+        assert_eq!(made.permissions().mode() & 0o777, mode, "umask {umask}");
+        for said in [text(&output.stdout), text(&output.stderr)] {
+            assert!(
+                said.contains("in\\u{1b}[2Jvoice") && !said.contains('\u{1b}'),
+                "{said:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_option_without_effect_on_this_document_is_refused() {
+    let out = tempfile::tempdir().unwrap();
+    for (document, option, sentence) in [
+        ("deck.fodp", "skipEmptyPages=false", "is for a text"),
+        ("budget.fods", "skipEmptyPages=false", "is for a text"),
+        ("deck.fodp", "exportNotesInMargin=true", "is for a text"),
+        ("budget.fods", "exportNotesInMargin=true", "is for a text"),
+        ("deck.fodp", "initialPage=4", "has no page 4"),
+    ] {
+        let output = platen()
+            .arg("convert")
+            .arg(fixture("documents/plain").join(document))
+            .args(["--option", option, "--out"])
+            .arg(out.path())
+            .output()
+            .unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(code(&output), 1, "{document} {option}: {said}");
+        assert!(said.contains("option.invalid") && said.contains(sentence), "{said}");
+    }
+}
+
+#[test]
 fn wrong_usage_is_64_and_help_is_0_with_an_example() {
     for arguments in [
         &["convert"][..],

@@ -220,14 +220,7 @@ impl World {
             return Err(format!("the signed URL is answered with {}", answer.status()));
         }
         let unwritable = |error: std::io::Error| format!("{} cannot be written: {error}", output.display());
-        let directory = output
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        let temporary = tempfile::Builder::new()
-            .prefix(".platen-")
-            .tempfile_in(directory)
-            .map_err(unwritable)?;
+        let temporary = super::super::output::temporary_beside(output).map_err(unwritable)?;
         let mut file = tokio::fs::File::from_std(temporary.reopen().map_err(unwritable)?);
         let mut size = 0;
         while let Some(chunk) = answer

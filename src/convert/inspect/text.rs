@@ -41,7 +41,11 @@ pub(super) fn inspect(subject: &Subject<'_>, file: File, head: &[u8]) -> Step<Do
         Some(Markup::FlatOpenDocument) => "flat OpenDocument XML",
         Some(Markup::Html) => "html",
         Some(Markup::Document(_)) => "an XML document",
-        None => "no document of any kind that is read here",
+        None => {
+            return Err(
+                subject.unsupported("is text under the name of another format: name it .txt to have it as it is")
+            );
+        }
     };
     Err(subject.unsupported(&format!(
         "is {what} under the name of another format: name it for what it is"
