@@ -441,7 +441,7 @@ async fn a_job_may_have_as_many_options_as_there_are() {
         "exportFormFields": true, "allowDuplicateFieldNames": true, "exportBookmarksToPdfDestination": true,
         "exportPlaceholders": true, "exportNotes": true,
         "exportNotesInMargin": true, "convertOooTargetToPdfTarget": true, "exportLinksRelativeFsys": false,
-        "addOriginalDocumentAsStream": true, "initialView": 2, "initialPage": 100_000, "magnification": 4, "zoom": 6400,
+        "addOriginalDocumentAsStream": true, "initialView": 2, "initialPage": 100, "magnification": 4, "zoom": 6400,
         "pageLayout": 3, "resizeWindowToInitialPage": true, "centerWindow": true, "openInFullScreenMode": true,
         "displayPDFDocumentTitle": false, "hideViewerMenubar": true, "hideViewerToolbar": true,
         "hideViewerWindowControls": true, "openBookmarkLevels": 10, "quality": 50,
