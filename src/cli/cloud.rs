@@ -19,8 +19,7 @@ pub(super) struct Cloud {
 
 /// Reads the environment and starts the log; before the runtime, as it may end the command.
 pub(super) fn configure() -> Result<CloudConfig, Failure> {
-    let config = super::configured(CloudConfig::load(&Environment))?;
-    Ok(config)
+    super::configured(CloudConfig::load(&Environment))
 }
 
 impl Cloud {

@@ -80,8 +80,8 @@ fn seal(arguments: &Seal, access: &Access) -> Result<(), Failure> {
     let contents = secrets::contents(&shown, &json).map_err(|error| Failure::Usage(Some(error.message)))?;
     secrets::check_alone(&contents.environment)?;
     let written = super::runtime()?.block_on(async {
-        let store = Store::connect(&arguments.object, &arguments.key, access).await?;
-        store.seal(&json, arguments.generation).await
+        let store = connect(&arguments.object, &arguments.key, access).await?;
+        Ok::<_, Failure>(store.seal(&json, arguments.generation).await?)
     })?;
     super::output::say(&format!("{}#{written}", arguments.object));
     eprintln!("sealed {contents:?}; running workers take it up within their CONFIG_RELOAD");
@@ -90,8 +90,8 @@ fn seal(arguments: &Seal, access: &Access) -> Result<(), Failure> {
 
 fn open(arguments: &Open, access: &Access) -> Result<(), Failure> {
     let opened = super::runtime()?.block_on(async {
-        let store = Store::connect(&arguments.object, &arguments.key, access).await?;
-        store.open().await
+        let store = connect(&arguments.object, &arguments.key, access).await?;
+        Ok::<_, Failure>(store.open().await?)
     })?;
     let place = format!("{}#{}", arguments.object, opened.generation);
     let mut stdout = std::io::stdout();
@@ -110,6 +110,17 @@ fn open(arguments: &Open, access: &Access) -> Result<(), Failure> {
         eprintln!("No worker starts with it: {error}");
     }
     Ok(())
+}
+
+/// As with every command, having no credentials, or a file that is none, is wrong configuration.
+async fn connect(object: &ObjectAddress, key: &str, access: &Access) -> Result<Store, Failure> {
+    Store::connect(object, key, access).await.map_err(|error| {
+        if error.is_configuration {
+            Failure::Usage(Some(error.message))
+        } else {
+            error.into()
+        }
+    })
 }
 
 /// The file's name for a person, and its bytes.

@@ -11,6 +11,7 @@ use super::output::say;
 use crate::config::{Environment, SignConfig, parse};
 use crate::deliver::sign::{Endpoint, Request, SignError, Style, UNIVERSE_DOMAIN, prepare};
 use crate::deliver::{Discovered, NoSigner};
+use crate::google::Kind;
 use crate::job::is_bucket_name;
 use crate::units::duration;
 
@@ -143,6 +144,13 @@ async fn signer(arguments: &Arguments, config: &SignConfig) -> Result<Discovered
                  GOOGLE_APPLICATION_CREDENTIALS, or run 'gcloud auth application-default login'"
                     .to_owned(),
             )),
+            // The file that is named is not there, or none.
+            NoSigner::Google(error)
+                if config.credentials.credentials_file.is_some()
+                    && matches!(error.kind, Kind::Invalid | Kind::NotFound) =>
+            {
+                Failure::Usage(Some(format!("{error}; --signer EMAIL names who signs")))
+            }
             NoSigner::Google(error) => Failure::Work(Some(format!("{error}; --signer EMAIL names who signs"))),
         })
 }

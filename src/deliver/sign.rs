@@ -294,9 +294,9 @@ fn headers(request: &Request<'_>, host: &str) -> Result<BTreeMap<String, String>
         {
             return Err(SignError::Refused(format!("`{shown}` is no name of a header")));
         }
-        if value.contains(['\r', '\n', '\0']) {
+        if value.contains(|c: char| c.is_control() && c != '\t') {
             return Err(SignError::Refused(format!(
-                "the value of the header {shown} holds a line break"
+                "the value of the header {shown} holds a line break or another control character"
             )));
         }
         let value = value

@@ -246,6 +246,33 @@ fn all_mistakes_of_a_command_line_are_told_at_once() {
 }
 
 #[test]
+fn no_credentials_are_wrong_configuration_for_every_command() {
+    let key = "projects/p/locations/global/keyRings/r/cryptoKeys/k";
+    for arguments in [
+        &["secrets", "open", "--key", key, "gs://b/o"][..],
+        &["secrets", "seal", "--key", key, "--object", "gs://b/o", "/dev/stdin"],
+        &["token", "--audience", "https://a.example"],
+        &["submit", "gs://b/o", "--topic", "projects/p/topics/t"],
+        &["sign", "gs://b/o"],
+    ] {
+        let mut command = platen();
+        let (reader, writer) = std::io::pipe().unwrap();
+        std::io::Write::write_all(&mut &writer, b"{}").unwrap();
+        drop(writer);
+        let file = "/nonexistent/credentials.json";
+        let without = command.args(arguments).stdin(reader);
+        // An emulator's host keeps them from looking for a metadata server.
+        let output = without
+            .env("STORAGE_EMULATOR_HOST", "127.0.0.1:1")
+            .env("PUBSUB_EMULATOR_HOST", "127.0.0.1:1");
+        let output = output.env("GOOGLE_APPLICATION_CREDENTIALS", file).output().unwrap();
+        let message = text(&output.stderr);
+        assert!(message.contains(file), "{arguments:?}: {message}");
+        assert_eq!(code(&output), 64, "{arguments:?}: {message}");
+    }
+}
+
+#[test]
 fn a_commands_variables_are_wrong_all_at_once() {
     let wrong = [
         ("LOG_FORMAT", "xml"),
