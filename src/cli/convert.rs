@@ -207,7 +207,10 @@ async fn convert_one(
     let started = Instant::now();
     let converted = convert_file(engine, limits, &file, passwords, &[wanted]).await;
     let total_ms = milliseconds(started);
-    let convert_ms = converted.is_ok().then_some(total_ms);
+    let convert_ms = match &converted {
+        Ok(converted) => Some(u64::try_from(converted.took.as_millis()).unwrap_or(u64::MAX)),
+        Err(_) => None,
+    };
     let result = match converted {
         Ok(converted) => match converted.files.first() {
             Some(made) => put(&made.path, &output).map(|()| Made {

@@ -34,6 +34,8 @@ pub struct Converted {
     pub files: Vec<ConvertedFile>,
     /// Holds the directory they are in.
     pub document: Document,
+    /// From the inspection to the last output's check.
+    pub took: Duration,
 }
 
 /// One output file.
@@ -220,8 +222,10 @@ pub async fn convert_file(
     })?;
     let mut document = Document::new(directory);
     tokio::fs::copy(file, document.path()).await.map_err(failed)?;
+    let started = Instant::now();
     let files = run(engine, limits, &name, &mut document, passwords, outputs).await?;
-    Ok(Converted { files, document })
+    let took = started.elapsed();
+    Ok(Converted { files, document, took })
 }
 
 /// What a verdict means for the job.

@@ -109,10 +109,12 @@ impl Worker {
         self.child.id()
     }
 
-    /// Waits for its end and gives its exit code.
+    /// Waits for its end and for the last line of its log, and gives its exit code.
     pub(crate) async fn exit(&mut self) -> Option<i32> {
         let child = &mut self.child;
-        until("the worker ends", || child.try_wait().unwrap()).await.code()
+        let status = until("the worker ends", || child.try_wait().unwrap()).await;
+        self.all_of_the_log().await;
+        status.code()
     }
 
     /// The zygote: the worker's only child.
