@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::format::{Format, Kind};
+use super::look::{self, FontsInUse};
 use super::office::{Complaint, Object, Office, Value};
 use super::pdf;
 
@@ -98,6 +99,7 @@ pub(super) fn warm(office: &Office, directory: &Path) -> Result<(), String> {
                     loaded.close().map_err(complained)?;
                 }
                 let output = directory.join("warm.pdf");
+                let fonts = FontsInUse::follow(office);
                 let loaded = office.load(&document, &reading(filter)).map_err(complained)?;
                 if number == 0 {
                     warm_objects(loaded.object())
@@ -109,6 +111,9 @@ pub(super) fn warm(office: &Office, directory: &Path) -> Result<(), String> {
                     .filter(kind)
                     .ok_or_else(|| wrong("is of a kind without a PDF".to_owned()))?;
                 loaded.store(&output, &writing(pdf), &[]).map_err(complained)?;
+                // Every child looks, and its first look would cost as much as a small document's store. What is found in
+                // a sample is nobody's business.
+                drop((look::look(&loaded), fonts.substituted()));
                 loaded.close().map_err(complained)?;
                 let pages = pdf::pages(&output, Instant::now() + CHECK_LIMIT)
                     .map_err(|error| wrong(format!("becomes no good PDF: {error}")))?;
@@ -162,12 +167,14 @@ pub(super) fn lesson(office: &Office, directory: &Path, number: usize) {
     let sample = &SAMPLES[number % SAMPLES.len()];
     let filter = USUAL.start() + number / SAMPLES.len() % USUAL.clone().count();
     let document = directory.join(format!("{}-{filter}", sample.name));
+    let fonts = FontsInUse::follow(office);
     let Ok(loaded) = office.load(&document, &reading(sample.filters[filter])) else {
         return;
     };
     if let Some(pdf) = Kind::of(&loaded).and_then(|kind| Format::PDF.filter(kind)) {
         // What was seen is worth something also when this fails.
         drop(loaded.store(&directory.join("lesson.pdf"), &writing(pdf), &[]));
+        drop((look::look(&loaded), fonts.substituted()));
     }
 }
 
