@@ -4,6 +4,7 @@
 //! reported as failed. Both follow from the types: [`run`] returns an [`Outcome`] (acknowledged) only after
 //! [`deliver::publish`] has returned, and a [`Refusal`] (not acknowledged) never reaches it.
 
+mod exhausted;
 mod passwords;
 
 use std::time::Instant;
@@ -26,6 +27,8 @@ use crate::google::storage::Storage;
 use crate::job::{Job, NameValues, SecretName, is_object_name};
 use crate::secrets::Secrets;
 
+pub use exhausted::DeliveryAttempts;
+
 /// Everything the pipeline works with.
 pub struct Context {
     /// Who finds out who sent a request.
@@ -46,6 +49,8 @@ pub struct Context {
     pub google: Google,
     /// The passwords that jobs name.
     pub secrets: Secrets,
+    /// How often a message is delivered.
+    pub attempts: DeliveryAttempts,
 }
 
 /// What the pipeline asks of Google.
@@ -100,10 +105,40 @@ pub enum Outcome {
 /// Every way in which the request is not acknowledged.
 pub async fn run(context: &Context, request: &Request) -> Result<Outcome, Refusal> {
     let message = accept::push(&request.headers, &request.body)?;
-    let google = context.google.within(&Budget::default());
+    let mut report = report(request, &message);
+    let ended = exhausted::or_bug(take(context, &message, &mut report)).await;
+    if let Err(refusal) = &ended {
+        exhausted::publish_if_last(context, &message, &report, refusal).await;
+    }
+    ended
+}
+
+/// Refuses a request that nothing is done for. Where that is its last delivery, its job has a result all the same.
+pub async fn refuse(context: &Context, request: &Request, refusal: Refusal) -> Refusal {
+    let Ok(message) = accept::push(&request.headers, &request.body) else {
+        return refusal;
+    };
+    let mut report = report(request, &message);
+    if let Ok(event) = accept::decode(&message.payload) {
+        report.event(&event);
+        match accept::plan(&context.rules, event) {
+            Ok(Plan::Convert(job)) => report.job(&job),
+            Ok(Plan::Ignore(_)) => return refusal,
+            Err(_) => {}
+        }
+    }
+    exhausted::publish_if_last(context, &message, &report, &refusal).await;
+    refusal
+}
+
+fn report(request: &Request, message: &Message) -> Report {
     let trace = Trace::from_headers(&request.headers);
-    let mut report = Report::new(&message, trace, request.started, request.arrived);
-    let end = match convert_and_deliver(context, &google, &message, &mut report).await {
+    Report::new(message, trace, request.started, request.arrived)
+}
+
+async fn take(context: &Context, message: &Message, report: &mut Report) -> Result<Outcome, Refusal> {
+    let google = context.google.within(&Budget::default());
+    let end = match convert_and_deliver(context, &google, message, report).await {
         Ok(Work::Done(outputs)) => End::Succeeded(outputs),
         Ok(Work::Ignored(reason)) => {
             tracing::info!(
@@ -136,7 +171,7 @@ pub async fn run(context: &Context, request: &Request) -> Result<Outcome, Refusa
         Err(Stop::Refused(refusal)) => return Err(refusal),
     };
     let result = report.result(end, Some(context.engine.version()));
-    deliver::publish(&google.results, &report, &result).await?;
+    deliver::publish(&google.results, report, &result).await?;
     tracing::info!(
         jobId = report.job_id(),
         messageId = report.message_id(),
