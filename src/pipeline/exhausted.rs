@@ -153,12 +153,23 @@ impl DeliveryAttempts {
 /// What `work` ends with; a panic is a bug, and refused like one. Nothing of a request that panicked is used again
 /// but what its report had before, so nothing half-done can be seen.
 pub(super) async fn or_bug<T>(work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
-    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
-        Err(Refusal::new(
-            RefusalKind::Bug,
-            "a request panicked; the line before says where",
-        ))
-    })
+    AssertUnwindSafe(work)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| Err(panicked()))
+}
+
+/// What a delivery that panicked is answered with.
+pub(super) fn panicked() -> Refusal {
+    let message = "a request panicked; the line before says where";
+    Refusal::new(RefusalKind::Bug, message)
+}
+
+/// Whether this delivery can be the last one, as far as the message alone tells.
+pub(super) fn may_be_last(message: &Message) -> bool {
+    message
+        .delivery_attempt
+        .is_some_and(|attempt| attempt >= DEFAULT_MAXIMUM)
 }
 
 /// The cause as a program reads it, for refusals that are about the job and not about the request.
@@ -174,12 +185,10 @@ fn cause(kind: RefusalKind) -> Option<&'static str> {
 /// Publishes `attempts.exhausted` if this refusal is the last that its message gets. Whether it could or not, the
 /// refusal stays what it is.
 pub(super) async fn publish_if_last(context: &Context, message: &Message, report: &Report, refusal: &Refusal) {
-    let (Some(attempt), Some(cause)) = (message.delivery_attempt, cause(refusal.kind)) else {
+    let (Some(attempt), Some(cause), true) = (message.delivery_attempt, cause(refusal.kind), may_be_last(message))
+    else {
         return;
     };
-    if attempt < DEFAULT_MAXIMUM {
-        return;
-    }
     let Some(maximum) = context.attempts.maximum(message.subscription.as_deref()).await else {
         return;
     };

@@ -400,7 +400,50 @@ async fn a_last_delivery_that_the_shutdown_ends_is_reported() {
     assert_eq!(world.worker.exit().await, Some(0));
 }
 
+/// Nobody delivers it again, so that what it comes to must not hang on its caller.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_delivery_goes_on_to_its_result_when_its_caller_has_hung_up() {
+    let world = World::with(&[("MAX_DELIVERY_ATTEMPTS", "5")]).await;
+    let event = delivery(
+        &notification("a.docx", &world.upload_fixture(INVOICE, "a.docx").await),
+        5,
+    );
+    let zygote = world.worker.zygote().await;
+    for killed in [true, false] {
+        let child = tokio::select! {
+            answer = world.post(&event) => panic!("an answer before the child was stopped: {}", answer.status()),
+            child = world.worker.stopped_child(world.worker.zygote().await) => child,
+        };
+        if killed {
+            assert!(signal(zygote, Signal::SIGKILL));
+            let result = world.result().await.data;
+            assert_eq!(result["error"]["code"], "attempts.exhausted", "{result}");
+            until("there is another zygote", || {
+                let zygotes = crate::harness::children(world.worker.pid());
+                zygotes.iter().any(|pid| *pid != zygote).then_some(())
+            })
+            .await;
+            world.warm().await;
+        } else {
+            assert!(signal(child, Signal::SIGCONT));
+            assert_eq!(world.result().await.data["status"], "succeeded");
+        }
+    }
+    assert!(world.pull().await.is_none());
+}
+
 impl World {
+    /// Waits until the engine is warm again.
+    async fn warm(&self) {
+        let ready = format!("{}/health/ready", self.worker.url);
+        let warm = async {
+            while self.http.get(&ready).send().await.unwrap().status() != 200 {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, warm).await.unwrap();
+    }
+
     /// The result of a delivery that is refused with 503.
     async fn result_of(&self, delivery: &Value) -> Value {
         let answer = tokio::time::timeout(PATIENCE, self.post(delivery)).await.unwrap();
