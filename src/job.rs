@@ -20,7 +20,7 @@ pub use address::ObjectAddress;
 pub use format::Format;
 pub use name::{NameTemplate, NameValues};
 pub use options::{Metadata, OptionValue, Options, PaperSize};
-pub use request::{Disposition, Request, RequestedOutput, SignedUrl};
+pub use request::{Disposition, Request, RequestedOutput, SignedUrl, may_echo};
 pub use secret::SecretName;
 
 /// An object, and the generation of it if one was named.

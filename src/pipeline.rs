@@ -23,12 +23,12 @@ use self::deadline::Deadline;
 use self::flight::{Flights, Lost};
 use self::run::{Key, Made, Run};
 use crate::accept::verify::Verifier;
-use crate::accept::{self, Ignored, Message, Plan, Rules, Trace};
+use crate::accept::{self, Event, Ignored, Message, Plan, Rules, Trace};
 use crate::config::Limits;
 use crate::convert::{self, Look};
 use crate::deliver::{self, End, Links, OutputResult, Report, ResultMessage, Results, Stored};
 use crate::engine::Engine;
-use crate::error::{Refusal, RefusalKind, Step, Stop};
+use crate::error::{Failure, Refusal, RefusalKind, Step, Stop};
 use crate::google::keys::KeySet;
 use crate::google::retry::Budget;
 use crate::google::storage::Storage;
@@ -153,13 +153,10 @@ pub async fn refuse(context: &Context, request: &Request, refusal: Refusal) -> R
         return refusal;
     };
     let mut report = report(request, &message);
-    if let Ok(event) = accept::decode(&message.payload) {
-        report.event(&event);
-        match accept::plan(&context.rules, event) {
-            Ok(Plan::Convert(job)) => report.job(&job),
-            Ok(Plan::Ignore(_)) => return refusal,
-            Err(_) => {}
-        }
+    match decode(&message, &mut report).and_then(|event| accept::plan(&context.rules, event)) {
+        Ok(Plan::Convert(job)) => report.job(&job),
+        Ok(Plan::Ignore(_)) => return refusal,
+        Err(_) => {}
     }
     exhausted::publish_if_last(context, &message, &report, &refusal).await;
     refusal
@@ -220,6 +217,16 @@ enum Work {
     Ignored(Ignored),
 }
 
+/// What the message asks for, and its report, as far as it can be told.
+fn decode(message: &Message, report: &mut Report) -> Result<Event, Failure> {
+    let event = accept::decode(&message.payload);
+    match &event {
+        Ok(event) => report.event(event),
+        Err(_) => report.glimpse(accept::glimpse(&message.payload)),
+    }
+    event
+}
+
 /// Everything up to the outputs.
 async fn work(
     context: &Arc<Context>,
@@ -228,8 +235,7 @@ async fn work(
     deadline: Deadline,
     report: &mut Report,
 ) -> Step<Work> {
-    let event = accept::decode(&message.payload)?;
-    report.event(&event);
+    let event = decode(message, report)?;
     let job = match accept::plan(&context.rules, event)? {
         Plan::Convert(job) => *job,
         Plan::Ignore(reason) => return Ok(Work::Ignored(reason)),

@@ -81,6 +81,47 @@ pub fn decode(payload: &Payload) -> Result<Event, Failure> {
     }
 }
 
+/// What a message says of itself that cannot be decoded: enough that whoever sent it knows it again.
+#[derive(Debug, Default)]
+pub struct Glimpse {
+    /// The object, where it names one.
+    pub source: Option<Source>,
+    /// What its result is to echo.
+    pub user_data: Option<Value>,
+}
+
+/// Reads what can be read of a message that [`decode`] refuses.
+pub fn glimpse(payload: &Payload) -> Glimpse {
+    let object = |data: &[u8]| serde_json::from_slice::<Map<String, Value>>(data).unwrap_or_default();
+    let (fields, attributes) = match payload {
+        Payload::StorageEvent { resource, .. } => (resource.as_object().cloned().unwrap_or_default(), None),
+        Payload::Data { data, attributes } => (data.as_deref().map(object).unwrap_or_default(), Some(attributes)),
+    };
+    let text = |name: &str| fields.get(name).and_then(Value::as_str);
+    let named = |bucket: &str, name: &str, generation: Option<&Value>| {
+        source(bucket, name, generation)
+            .or_else(|_| source(bucket, name, None))
+            .ok()
+    };
+    let attribute = |name: &str| attributes.and_then(|attributes| attributes.get(name));
+    let source = match (attribute("bucketId"), attribute("objectId")) {
+        (Some(bucket), Some(name)) => named(bucket, name, None),
+        _ => match text("source") {
+            Some(url) => url
+                .parse()
+                .ok()
+                .and_then(|job::ObjectAddress { bucket, name }| named(&bucket, &name, fields.get("generation"))),
+            None => named(
+                text("bucket").unwrap_or_default(),
+                text("name").unwrap_or_default(),
+                fields.get("generation"),
+            ),
+        },
+    };
+    let user_data = fields.get("userData").filter(|data| job::may_echo(data)).cloned();
+    Glimpse { source, user_data }
+}
+
 fn finalized(resource: &Value) -> Result<Event, Failure> {
     let object = resource.as_object().filter(|object| is_object_resource(object));
     let Some(object) = object else {

@@ -8,7 +8,7 @@ mod verified;
 pub mod verify;
 
 pub(crate) use decode::JOB_METADATA;
-pub use decode::{Event, decode};
+pub use decode::{Event, Glimpse, decode, glimpse};
 pub use plan::{Ignored, Plan, Rules, plan};
 pub use push::{Message, Payload, push};
 pub use trace::Trace;

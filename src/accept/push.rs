@@ -71,6 +71,10 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// Bytes. Pub/Sub's own ids have some 20 digits, and a CloudEvent's are as short; a longer one would go into a result that
+/// no topic takes, and is left out like one that is not there.
+const LONGEST_ID: usize = 16 << 10;
+
 const STORAGE_EVENT: &str = "google.cloud.storage.object.v1.";
 const MESSAGE_PUBLISHED: &str = "google.cloud.pubsub.topic.v1.messagePublished";
 
@@ -82,7 +86,7 @@ pub fn push(headers: &HeaderMap, body: &[u8]) -> Result<Message, Refusal> {
     if let Some(kind) = text(headers, "ce-type") {
         let event = CloudEvent {
             kind,
-            id: text(headers, "ce-id"),
+            id: text(headers, "ce-id").and_then(id),
             time: text(headers, "ce-time"),
         };
         return event.message(json(body));
@@ -167,7 +171,7 @@ fn structured(event: Value) -> Result<Message, Refusal> {
     };
     let outer = CloudEvent {
         kind,
-        id: string("id"),
+        id: string("id").and_then(id),
         time: string("time"),
     };
     let data = match (event.remove("data"), event.get("data_base64").and_then(Value::as_str)) {
@@ -175,7 +179,7 @@ fn structured(event: Value) -> Result<Message, Refusal> {
         (None, Some(encoded)) => decode_base64(encoded)
             .map_err(|reason| not_an_event(&reason))
             .and_then(|data| json(&data)),
-        (None, None) => return Err(not_an_event("the structured CloudEvent has no data")),
+        (None, None) => Err(not_an_event("the structured CloudEvent has no data")),
     };
     outer.message(data)
 }
@@ -207,24 +211,27 @@ fn wrapped(envelope: &Map<String, Value>) -> Result<Message, Refusal> {
         }
         Some(_) => return Err(not_an_event("the message's attributes are not a JSON object")),
     }
-    let string = |names: [&str; 2]| {
-        names
-            .iter()
-            .find_map(|name| message.get(*name)?.as_str())
-            .map(str::to_owned)
-    };
     // Of a CloudEvent in attributes, its own id and time serve where the message has none.
-    let id = string(["messageId", "message_id"]).or_else(|| attributes.get("ce-id").cloned());
-    let published = string(["publishTime", "publish_time"])
-        .as_ref()
-        .or_else(|| attributes.get("ce-time"))
-        .and_then(|text| time(text));
+    let id = ["messageId", "message_id"]
+        .iter()
+        .find_map(|name| match message.get(*name)? {
+            Value::String(text) => id(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        })
+        .or_else(|| attributes.get("ce-id").cloned().and_then(id));
+    let published = ["publishTime", "publish_time"]
+        .iter()
+        .find_map(|name| message.get(*name)?.as_str())
+        .or_else(|| attributes.get("ce-time").map(String::as_str))
+        .and_then(time);
     let delivery_attempt = envelope
         .get("deliveryAttempt")
         .and_then(Value::as_u64)
-        .and_then(|attempt| u32::try_from(attempt).ok());
+        .filter(|attempt| *attempt > 0)
+        .map(|attempt| u32::try_from(attempt).unwrap_or(u32::MAX));
     let subscription = envelope.get("subscription").and_then(Value::as_str).map(str::to_owned);
-    let payload = payload(data, attributes)?;
+    let payload = payload(data, attributes);
     Ok(Message {
         id,
         published,
@@ -236,25 +243,33 @@ fn wrapped(envelope: &Map<String, Value>) -> Result<Message, Refusal> {
 
 /// Eventarc falls back to a wrapped push with the CloudEvent's attributes on the message where one of them cannot be
 /// an HTTP header: a blank at the end of an id was seen.
-fn payload(data: Result<Vec<u8>, String>, attributes: BTreeMap<String, String>) -> Result<Payload, Refusal> {
+///
+/// The message around it is one, so that what is wrong inside fails the job.
+fn payload(data: Result<Vec<u8>, String>, attributes: BTreeMap<String, String>) -> Payload {
     let Some(kind) = attributes.get("ce-type") else {
-        return Ok(Payload::Data { data, attributes });
+        return Payload::Data { data, attributes };
     };
     if let Some(kind) = kind.strip_prefix(STORAGE_EVENT) {
         let resource = data.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        return Ok(Payload::StorageEvent {
+        return Payload::StorageEvent {
             kind: kind.to_owned(),
             resource: resource.unwrap_or_default(),
-        });
+        };
     }
     if kind == MESSAGE_PUBLISHED
         && let Ok(bytes) = &data
         && let Ok(Value::Object(inner)) = serde_json::from_slice(bytes)
         && inner.contains_key("message")
     {
-        return wrapped(&inner).map(|message| message.payload);
+        return match wrapped(&inner) {
+            Ok(message) => message.payload,
+            Err(refusal) => Payload::Data {
+                data: Err(refusal.message.trim_end_matches('.').to_owned()),
+                attributes: BTreeMap::new(),
+            },
+        };
     }
-    Ok(Payload::Data { data, attributes })
+    Payload::Data { data, attributes }
 }
 
 fn unwrapped(headers: &HeaderMap, body: &[u8]) -> Message {
@@ -265,9 +280,11 @@ fn unwrapped(headers: &HeaderMap, body: &[u8]) -> Message {
         .filter_map(|name| Some((name.to_owned(), text(headers, &name.to_ascii_lowercase())?)))
         .collect();
     Message {
-        id: text(headers, "x-goog-pubsub-message-id"),
+        id: text(headers, "x-goog-pubsub-message-id").and_then(id),
         published: text(headers, "x-goog-pubsub-publish-time").as_deref().and_then(time),
-        delivery_attempt: text(headers, "x-goog-pubsub-delivery-attempt").and_then(|attempt| attempt.parse().ok()),
+        delivery_attempt: text(headers, "x-goog-pubsub-delivery-attempt")
+            .and_then(|attempt| attempt.parse().ok())
+            .filter(|attempt| *attempt > 0),
         subscription: text(headers, "x-goog-pubsub-subscription-name"),
         payload: Payload::Data {
             data: Ok(body.to_vec()),
@@ -285,6 +302,11 @@ fn decode_base64(encoded: &str) -> Result<Vec<u8>, String> {
 
 fn json(body: &[u8]) -> Result<Value, Refusal> {
     serde_json::from_slice(body).map_err(|error| not_an_event(&format!("the body is not JSON: {error}")))
+}
+
+/// An id that tells a message from others.
+fn id(text: String) -> Option<String> {
+    (1..=LONGEST_ID).contains(&text.len()).then_some(text)
 }
 
 fn time(text: &str) -> Option<DateTime<Utc>> {

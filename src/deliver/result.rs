@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use super::sign::SignedUrl;
 use super::store::Stored;
-use crate::accept::{Event, Message, Trace};
+use crate::accept::{Event, Glimpse, Message, Trace};
 use crate::convert::{SourceObject, Warning};
 use crate::error::Failure;
-use crate::job::{Format, Job, JobId};
+use crate::job::{Format, Job, JobId, Source};
 
 /// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -216,17 +216,31 @@ impl Report {
         }
     }
 
+    /// What a message that cannot be decoded says all the same. Two such messages are two jobs, though they name one
+    /// object: the message's id is their identity, where it has one.
+    pub fn glimpse(&mut self, glimpse: Glimpse) {
+        if let Some(source) = glimpse.source {
+            self.job_id.get_or_insert_with(|| JobId::of_source(&source));
+            self.named(source);
+        }
+        self.user_data = glimpse.user_data;
+    }
+
+    fn named(&mut self, source: Source) {
+        self.source = Some(SourceResult {
+            generation: source.generation.map(|generation| generation.to_string()),
+            bucket: source.bucket,
+            name: source.name,
+            size: None,
+            content_type: None,
+        });
+    }
+
     /// What the event alone says, before it is judged.
     pub fn event(&mut self, event: &Event) {
         if let Some(source) = event.source() {
             self.job_id = Some(JobId::of_source(&source));
-            self.source = Some(SourceResult {
-                generation: source.generation.map(|generation| generation.to_string()),
-                bucket: source.bucket,
-                name: source.name,
-                size: None,
-                content_type: None,
-            });
+            self.named(source);
         }
         if let Event::Job(request) = event {
             self.job_id = Some(request.provisional_id());

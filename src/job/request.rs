@@ -149,9 +149,7 @@ impl Request {
 
     /// What a result echoes, also a result that says what else is wrong: nothing when it is over its limit.
     pub fn echoed_user_data(&self) -> Option<&Value> {
-        self.user_data
-            .as_ref()
-            .filter(|data| data.to_string().len() <= USER_DATA_LIMIT)
+        self.user_data.as_ref().filter(|data| may_echo(data))
     }
 
     /// An identity for a job that cannot be checked to its end: two that differ must not look like one.
@@ -236,6 +234,11 @@ impl Request {
             password,
         })
     }
+}
+
+/// Whether this is small enough for a job's own data.
+pub fn may_echo(user_data: &Value) -> bool {
+    user_data.to_string().len() <= USER_DATA_LIMIT
 }
 
 impl RequestedOutput {
