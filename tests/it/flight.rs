@@ -15,7 +15,7 @@ use crate::harness::{INPUT, OUTPUT, Worker, World, cloud, converting, environmen
 
 pub(crate) const INVOICE: &str = "documents/plain/invoice.docx";
 /// What the worker says, for debugging, of each delivery that finds a run of its job.
-const JOINED: &str = "waits for the run that is under way";
+pub(crate) const JOINED: &str = "waits for the run that is under way";
 
 /// A push of a job under a message id of its own.
 pub(crate) fn message(id: &str, job: &Value) -> Value {
