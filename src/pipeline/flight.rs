@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fmt;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -46,7 +47,7 @@ pub(super) enum Lost {
 
 impl<K, T> Flights<K, T>
 where
-    K: Clone + Eq + Hash + Send + Sync + 'static,
+    K: Clone + Eq + Hash + fmt::Display + Send + Sync + 'static,
     T: Clone + Send + Sync + 'static,
 {
     pub(super) fn new() -> Self {
@@ -78,7 +79,10 @@ where
             }
             let count = state.runs.len() + 1;
             match state.runs.entry(key.clone()) {
-                Entry::Occupied(run) => run.get().answer.clone(),
+                Entry::Occupied(run) => {
+                    tracing::debug!(jobId = %run.key(), "waits for the run that is under way");
+                    run.get().answer.clone()
+                }
                 Entry::Vacant(place) => {
                     self.inner.count.send_replace(count);
                     let listed = Listed {
