@@ -1,9 +1,18 @@
 //! Writes outputs, each under a precondition, and reads from what is already there how far an earlier delivery came.
 //!
 //! The state of a job is in Cloud Storage alone. An output's metadata says which job made it and from which generation
-//! of which source; that, and nothing else, decides between "done", "replace", "superseded" and "conflict".
+//! of which source, and what bytes it wrote; that, and nothing else, decides between "done", "replace", "superseded" and
+//! "conflict".
+//!
+//! LibreOffice never writes the same bytes twice, so an output of this very job is done whatever its bytes are, if they
+//! are those that its writer sent: each write notes its checksum in the metadata, and Cloud Storage's own, of what is
+//! there now, must be the same. Other bytes under our metadata are somebody's work (a stamp, a page more), or damaged: both
+//! are not Platen's, and neither signed nor replaced.
 
 use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::accept::JOB_METADATA;
 use crate::convert::{ConvertedFile, SourceObject, Warning};
@@ -14,7 +23,9 @@ use crate::job::{Disposition, Format, JobId, Source};
 
 const SOURCE_METADATA: &str = "platen-source";
 const VERSION_METADATA: &str = "platen-version";
-/// Beyond the contract's three keys: what a redelivery would otherwise have to convert again to know.
+/// Beyond the contract's three keys: the CRC32C of what was sent, written as Cloud Storage writes its own.
+const CRC32C_METADATA: &str = "platen-crc32c";
+/// Likewise beyond them: what a redelivery would otherwise have to convert again to know.
 const PAGES_METADATA: &str = "platen-pages";
 /// Likewise.
 const WARNINGS_METADATA: &str = "platen-warnings";
@@ -111,8 +122,20 @@ fn grant(target: &Target) -> String {
 }
 
 fn judge(object: &Object, target: &Target, source: &Source, generation: i64) -> Step<Found> {
-    let there = object.metadata.get(SOURCE_METADATA).and_then(|text| parse_source(text));
+    // Ours is what says of which job and which source it is; half of that is somebody's copy.
+    let there = object
+        .metadata
+        .get(JOB_METADATA)
+        .and(object.metadata.get(SOURCE_METADATA))
+        .and_then(|text| parse_source(text));
     let same_source = |bucket: &str, name: &str| bucket == source.bucket && name == source.name;
+    if there.is_some() && !is_as_written(object) {
+        let message = format!(
+            "gs://{}/{} has other bytes than Platen wrote there, and is left as it is: delete it to have it made again, or give the job another output name.",
+            target.bucket, target.name
+        );
+        return Err(conflict(target, message).into());
+    }
     match there {
         Some((bucket, name, made_from)) if same_source(bucket, name) => {
             if object.metadata.get(JOB_METADATA).map(String::as_str) == Some(target.job_id.as_str()) {
@@ -141,27 +164,42 @@ fn judge(object: &Object, target: &Target, source: &Source, generation: i64) -> 
         }
         other => {
             let owner = other.map(|(bucket, name, _)| format!("gs://{bucket}/{name}"));
-            Err(Failure::new(
-                FailureCode::OutputConflict,
-                format!(
-                    "gs://{}/{} belongs to {}: put {{name}} or {{generation}} in OUTPUT_NAME, so that two sources never make one name.",
-                    target.bucket,
-                    target.name,
-                    owner.as_deref().unwrap_or("something that Platen did not write"),
-                ),
-            )
-            .with("bucket", target.bucket.as_str())
-            .with("name", target.name.as_str())
-            .into())
+            let message = format!(
+                "gs://{}/{} belongs to {}: put {{name}} or {{generation}} in OUTPUT_NAME, so that two sources never make one name.",
+                target.bucket,
+                target.name,
+                owner.as_deref().unwrap_or("something that Platen did not write"),
+            );
+            Err(conflict(target, message).into())
         }
     }
+}
+
+fn conflict(target: &Target, message: String) -> Failure {
+    Failure::new(FailureCode::OutputConflict, message)
+        .with("bucket", target.bucket.as_str())
+        .with("name", target.name.as_str())
+}
+
+/// Whether the bytes that are there are those that the metadata were written with. What earlier versions wrote has no
+/// note of them, and some emulators have no checksums: neither can be told, and both are taken for right.
+fn is_as_written(object: &Object) -> bool {
+    match (object.metadata.get(CRC32C_METADATA), object.crc32c) {
+        (Some(sent), Some(there)) => *sent == as_text(there),
+        _ => true,
+    }
+}
+
+fn as_text(crc32c: u32) -> String {
+    STANDARD.encode(crc32c.to_be_bytes())
 }
 
 /// `gs://bucket/name#generation`; the name may hold `#`, so the last one counts.
 fn parse_source(text: &str) -> Option<(&str, &str, i64)> {
     let (object, generation) = text.strip_prefix("gs://")?.rsplit_once('#')?;
     let (bucket, name) = object.split_once('/')?;
-    Some((bucket, name, generation.parse().ok()?))
+    let generation = generation.parse().ok().filter(|generation| *generation > 0)?;
+    Some((bucket, name, generation))
 }
 
 /// Writes one output under its precondition.
@@ -181,6 +219,7 @@ pub async fn store(
         (JOB_METADATA.to_owned(), target.job_id.as_str().to_owned()),
         (SOURCE_METADATA.to_owned(), source.source.display()),
         (VERSION_METADATA.to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        (CRC32C_METADATA.to_owned(), as_text(file.crc32c)),
     ]);
     if let Some(pages) = file.pages {
         metadata.insert(PAGES_METADATA.to_owned(), pages.to_string());
@@ -214,7 +253,22 @@ pub async fn store(
             }
             Err(error) if error.kind == Kind::PreconditionFailed => {
                 match find(storage, target, &source.source, source.generation).await? {
-                    Found::Done(stored) => return Ok(stored),
+                    Found::Done(stored) => {
+                        let sent = stored.size == file.size && stored.crc32c.is_none_or(|there| there == file.crc32c);
+                        tracing::info!(
+                            jobId = target.job_id.as_str(),
+                            generation = stored.generation,
+                            "gs://{}/{} is there already: {}",
+                            target.bucket,
+                            target.name,
+                            if sent {
+                                "these very bytes, so an answer was lost"
+                            } else {
+                                "as another instance made it"
+                            }
+                        );
+                        return Ok(stored);
+                    }
                     Found::Room(other) => place = other,
                 }
             }
@@ -333,12 +387,14 @@ mod tests {
             ));
         }
         assert!(matches!(
-            judged(&[("platen-source", "gs://in/a#1.docx#6")]),
+            judged(&[("platen-job", "other"), ("platen-source", "gs://in/a#1.docx#6")]),
             Err(Stop::Superseded(_))
         ));
         for metadata in [
             &[][..],
-            &[("platen-source", "gs://in/b.docx#5")],
+            &[("platen-source", "gs://in/a#1.docx#4")],
+            &[("platen-job", "other"), ("platen-source", "gs://in/a#1.docx#-4")],
+            &[("platen-job", "other"), ("platen-source", "gs://in/b.docx#5")],
             &[("platen-job", id.as_str())],
             &[("platen-job", id.as_str()), ("platen-source", "gs://other/a#1.docx#5")],
         ] {

@@ -45,6 +45,7 @@ mod setup;
 mod sign;
 mod sign_command;
 mod soak;
+mod states;
 mod stock;
 mod submit;
 mod verified_tokens;
