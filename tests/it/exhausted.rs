@@ -211,6 +211,10 @@ async fn a_subscription_that_cannot_be_read_counts_as_googles_default_and_is_sai
         let result = world.result_of(&named(name)).await;
         assert_eq!(result["error"]["detail"]["maximum"], 5, "{result}");
     }
+    until("the log has it", || {
+        world.worker.log().contains("MAX_DELIVERY_ATTEMPTS").then_some(())
+    })
+    .await;
     let log = world.worker.log();
     assert_eq!(log.matches("MAX_DELIVERY_ATTEMPTS").count(), 1, "{log:.5000}");
     assert!(log.contains("roles/pubsub.viewer"), "{log:.5000}");
@@ -308,13 +312,17 @@ async fn a_result_that_cannot_be_published_is_an_error_in_the_log_and_the_answer
     let publish = "/v1/projects/local-project/topics/results:publish";
     world.cloud.add_fault(fault(Peer::Pubsub, "POST", publish, 1000, 404));
     assert_eq!(world.post(&delivery(&event, 5)).await.status(), 503);
-    let log = world.worker.log();
-    let lines: Vec<Value> = log
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .filter(|line: &Value| line["severity"] == "ERROR" && line["messageId"] == "4711")
-        .collect();
-    assert_eq!(lines.len(), 1, "{log}");
+    // What the worker has written may still be on its way here.
+    let lines: Vec<Value> = until("the log has it", || {
+        let log = world.worker.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let lines: Vec<Value> = lines
+            .filter(|line: &Value| line["severity"] == "ERROR" && line["messageId"] == "4711")
+            .collect();
+        (!lines.is_empty()).then_some(lines)
+    })
+    .await;
+    assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(
         lines[0]["message"].as_str().unwrap().contains("without a result"),
         "{lines:?}"
