@@ -241,7 +241,7 @@ mod tests {
         });
         let ending = async {
             sleep(Duration::from_secs(1)).await;
-            flights.end().await;
+            timeout(Duration::from_secs(60), flights.end()).await.unwrap();
             assert_eq!(dropped.load(Ordering::Relaxed), 1, "it still holds something");
         };
         let (answer, ()) = tokio::join!(waiting, ending);

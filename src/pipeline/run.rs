@@ -144,7 +144,10 @@ impl Run {
         if !self.deadline.has_room_for(context.limits.time) {
             return Err(Refusal::new(
                 RefusalKind::Unavailable,
-                "the conversion could end after the delivery's deadline: the next delivery has a whole one",
+                format!(
+                    "the conversion of {} could end after the delivery's deadline: the next delivery has a whole one",
+                    source.source.display()
+                ),
             )
             .into());
         }

@@ -70,7 +70,7 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>) -> std::io::Res
     };
     service.context.engine.stop().await;
     // Runs that wait for Google and not for the engine, and those whose callers are gone.
-    service.context.runs.end().await;
+    let _what_hangs_goes_with_the_process = tokio::time::timeout(LAST_WORDS, service.context.runs.end()).await;
     if all {
         tracing::info!("all requests ended");
     } else {

@@ -1,7 +1,6 @@
 //! What a delivery does not begin, or does not wait for, because Pub/Sub would not; and what the end of the worker ends.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use platen::engine::Verdict;
@@ -10,9 +9,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::engine::Bench;
-use crate::engine_limits::{NEVER_ENDS, Process, child, end, processes};
 use crate::flight::{Calls, DOWNLOADS, INVOICE, JOINED, UPLOADS, deliver, message};
-use crate::harness::{INPUT, OUTPUT, World, children, signal, until};
+use crate::harness::{INPUT, OUTPUT, World, children, signal};
 
 /// The shortest deadline there is, and the longest conversion that it has room for.
 const SHORT: [(&str, &str); 2] = [("ACK_DEADLINE", "10s"), ("CONVERT_TIMEOUT", "5500ms")];
@@ -117,42 +115,6 @@ async fn a_result_that_does_not_get_out_in_time_is_refused() {
     assert!(log.contains("its result is not out yet"), "{log}");
     assert_eq!(world.post(&job("invoice.docx")).await.status(), 204);
     assert_eq!(world.result().await.data["status"], "succeeded");
-}
-
-/// After a crash the fresh engine may come late: the second attempt then has less than the document's own limit, and what
-/// it does not reach says nothing about the document.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_second_attempt_that_is_cut_short_is_not_the_documents_fault() {
-    let bench = Bench::start().await;
-    let work = bench.work.path();
-    let wall = Duration::from_secs(12);
-    let deadline = Instant::now() + wall + Duration::from_secs(5);
-    let hog = bench.convert_bytes("hog.fods", NEVER_ENDS, |conversion| {
-        conversion.limits.wall = wall;
-        conversion.deadline = Some(deadline);
-    });
-    let crash = async {
-        let first = child(work, &[]).await;
-        end(first, Signal::SIGSEGV);
-        let fresh = until("another zygote is there", || {
-            let all = processes(work);
-            let is_zygote = |one: &&Process| all.iter().all(|other| other.pid != one.parent);
-            all.iter()
-                .filter(is_zygote)
-                .find(|one| one.pid != first.parent)
-                .copied()
-        })
-        .await;
-        end(fresh, Signal::SIGSTOP);
-        tokio::time::sleep_until(deadline.checked_sub(Duration::from_secs(9)).unwrap()).await;
-        end(fresh, Signal::SIGCONT);
-    };
-    let (verdict, ()) = tokio::join!(hog, crash);
-    assert!(
-        matches!(&verdict, Err(Verdict::EngineUnavailable(why)) if why.contains(NO_ROOM)),
-        "{:?}",
-        verdict.err()
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

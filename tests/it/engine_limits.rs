@@ -11,7 +11,7 @@ use platen::engine::{Engine, Exceeded, Limit, Limits, Verdict};
 use crate::engine::{Bench, LIMITS, THREE_PAGES, job_directories, settings, text_of};
 
 /// A sheet with one cell at each of its two far corners: 17 billion cells are looked at for what to print.
-pub(crate) static NEVER_ENDS: &[u8] = br#"<?xml version="1.0" encoding="UTF-8"?>
+static NEVER_ENDS: &[u8] = br#"<?xml version="1.0" encoding="UTF-8"?>
 <office:document xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0"
   xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0" xmlns:table="urn:oasis:names:tc:opendocument:xmlns:table:1.0"
   office:version="1.3" office:mimetype="application/vnd.oasis.opendocument.spreadsheet"><office:body><office:spreadsheet>
@@ -90,7 +90,7 @@ pub(crate) async fn nothing_left(bench: &Bench) {
 
 /// Waits for a child of a zygote in `work` that is not one of `before`, once it has begun to use the processor: then it
 /// is inside the document.
-pub(crate) async fn child(work: &Path, before: &[i32]) -> Process {
+async fn child(work: &Path, before: &[i32]) -> Process {
     // The conversion by which a zygote is tried is not the one that is looked for.
     let on_trial = || {
         job_directories(work)
@@ -156,7 +156,7 @@ pub(crate) fn zygote(work: &Path) -> Option<Process> {
         .copied()
 }
 
-pub(crate) fn end(process: Process, signal: Signal) {
+fn end(process: Process, signal: Signal) {
     kill(Pid::from_raw(process.pid), signal).unwrap();
 }
 
