@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod breaking_bucket;
 mod harness;
 mod peer;
 
@@ -43,6 +44,7 @@ mod sign_command;
 mod soak;
 mod stock;
 mod submit;
+mod uploads_resumed;
 mod verified_tokens;
 mod waiting;
 mod warnings;
