@@ -146,7 +146,7 @@ impl State {
             return Answer(400, None, json!({"error": {"code": 400, "message": message}}));
         }
         if !self.may_write(if_generation_match) {
-            return Answer::status(412);
+            return Answer::status(412, "");
         }
         let size = content.len().to_string();
         let generation = self.write(content).to_string();
@@ -159,9 +159,9 @@ impl State {
 }
 
 impl Answer {
-    fn status(status: u16) -> Self {
-        // As the worst of servers would: with the secret in the text.
-        let message = format!("refused, see session {SECRET}-of-nobody");
+    /// As the worst of servers would say it: with the session's id in the text.
+    fn status(status: u16, id: &str) -> Self {
+        let message = format!("refused, see session {id}.");
         Self(status, None, json!({"error": {"code": status, "message": message}}))
     }
 }
@@ -220,27 +220,27 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>, fault: &Fault, base: &str)
         Fault::Status(_) | Fault::RetryAfter(_) | Fault::Silence => {}
         Fault::Forget(status) => {
             state.sessions.remove(&id);
-            let answer = Answer::status(*status);
+            let answer = Answer::status(*status, &id);
             drop(state);
             return answer.send(&mut stream);
         }
         _ => {}
     }
     let answer = match fault {
-        Fault::Status(status) => Answer::status(*status),
+        Fault::Status(status) => Answer::status(*status, &id),
         Fault::RetryAfter(seconds) => {
-            let Answer(status, _, body) = Answer::status(503);
+            let Answer(status, _, body) = Answer::status(503, &id);
             Answer(status, Some(("Retry-After", seconds.to_string())), body)
         }
-        Fault::Silence => Answer::status(500),
+        Fault::Silence => Answer::status(500, &id),
         _ if !id.is_empty() => chunk(&mut state, &id, offset, &body, length),
-        _ if body.len() < length => Answer::status(400),
+        _ if body.len() < length => Answer::status(400, &id),
         _ => begin(&mut state, &parameter("uploadType"), &parameter("ifGenerationMatch"), &body, fault, base),
     };
     drop(state);
     match fault {
         Fault::ResetAt(_) | Fault::LoseAnswer => Ok(()),
-        Fault::StatusAt(status, _) => Answer::status(*status).send(&mut stream),
+        Fault::StatusAt(status, _) => Answer::status(*status, &id).send(&mut stream),
         Fault::StallAt(_) => {
             std::thread::park();
             Ok(())
@@ -270,18 +270,16 @@ fn head(stream: &mut TcpStream) -> std::io::Result<Option<(String, Vec<u8>)>> {
 fn begin(state: &mut State, kind: &str, condition: &str, body: &[u8], fault: &Fault, base: &str) -> Answer {
     let if_generation_match = condition.parse().unwrap();
     if kind == "multipart" {
-        let text = String::from_utf8_lossy(body);
-        let boundary = text.lines().next().unwrap();
-        let mut parts = split(body, format!("\r\n{boundary}").as_bytes()).into_iter();
-        let content = |part: &[u8]| {
-            let at = part.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
-            part[at + 4..].to_vec()
-        };
-        let resource = serde_json::from_slice(&content(parts.next().unwrap())).unwrap();
-        return state.insert(if_generation_match, &resource, content(parts.next().unwrap()));
+        let line = &body[..find(body, b"\r\n")];
+        let resource = &body[find(body, b"\r\n\r\n") + 4..];
+        let content = &resource[find(resource, line)..];
+        let content = &content[find(content, b"\r\n\r\n") + 4..];
+        let resource = serde_json::from_slice(&resource[..find(resource, b"\r\n--")]).unwrap();
+        let end = content.len() - line.len() - b"\r\n--\r\n".len();
+        return state.insert(if_generation_match, &resource, content[..end].to_vec());
     }
     if !state.may_write(if_generation_match) {
-        return Answer::status(412);
+        return Answer::status(412, "");
     }
     let id = format!("{SECRET}-{}", state.requests.len());
     let session = Session {
@@ -298,18 +296,13 @@ fn begin(state: &mut State, kind: &str, condition: &str, body: &[u8], fault: &Fa
     Answer(200, Some(("Location", location)), Value::Null)
 }
 
-fn split<'a>(body: &'a [u8], delimiter: &[u8]) -> Vec<&'a [u8]> {
-    let (mut parts, mut rest) = (Vec::new(), body);
-    while let Some(at) = rest.windows(delimiter.len()).position(|window| window == delimiter) {
-        parts.push(&rest[..at]);
-        rest = &rest[at + delimiter.len()..];
-    }
-    parts
+fn find(text: &[u8], what: &[u8]) -> usize {
+    text.windows(what.len()).position(|window| window == what).unwrap()
 }
 
 fn chunk(state: &mut State, id: &str, offset: Option<usize>, body: &[u8], length: usize) -> Answer {
     let Some(session) = state.sessions.get_mut(id) else {
-        return Answer::status(404);
+        return Answer::status(404, id);
     };
     if let Some(done) = &session.done {
         return Answer(200, None, done.clone());

@@ -195,7 +195,7 @@ async fn a_precondition_fails_at_the_start_and_at_the_end() {
 
 #[tokio::test]
 async fn an_older_generation_is_replaced_and_no_other() {
-    let (bucket, content) = (Bucket::start(vec![Served, StatusAt(503, MIB)]), bytes(LARGE));
+    let (bucket, content) = (Bucket::start(vec![Served, Served, StatusAt(503, MIB)]), bytes(LARGE));
     let older = bucket.write(b"older");
     let client = client(&bucket, PATIENT);
     let error = upload_with(&client, &content, older + 1).await.unwrap_err();
