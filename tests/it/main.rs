@@ -43,6 +43,7 @@ mod sign;
 mod sign_command;
 mod soak;
 mod stock;
+mod storage_testbench;
 mod submit;
 mod uploads_resumed;
 mod verified_tokens;
