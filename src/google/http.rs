@@ -7,11 +7,14 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header, redirect, retry};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout_at};
 
 use super::{Error, Kind};
 
 /// How much of an error's body is read to find Google's message.
 const ERROR_BODY_LIMIT: usize = 16 * 1024;
+/// How long it is waited for.
+const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
 /// How much of Google's message is kept.
 const MESSAGE_LIMIT: usize = 400;
 /// The most that a JSON answer may have. An object resource with all its metadata stays far below.
@@ -252,10 +255,11 @@ pub(crate) async fn refused(operation: &'static str, resource: &str, response: R
     }
 }
 
-/// As much of an error's body as is worth reading; a body that breaks off is taken as far as it came.
+/// As much of an error's body as is worth reading; a body that breaks off, or drips, is taken as far as it came.
 pub(crate) async fn beginning(mut response: Response) -> Vec<u8> {
     let mut text = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
+    let deadline = Instant::now() + ERROR_BODY_TIME;
+    while let Ok(Ok(Some(chunk))) = timeout_at(deadline, response.chunk()).await {
         let room = ERROR_BODY_LIMIT - text.len();
         text.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
         if text.len() >= ERROR_BODY_LIMIT {

@@ -68,8 +68,8 @@ impl Budget {
 
     /// The same budget, of which nothing is left at `deadline`.
     #[must_use]
-    pub fn until(mut self, deadline: std::time::Instant) -> Self {
-        self.deadline = Some(deadline.into());
+    pub fn until(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(deadline);
         self
     }
 
@@ -275,7 +275,7 @@ mod tests {
         assert!(started.elapsed() >= Duration::from_secs(7));
         assert!(budget.left() <= PER_DELIVERY - Duration::from_secs(7));
 
-        let late = Budget::default().until(Instant::now().into_std() + Duration::from_secs(6));
+        let late = Budget::default().until(Instant::now() + Duration::from_secs(6));
         let started = Instant::now();
         let error = Retries::new(&late).pause(asked).await.unwrap_err();
         assert_eq!(error.retry_after, Some(Duration::from_secs(7)));

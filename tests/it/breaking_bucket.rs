@@ -235,7 +235,14 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>, fault: &Fault, base: &str)
         Fault::Silence => Answer::status(500, &id),
         _ if !id.is_empty() => chunk(&mut state, &id, offset, &body, length),
         _ if body.len() < length => Answer::status(400, &id),
-        _ => begin(&mut state, &parameter("uploadType"), &parameter("ifGenerationMatch"), &body, fault, base),
+        _ => begin(
+            &mut state,
+            &parameter("uploadType"),
+            &parameter("ifGenerationMatch"),
+            &body,
+            fault,
+            base,
+        ),
     };
     drop(state);
     match fault {
@@ -333,14 +340,19 @@ fn chunk(state: &mut State, id: &str, offset: Option<usize>, body: &[u8], length
 impl Answer {
     fn send(&self, stream: &mut TcpStream) -> std::io::Result<()> {
         let Self(status, header, body) = self;
-        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
         let header = header
             .as_ref()
             .map(|(name, value)| format!("{name}: {value}\r\n"))
             .unwrap_or_default();
         let length = body.len();
-        let answer =
-            format!("HTTP/1.1 {status} Scripted\r\nConnection: close\r\nContent-Length: {length}\r\n{header}\r\n{body}");
+        let answer = format!(
+            "HTTP/1.1 {status} Scripted\r\nConnection: close\r\nContent-Length: {length}\r\n{header}\r\n{body}"
+        );
         stream.write_all(answer.as_bytes())
     }
 }

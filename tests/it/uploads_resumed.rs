@@ -64,7 +64,9 @@ async fn upload(bucket: &Bucket, content: &[u8]) -> Result<Object, Error> {
 async fn succeeds(size: usize, faults: Vec<Fault>, requests: &[&str]) {
     let (content, shown) = (bytes(size), format!("{size} bytes, {faults:?}"));
     let bucket = Bucket::start(faults);
-    let object = upload(&bucket, &content).await.unwrap_or_else(|error| panic!("{shown}: {error}"));
+    let object = upload(&bucket, &content)
+        .await
+        .unwrap_or_else(|error| panic!("{shown}: {error}"));
     assert_eq!(bucket.requests(), requests, "{shown}");
     let stored = bucket.objects();
     assert_eq!(stored.len(), 1, "{shown}");
@@ -126,8 +128,26 @@ async fn what_breaks_goes_on_where_the_bucket_has_it() {
 async fn several_breaks_of_one_upload_are_all_gone_on_from() {
     succeeds(
         LARGE,
-        vec![Served, StatusAt(503, 8 * MIB), Status(503), ResetAt(0), Served, ResetAt(MIB), LoseAnswer],
-        &["start", "send 0", "ask", "ask", "ask", "send 8388608", "ask", "ask", "send 9437184"],
+        vec![
+            Served,
+            StatusAt(503, 8 * MIB),
+            Status(503),
+            ResetAt(0),
+            Served,
+            ResetAt(MIB),
+            LoseAnswer,
+        ],
+        &[
+            "start",
+            "send 0",
+            "ask",
+            "ask",
+            "ask",
+            "send 8388608",
+            "ask",
+            "ask",
+            "send 9437184",
+        ],
     )
     .await;
 }
@@ -135,7 +155,12 @@ async fn several_breaks_of_one_upload_are_all_gone_on_from() {
 #[tokio::test]
 async fn an_answer_that_was_lost_is_found_by_asking() {
     succeeds(LARGE, vec![Served, LoseAnswer], &["start", "send 0", "ask"]).await;
-    succeeds(LARGE, vec![Served, LoseAnswer, LoseAnswer], &["start", "send 0", "ask", "ask"]).await;
+    succeeds(
+        LARGE,
+        vec![Served, LoseAnswer, LoseAnswer],
+        &["start", "send 0", "ask", "ask"],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -172,7 +197,10 @@ async fn a_precondition_fails_at_the_start_and_at_the_end() {
     for (faults, requests) in [
         (vec![Intrude], &["start"][..]),
         (vec![Served, Intrude], &["start", "send 0"]),
-        (vec![Served, ResetAt(MIB), Intrude], &["start", "send 0", "ask", "send 1048576"]),
+        (
+            vec![Served, ResetAt(MIB), Intrude],
+            &["start", "send 0", "ask", "send 1048576"],
+        ),
     ] {
         let bucket = Bucket::start(faults);
         refused(upload(&bucket, &content).await.unwrap_err());
@@ -182,10 +210,7 @@ async fn a_precondition_fails_at_the_start_and_at_the_end() {
     }
 
     // A lost answer of one request, and of a session that is forgotten since: our own object is what is in the way.
-    for (size, faults) in [
-        (MIB, vec![LoseAnswer]),
-        (LARGE, vec![Served, LoseAnswer, Forget(410)]),
-    ] {
+    for (size, faults) in [(MIB, vec![LoseAnswer]), (LARGE, vec![Served, LoseAnswer, Forget(410)])] {
         let (bucket, content) = (Bucket::start(faults), bytes(size));
         refused(upload(&bucket, &content).await.unwrap_err());
         assert_eq!(bucket.objects().len(), 1);
@@ -207,8 +232,16 @@ async fn an_older_generation_is_replaced_and_no_other() {
 
 #[tokio::test]
 async fn what_a_retry_cannot_mend_is_said_at_once() {
-    for (status, kind) in [(400, Kind::Invalid), (401, Kind::Unauthenticated), (403, Kind::Forbidden)] {
-        for faults in [vec![Status(status)], vec![Served, Status(status)], vec![Served, ResetAt(0), Status(status)]] {
+    for (status, kind) in [
+        (400, Kind::Invalid),
+        (401, Kind::Unauthenticated),
+        (403, Kind::Forbidden),
+    ] {
+        for faults in [
+            vec![Status(status)],
+            vec![Served, Status(status)],
+            vec![Served, ResetAt(0), Status(status)],
+        ] {
             let (bucket, length) = (Bucket::start(faults.clone()), faults.len());
             let error = upload(&bucket, &bytes(LARGE)).await.unwrap_err();
             assert_eq!((error.kind, bucket.requests().len()), (kind, length), "{faults:?}");
@@ -248,14 +281,21 @@ async fn a_wait_that_is_too_long_is_handed_on() {
         assert_eq!(bucket.requests().len(), length, "{faults:?}");
     }
     // One that fits is waited for.
-    succeeds(LARGE, vec![Served, RetryAfter(1)], &["start", "send 0", "ask", "send 0"]).await;
+    succeeds(
+        LARGE,
+        vec![Served, RetryAfter(1)],
+        &["start", "send 0", "ask", "send 0"],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn what_stalls_is_left_and_gone_on_with() {
     for (fault, then) in [(StallAt(9 * MIB), "send 9437184"), (Silence, "send 0")] {
         let (bucket, content) = (Bucket::start(vec![Served, fault]), bytes(LARGE));
-        upload_with(&client(&bucket, Duration::from_secs(2)), &content, 0).await.unwrap();
+        upload_with(&client(&bucket, Duration::from_secs(2)), &content, 0)
+            .await
+            .unwrap();
         assert_eq!(bucket.requests()[..4], ["start", "send 0", "ask", then]);
         assert!(bucket.objects()[0].1 == content);
     }
@@ -268,7 +308,10 @@ async fn an_upload_that_gets_nowhere_ends_with_its_budget() {
         let bucket = Bucket::start(endless.collect());
         let client = client(&bucket, PATIENT).within(&Budget::new(Duration::from_secs(2)));
         let error = upload_with(&client, &bytes(LARGE), 0).await.unwrap_err();
-        assert!(matches!(error.kind, Kind::Unavailable | Kind::NotFound | Kind::Invalid), "{fault:?}: {error}");
+        assert!(
+            matches!(error.kind, Kind::Unavailable | Kind::NotFound | Kind::Invalid),
+            "{fault:?}: {error}"
+        );
         let requests = bucket.requests().len();
         assert!((3..40).contains(&requests), "{fault:?}: {requests} requests");
         assert!(bucket.objects().is_empty());
