@@ -44,7 +44,7 @@ impl Idempotency {
     }
 }
 
-/// Connections that fail, time-outs, transfers that break off, 408, 429, 500, 502, 503, 504.
+/// Connections that fail, time-outs, transfers that break off, 408, 429, 5xx but 501 and 505.
 fn is_passing(error: &Error) -> bool {
     matches!(error.kind, Kind::Throttled | Kind::Unavailable)
 }

@@ -36,6 +36,8 @@ pub(crate) enum Fault {
     LoseAnswer,
     /// Only this many bytes of the body are kept, and 308 says so.
     Keep(usize),
+    /// All is kept, but 308 says that it is not finished.
+    Unfinished,
     /// Nothing more is read after this many bytes, and the connection stays.
     StallAt(usize),
     /// The body is thrown away and never answered.
@@ -109,7 +111,7 @@ impl Bucket {
         Self { url, state }
     }
 
-    /// What was asked for: `multipart`, `start`, `send OFFSET`, `ask`.
+    /// What was asked for: `multipart`, `start`, `send OFFSET`, `ask`, each maybe `with a token`.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.state.lock().unwrap().requests.clone()
     }
@@ -187,13 +189,16 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>, fault: &Fault, base: &str)
     let (id, range) = (parameter("upload_id"), header("content-range"));
     let span = range.strip_prefix("bytes ").and_then(|range| range.split_once('/'));
     let offset = span.and_then(|(span, _)| span.split_once('-')?.0.parse().ok());
-    state.lock().unwrap().requests.push(match (id.as_str(), offset) {
+    let mut request = match (id.as_str(), offset) {
         ("", _) if parameter("uploadType") == "multipart" => "multipart".to_owned(),
         ("", _) => "start".to_owned(),
         (_, None) => "ask".to_owned(),
         (_, Some(offset)) => format!("send {offset}"),
-    });
-    assert!(id.is_empty() || header("authorization").is_empty());
+    };
+    if !header("authorization").is_empty() {
+        request.push_str(" with a token");
+    }
+    state.lock().unwrap().requests.push(request);
 
     let length: usize = header("content-length").parse().unwrap();
     let limit = match fault {
@@ -233,7 +238,7 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>, fault: &Fault, base: &str)
             Answer(status, Some(("Retry-After", seconds.to_string())), body)
         }
         Fault::Silence => Answer::status(500, &id),
-        _ if !id.is_empty() => chunk(&mut state, &id, offset, &body, length),
+        _ if !id.is_empty() => chunk(&mut state, &id, offset, &body, length, fault),
         _ if body.len() < length => Answer::status(400, &id),
         _ => begin(
             &mut state,
@@ -307,7 +312,7 @@ fn find(text: &[u8], what: &[u8]) -> usize {
     text.windows(what.len()).position(|window| window == what).unwrap()
 }
 
-fn chunk(state: &mut State, id: &str, offset: Option<usize>, body: &[u8], length: usize) -> Answer {
+fn chunk(state: &mut State, id: &str, offset: Option<usize>, body: &[u8], length: usize, fault: &Fault) -> Answer {
     let Some(session) = state.sessions.get_mut(id) else {
         return Answer::status(404, id);
     };
@@ -323,7 +328,8 @@ fn chunk(state: &mut State, id: &str, offset: Option<usize>, body: &[u8], length
             session.received.truncate(kept);
         }
     }
-    if session.total > 0 && session.received.len() == session.total {
+    let is_whole = session.total > 0 && session.received.len() == session.total;
+    if is_whole && !matches!(fault, Fault::Unfinished) {
         let mut session = state.sessions.remove(id).unwrap();
         let content = std::mem::take(&mut session.received);
         let answer = state.insert(session.if_generation_match, &session.resource, content);

@@ -226,6 +226,60 @@ async fn a_download_that_drips_may_take_its_time() {
 }
 
 #[tokio::test]
+async fn a_download_that_breaks_after_its_last_byte_is_whole() {
+    let url = server(|mut stream, _| {
+        assert!(read(&mut stream));
+        // The end of the chunks never comes.
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nx-goog-stored-content-length: 5\r\n\r\n";
+        stream.write_all(format!("{head}5\r\nhello\r\n").as_bytes()).unwrap();
+    });
+    let storage = Storage::new(Http::new().unwrap(), &url, None).within(&Budget::new(Duration::ZERO));
+    let mut download = storage.download("in", "a", 1).await.unwrap();
+    assert_eq!(download.chunk().await.unwrap().unwrap(), "hello");
+    assert!(download.chunk().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_download_that_failed_never_says_that_it_is_whole() {
+    let cut = Reply::Cut(
+        3,
+        200,
+        vec![("X-Goog-Stored-Content-Length", "5".to_owned())],
+        b"hello".to_vec(),
+    );
+    let short = Reply::Full(
+        200,
+        vec![("X-Goog-Stored-Content-Length", "5".to_owned())],
+        b"hel".to_vec(),
+    );
+    for (reply, kind) in [(cut, Kind::Unavailable), (short, Kind::Corrupt)] {
+        let peer = peer::Peer::replies(vec![reply]);
+        let storage = Storage::new(Http::new().unwrap(), &peer.url, None).within(&Budget::new(Duration::ZERO));
+        let mut download = storage.download("in", "a", 1).await.unwrap();
+        assert_eq!(download.chunk().await.unwrap().unwrap(), "hel");
+        for _ in 0..3 {
+            assert_eq!(download.chunk().await.unwrap_err().kind, kind);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_metadata_server_is_asked_again_too() {
+    let word = Reply::Full(200, vec![("Metadata-Flavor", "Google".to_owned())], b"p".to_vec());
+    let peer = peer::Peer::replies(vec![Reply::status(503), Reply::status(429), word]);
+    let settings = Settings {
+        metadata_host: Some(peer.url.clone()),
+        ..Settings::default()
+    };
+    let tokens = Tokens::discover(Http::new().unwrap(), &settings)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(tokens.project_id().await.unwrap().as_deref(), Some("p"));
+    assert_eq!(peer.requests().len(), 3);
+}
+
+#[tokio::test]
 async fn the_local_cloud_takes_what_breaks_in_a_session() {
     let cloud = cloud().await;
     let urls = cloud.urls();

@@ -7,9 +7,11 @@ use std::time::Duration;
 use platen::google::http::{Http, Timeouts};
 use platen::google::retry::Budget;
 use platen::google::storage::{Object, Storage, Upload};
+use platen::google::token::{Settings, Tokens};
 use platen::google::{Error, Kind};
 
 use crate::breaking_bucket::{Bucket, Fault, Fault::*, SECRET};
+use crate::peer::{Peer, Reply};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -161,6 +163,36 @@ async fn an_answer_that_was_lost_is_found_by_asking() {
         &["start", "send 0", "ask", "ask"],
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_session_that_has_all_and_has_not_finished_is_asked_again() {
+    succeeds(LARGE, vec![Served, Unfinished], &["start", "send 0", "ask"]).await;
+    succeeds(
+        LARGE,
+        vec![Served, Unfinished, Unfinished],
+        &["start", "send 0", "ask", "ask"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_is_its_own_proof_and_gets_no_token() {
+    let answer = serde_json::json!({"access_token": "t", "expires_in": 3600});
+    let metadata = Peer::replies(vec![Reply::json(200, answer).with("Metadata-Flavor", "Google")]);
+    let settings = Settings {
+        metadata_host: Some(metadata.url.clone()),
+        ..Settings::default()
+    };
+    let http = Http::new().unwrap();
+    let tokens = Tokens::discover(http.clone(), &settings).await.unwrap();
+    let (bucket, content) = (Bucket::start(vec![Served, ResetAt(MIB)]), bytes(LARGE));
+    let client = Storage::new(http, &bucket.url, tokens);
+    upload_with(&client, &content, 0).await.unwrap();
+    assert_eq!(
+        bucket.requests(),
+        ["start with a token", "send 0", "ask", "send 1048576"]
+    );
 }
 
 #[tokio::test]
