@@ -207,6 +207,9 @@ async fn a_session_that_is_gone_begins_anew() {
         succeeds(LARGE, vec![Served, Forget(status)], &requests).await;
         let requests = ["start", "send 0", "ask", "start", "send 0"];
         succeeds(LARGE, vec![Served, ResetAt(9 * MIB), Forget(status)], &requests).await;
+        let requests = ["start", "send 0", "ask", "send 9437184", "start", "send 0"];
+        let faults = vec![Served, ResetAt(9 * MIB), Served, Forget(status)];
+        succeeds(LARGE, faults, &requests).await;
     }
 }
 
@@ -335,17 +338,24 @@ async fn what_stalls_is_left_and_gone_on_with() {
 
 #[tokio::test]
 async fn an_upload_that_gets_nowhere_ends_with_its_budget() {
-    for fault in [ResetAt(100 * KIB), Status(503), Keep(100 * KIB), Forget(410)] {
-        let endless = std::iter::once(Served).chain(std::iter::repeat_n(fault, 300));
+    for faults in [
+        &[ResetAt(100 * KIB)][..],
+        &[Status(503)],
+        &[Keep(100 * KIB)],
+        &[StatusAt(308, 0)],
+        // The start that follows is served.
+        &[Forget(410), Served],
+    ] {
+        let endless = std::iter::once(Served).chain(faults.iter().copied().cycle().take(300));
         let bucket = Bucket::start(endless.collect());
         let client = client(&bucket, PATIENT).within(&Budget::new(Duration::from_secs(2)));
         let error = upload_with(&client, &bytes(LARGE), 0).await.unwrap_err();
         assert!(
             matches!(error.kind, Kind::Unavailable | Kind::NotFound | Kind::Invalid),
-            "{fault:?}: {error}"
+            "{faults:?}: {error}"
         );
         let requests = bucket.requests().len();
-        assert!((3..40).contains(&requests), "{fault:?}: {requests} requests");
+        assert!((3..40).contains(&requests), "{faults:?}: {requests} requests");
         assert!(bucket.objects().is_empty());
     }
 }
