@@ -354,8 +354,10 @@ async fn an_upload_that_gets_nowhere_ends_with_its_budget() {
             matches!(error.kind, Kind::Unavailable | Kind::NotFound | Kind::Invalid),
             "{faults:?}: {error}"
         );
-        let requests = bucket.requests().len();
-        assert!((3..40).contains(&requests), "{faults:?}: {requests} requests");
+        // Pauses that double leave room for few.
+        let requests = bucket.requests();
+        let sent = requests.iter().filter(|request| request.starts_with("send")).count();
+        assert!((1..14).contains(&sent), "{faults:?}: {requests:?}");
         assert!(bucket.objects().is_empty());
     }
 }
