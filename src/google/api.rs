@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::http::Http;
-use super::retry::{self, Budget};
+use super::retry::{self, Budget, Idempotency, Retries};
 use super::secret::Secret;
 use super::token::Tokens;
 use super::{Error, Kind};
@@ -61,37 +61,67 @@ impl Api {
 
     /// Runs `attempt` with an access token under the retry policy. A 401 gets a fresh token once: it says that nothing
     /// was done, so this holds for every call.
-    pub(crate) async fn call<T, F>(&self, attempt: impl Fn(Option<Access>) -> F) -> Result<T, Error>
+    pub(crate) async fn call<T, F>(
+        &self,
+        idempotency: Idempotency,
+        attempt: impl Fn(Option<Access>) -> F,
+    ) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let (renewed, attempt) = (&AtomicBool::new(false), &attempt);
-        retry::run(&self.budget(), || async move {
-            let access = self.access().await?;
-            let outcome = attempt(access.clone()).await;
-            let (
-                Err(Error {
-                    kind: Kind::Unauthenticated,
-                    ..
-                }),
-                Some(tokens),
-                Some(access),
-                false,
-            ) = (&outcome, &self.tokens, &access, renewed.load(Ordering::Relaxed))
-            else {
-                return outcome;
-            };
-            renewed.store(true, Ordering::Relaxed);
-            tokens.reject(&access.token);
-            attempt(self.access().await?).await
-        })
-        .await
+        let renewed = AtomicBool::new(false);
+        retry::run(&self.budget(), idempotency, || self.attempt(&renewed, &attempt)).await
     }
 
+    /// The same for what goes on after `error` in a transfer whose pauses are `retries`.
+    pub(crate) async fn again<T, F>(
+        &self,
+        retries: &mut Retries,
+        error: Error,
+        idempotency: Idempotency,
+        attempt: impl Fn(Option<Access>) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let renewed = AtomicBool::new(false);
+        retries
+            .again(error, idempotency, || self.attempt(&renewed, &attempt))
+            .await
+    }
+
+    async fn attempt<T, F>(&self, renewed: &AtomicBool, attempt: &impl Fn(Option<Access>) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let access = self.access().await?;
+        let outcome = attempt(access.clone()).await;
+        let (
+            Err(Error {
+                kind: Kind::Unauthenticated,
+                ..
+            }),
+            Some(tokens),
+            Some(access),
+            false,
+        ) = (&outcome, &self.tokens, &access, renewed.load(Ordering::Relaxed))
+        else {
+            return outcome;
+        };
+        renewed.store(true, Ordering::Relaxed);
+        tokens.reject(&access.token);
+        attempt(self.access().await?).await
+    }
+
+    /// A call without its token is not sent.
     async fn access(&self) -> Result<Option<Access>, Error> {
+        let unsent = |error| Error {
+            not_sent: true,
+            ..error
+        };
         match &self.tokens {
             Some(tokens) => Ok(Some(Access {
-                token: tokens.access_token().await?,
+                token: tokens.access_token().await.map_err(unsent)?,
                 quota_project: tokens.quota_project().map(str::to_owned),
             })),
             None => Ok(None),

@@ -41,6 +41,8 @@ pub struct Error {
     pub message: String,
     /// How long the answer asked to wait.
     pub retry_after: Option<Duration>,
+    /// Whether the call certainly never reached the server: then even what is not idempotent may be repeated.
+    pub not_sent: bool,
 }
 
 impl Error {
@@ -57,6 +59,7 @@ impl Error {
             status: None,
             message: message.into(),
             retry_after: None,
+            not_sent: false,
         }
     }
 

@@ -7,22 +7,26 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header, redirect, retry};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout_at};
 
 use super::{Error, Kind};
 
 /// How much of an error's body is read to find Google's message.
 const ERROR_BODY_LIMIT: usize = 16 * 1024;
+/// How long it is waited for.
+const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
 /// How much of Google's message is kept.
 const MESSAGE_LIMIT: usize = 400;
 /// The most that a JSON answer may have. An object resource with all its metadata stays far below.
 pub(crate) const JSON_LIMIT: usize = 1024 * 1024;
 
-/// How long to wait for a peer. There is no total time-out: a large object may take long as long as bytes move.
+/// How long to wait for a peer. What carries an object has no total time-out: it may take long as long as bytes move.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
     /// For a connection, TLS included.
     pub connect: Duration,
-    /// Without a single byte in either direction.
+    /// Without a single byte in either direction. A call with a small answer has twice as long for all of it, so that
+    /// one that drips ends too.
     pub progress: Duration,
 }
 
@@ -41,7 +45,7 @@ impl Default for Timeouts {
 pub struct Http {
     calls: reqwest::Client,
     /// Without reqwest's read time-out: that one runs while a request body is sent and is not reset by its progress.
-    /// `storage::upload` watches over its own progress.
+    /// `storage::progress` watches over it.
     uploads: reqwest::Client,
     timeouts: Timeouts,
 }
@@ -73,12 +77,19 @@ impl Http {
         self.timeouts.progress
     }
 
+    /// A call with a small request and a small answer.
     pub(crate) fn request(&self, method: Method, url: &str) -> RequestBuilder {
-        self.calls.request(method, url)
+        self.calls.request(method, url).timeout(self.timeouts.progress * 2)
     }
 
-    pub(crate) fn upload(&self, url: &str) -> RequestBuilder {
-        self.uploads.post(url)
+    /// A call whose answer may be large: only a pause in it ends it.
+    pub(crate) fn download(&self, url: &str) -> RequestBuilder {
+        self.calls.get(url)
+    }
+
+    /// A call whose request may be large. The caller watches over its progress.
+    pub(crate) fn upload(&self, method: Method, url: &str) -> RequestBuilder {
+        self.uploads.request(method, url)
     }
 }
 
@@ -189,6 +200,10 @@ pub(crate) fn parse<T: DeserializeOwned>(operation: &'static str, resource: &str
 }
 
 /// A failure below HTTP, without the URL.
+///
+/// Sent is whatever may have left this machine. A connection that the server had closed while it lay idle is no failure
+/// as long as the request was still whole: hyper takes another one by itself. Once a byte was written it is one, and
+/// counts as sent.
 pub(crate) fn transport(operation: &'static str, resource: &str, error: reqwest::Error) -> Error {
     let not_sent = error.is_connect();
     let kind = if error.is_builder() {
@@ -216,10 +231,14 @@ pub(crate) fn transport(operation: &'static str, resource: &str, error: reqwest:
         message.push_str(": ");
         message.push_str(&clean(&cause));
     }
-    Error::new(kind, operation, resource, message)
+    Error {
+        not_sent,
+        ..Error::new(kind, operation, resource, message)
+    }
 }
 
-async fn refused(operation: &'static str, resource: &str, response: Response) -> Error {
+/// What an answer that is no success says.
+pub(crate) async fn refused(operation: &'static str, resource: &str, response: Response) -> Error {
     let status = response.status();
     let retry_after = retry_after(response.headers());
     let text = beginning(response).await;
@@ -236,10 +255,11 @@ async fn refused(operation: &'static str, resource: &str, response: Response) ->
     }
 }
 
-/// As much of an error's body as is worth reading; a body that breaks off is taken as far as it came.
+/// As much of an error's body as is worth reading; a body that breaks off, or drips, is taken as far as it came.
 pub(crate) async fn beginning(mut response: Response) -> Vec<u8> {
     let mut text = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
+    let deadline = Instant::now() + ERROR_BODY_TIME;
+    while let Ok(Ok(Some(chunk))) = timeout_at(deadline, response.chunk()).await {
         let room = ERROR_BODY_LIMIT - text.len();
         text.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
         if text.len() >= ERROR_BODY_LIMIT {

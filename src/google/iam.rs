@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::api::{Api, authorized};
 use super::http::{self, Http};
-use super::retry::Budget;
+use super::retry::{Budget, Idempotency};
 use super::token::Tokens;
 use super::{Error, Kind, encode};
 
@@ -76,7 +76,7 @@ impl Iam {
         ));
         let body = &json!({"payload": STANDARD.encode(payload), "delegates": delegates});
         let signed: Signed = api
-            .call(|token| async move {
+            .call(Idempotency::Always, |token| async move {
                 let request = authorized(api.http.request(Method::POST, url), token.as_ref()).json(body);
                 http::json(SIGN_BLOB, email, http::send(SIGN_BLOB, email, request).await?).await
             })

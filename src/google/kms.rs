@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::api::{Api, authorized};
 use super::http::{self, Http};
-use super::retry::Budget;
+use super::retry::{Budget, Idempotency};
 use super::secret::Secret;
 use super::token::Tokens;
 use super::{Error, Kind, encode};
@@ -159,7 +159,7 @@ impl Kms {
         let path: Vec<String> = key.split('/').map(encode::component).collect();
         let url = &self.0.url(&format!("/v1/{}:{verb}", path.join("/")));
         self.0
-            .call(|token| async move {
+            .call(Idempotency::Always, |token| async move {
                 let request = authorized(self.0.http.request(Method::POST, url), token.as_ref()).json(body);
                 http::json(operation, key, http::send(operation, key, request).await?).await
             })

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::api::{Api, authorized};
 use super::http::{self, Http};
-use super::retry::Budget;
+use super::retry::{Budget, Idempotency};
 use super::token::Tokens;
 use super::{Error, Kind, encode};
 
@@ -78,7 +78,7 @@ impl Publisher {
         );
         let published: Published = self
             .0
-            .call(|token| async move {
+            .call(Idempotency::DuplicatesAllowed, |token| async move {
                 let request = authorized(self.0.http.request(Method::POST, url), token.as_ref()).json(body);
                 http::json(PUBLISH, topic, http::send(PUBLISH, topic, request).await?).await
             })

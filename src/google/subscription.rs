@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::api::{Api, authorized};
 use super::http::{self, Http};
-use super::retry::Budget;
+use super::retry::{Budget, Idempotency};
 use super::token::Tokens;
 use super::{Error, Kind, encode};
 
@@ -139,7 +139,7 @@ impl Subscription {
         let settings: Settings = self
             .api
             .within(budget)
-            .call(|access| async move {
+            .call(Idempotency::Always, |access| async move {
                 let request = authorized(self.api.http.request(Method::GET, &self.url), access.as_ref());
                 http::json(GET, &self.name, http::send(GET, &self.name, request).await?).await
             })
@@ -156,7 +156,7 @@ impl Subscription {
         let url = &format!("{}:{verb}", self.url);
         self.api
             .within(&Budget::default())
-            .call(|access| async move {
+            .call(Idempotency::Always, |access| async move {
                 let request = authorized(self.api.http.request(Method::POST, url), access.as_ref()).json(body);
                 let response = http::send(CONSUME, &self.name, request).await?;
                 let body = http::body(CONSUME, &self.name, response, LIMIT).await?;

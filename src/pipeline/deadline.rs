@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::config;
 use crate::engine;
-use crate::google::retry::{Budget, PER_DELIVERY};
+use crate::google::retry::Budget;
 
 // What the start has checked must be what the engine takes.
 const _: () = assert!(engine::CHECK_GRACE.as_nanos() <= config::CHECK_TIME.as_nanos());
@@ -37,7 +37,7 @@ impl Deadline {
 
     /// What the delivery may spend on retries: what all may, or less when less time is left.
     pub(super) fn budget(&self) -> Budget {
-        Budget::new(PER_DELIVERY.min(self.work.saturating_duration_since(Instant::now())))
+        Budget::default().until(self.work)
     }
 
     /// Whether a conversion that may take this long, begun now, ends in time.

@@ -444,7 +444,13 @@ async fn an_upload_may_take_longer_than_the_patience_for_silence() {
     let reply = stored(&bytes);
     // 24 MiB in pieces of 64 KiB, 20 ms apart, take longer than the silence that ends a call; and the silence is long
     // enough that a busy machine does not make one.
-    let peer = Peer::paced(Duration::from_millis(20), move |_, _| reply.clone());
+    let peer = Peer::paced(Duration::from_millis(20), move |request, number| match number {
+        0 => {
+            let here = request.header("host").unwrap();
+            Reply::status(200).with("Location", format!("http://{here}/?upload_id=x"))
+        }
+        _ => reply.clone(),
+    });
     let upload = upload(file.path(), bytes.len() as u64, crc32c::crc32c(&bytes), &none);
     let patient = Http::with(Timeouts {
         connect: Duration::from_secs(5),

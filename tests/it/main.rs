@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod breaking_bucket;
 mod harness;
 mod peer;
 
@@ -39,6 +40,7 @@ mod outputs;
 mod passwords;
 mod path;
 mod poison;
+mod retries;
 mod sandbox;
 mod secrets;
 mod setup;
@@ -47,7 +49,9 @@ mod sign_command;
 mod soak;
 mod states;
 mod stock;
+mod storage_testbench;
 mod submit;
+mod uploads_resumed;
 mod verified_tokens;
 mod waiting;
 mod warnings;

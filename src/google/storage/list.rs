@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::Object;
 use crate::google::api::{Api, authorized};
+use crate::google::retry::Idempotency;
 use crate::google::{Error, Kind, encode, http};
 
 const LIST: &str = "storage.objects.list";
@@ -35,7 +36,7 @@ pub(super) async fn run(api: &Api, bucket: &str, prefix: &str, most: usize) -> R
     loop {
         let address = url.as_str();
         let page: Page = api
-            .call(|token| async move {
+            .call(Idempotency::Always, |token| async move {
                 let request = authorized(api.http.request(Method::GET, address), token.as_ref());
                 http::json(LIST, resource, http::send(LIST, resource, request).await?).await
             })

@@ -2,14 +2,17 @@
 
 mod download;
 mod list;
+mod multipart;
 mod object;
+mod progress;
+mod resumable;
 mod upload;
 
 use reqwest::Method;
 
 use super::api::{Api, authorized};
 use super::http::{self, Http};
-use super::retry::Budget;
+use super::retry::{Budget, Idempotency};
 use super::token::Tokens;
 use super::{Error, Kind, encode};
 pub use download::Download;
@@ -49,7 +52,7 @@ impl Storage {
         }
         let (url, resource) = (url.as_str(), resource.as_str());
         self.0
-            .call(|token| async move {
+            .call(Idempotency::Always, |token| async move {
                 let request = authorized(self.0.http.request(Method::GET, url), token.as_ref());
                 http::json(GET, resource, http::send(GET, resource, request).await?).await
             })
@@ -76,8 +79,9 @@ impl Storage {
         list::run(&self.0, bucket, prefix, most).await
     }
 
-    /// Writes a new object from a file, which is read as it is sent. The server checks our CRC32C before it keeps
-    /// anything, and we check its answer.
+    /// Writes a new object from a file, which is read as it is sent: in one request, or, above
+    /// 8 MiB, in a session that goes on where it broke off. The server checks our CRC32C before
+    /// it keeps anything, and we check its answer.
     ///
     /// # Errors
     /// `PreconditionFailed` when another generation is there than `if_generation_match`; after a retry that may be our

@@ -1,27 +1,22 @@
-//! A multipart upload whose second part is read from a file while it is sent.
+//! A new object from a file: what every upload has, whichever way it goes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
-use reqwest::{Body, header};
-use serde_json::json;
-use tokio::fs::File;
-use tokio::io::AsyncReadExt as _;
-use tokio::time::{Instant, sleep_until};
-use tokio_util::io::ReaderStream;
+use serde_json::{Value, json};
 
 use super::object::encode_crc32c;
-use super::{Object, check_names, shown};
-use crate::google::api::{Api, authorized};
-use crate::google::flight::locked;
-use crate::google::{Error, Kind, encode, http};
+use super::{Object, check_names, multipart, resumable, shown};
+use crate::google::api::Api;
+use crate::google::{Error, Kind, encode};
 
-const INSERT: &str = "storage.objects.create";
-const CHUNK: usize = 64 * 1024;
+pub(super) const INSERT: &str = "storage.objects.create";
+
+/// The most that goes in one request, which is sent again from its beginning when it breaks; more goes in a session.
+pub(super) const LARGEST_MULTIPART: u64 = 8 * 1024 * 1024;
+
+/// How often bytes that arrived damaged are sent: as in `kms`, damage is no matter of waiting.
+const ATTEMPTS: u32 = 3;
 
 /// A new object. The precondition is not optional: without one a retry could overwrite what somebody else wrote.
 #[derive(Debug, Clone, Copy)]
@@ -46,36 +41,36 @@ pub struct Upload<'a> {
     pub if_generation_match: i64,
 }
 
+impl Upload<'_> {
+    /// Where an upload of this type begins, its precondition included.
+    pub(super) fn url(&self, api: &Api, upload_type: &str) -> String {
+        api.url(&format!(
+            "/upload/storage/v1/b/{}/o?uploadType={upload_type}&name={}&ifGenerationMatch={}",
+            encode::component(self.bucket),
+            encode::component(self.name),
+            self.if_generation_match,
+        ))
+    }
+
+    /// The object resource. With its CRC32C the server keeps nothing that has another one.
+    pub(super) fn resource(&self) -> Value {
+        let mut resource = json!({
+            "name": self.name,
+            "contentType": self.content_type,
+            "crc32c": encode_crc32c(self.crc32c),
+            "metadata": self.metadata,
+        });
+        if let Some(disposition) = self.content_disposition {
+            resource["contentDisposition"] = disposition.into();
+        }
+        resource
+    }
+}
+
 pub(super) async fn run(api: &Api, upload: &Upload<'_>) -> Result<Object, Error> {
     check_names(INSERT, upload.bucket, upload.name)?;
     let resource = shown(upload.bucket, upload.name, None);
-    let url = api.url(&format!(
-        "/upload/storage/v1/b/{}/o?uploadType=multipart&name={}&ifGenerationMatch={}",
-        encode::component(upload.bucket),
-        encode::component(upload.name),
-        upload.if_generation_match,
-    ));
-    let boundary = boundary(&resource)?;
-    let (url, resource, boundary) = (url.as_str(), resource.as_str(), boundary.as_str());
-    let object: Object = api
-        .call(|token| async move {
-            let progress = Progress::default();
-            let (length, body) = body(upload, boundary, resource, progress.clone()).await?;
-            let request = authorized(api.http.upload(url), token.as_ref())
-                .header(header::CONTENT_TYPE, format!("multipart/related; boundary={boundary}"))
-                .header(header::CONTENT_LENGTH, length)
-                .body(body);
-            let answer = async { http::json(INSERT, resource, http::send(INSERT, resource, request).await?).await };
-            let patience = api.http.progress_timeout();
-            tokio::select! {
-                answer = answer => answer,
-                () = progress.stalled(patience) => {
-                    let message = format!("no progress for {} s", patience.as_secs_f32());
-                    Err(Error::new(Kind::Unavailable, INSERT, resource, message))
-                }
-            }
-        })
-        .await?;
+    let object = undamaged(api, upload, &resource).await?;
     if object.size != upload.size || object.crc32c.is_some_and(|stored| stored != upload.crc32c) {
         return Err(Error::new(
             Kind::Corrupt,
@@ -90,72 +85,29 @@ pub(super) async fn run(api: &Api, upload: &Upload<'_>) -> Result<Object, Error>
     Ok(object)
 }
 
-/// The length and the stream of all three pieces: metadata part, file, end.
-async fn body(upload: &Upload<'_>, boundary: &str, resource: &str, progress: Progress) -> Result<(u64, Body), Error> {
-    let unreadable = |error: std::io::Error| {
-        let message = format!("{} cannot be read: {error}", upload.file.display());
-        Error::new(Kind::Invalid, INSERT, resource, message)
-    };
-    let file = File::open(upload.file).await.map_err(unreadable)?;
-    let found = file.metadata().await.map_err(unreadable)?.len();
-    if found != upload.size {
-        let message = format!("the file has {found} bytes instead of {}", upload.size);
-        return Err(Error::new(Kind::Invalid, INSERT, resource, message));
-    }
-    let mut metadata = json!({
-        "name": upload.name,
-        "contentType": upload.content_type,
-        "crc32c": encode_crc32c(upload.crc32c),
-        "metadata": upload.metadata,
-    });
-    if let Some(disposition) = upload.content_disposition {
-        metadata["contentDisposition"] = disposition.into();
-    }
-    let head = format!(
-        "--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{metadata}\r\n\
-         --{boundary}\r\nContent-Type: {}\r\n\r\n",
-        upload.content_type
-    );
-    let tail = format!("\r\n--{boundary}--\r\n");
-    let length = head.len() as u64 + upload.size + tail.len() as u64;
-    let chunks = stream::once(async { Ok(Bytes::from(head)) })
-        .chain(ReaderStream::with_capacity(file.take(upload.size), CHUNK))
-        .chain(stream::once(async { Ok(Bytes::from(tail)) }))
-        .inspect(move |_| progress.mark());
-    Ok((length, Body::wrap_stream(chunks)))
-}
-
-/// 128 random bits: that the file holds them is as likely as guessing a key.
-fn boundary(resource: &str) -> Result<String, Error> {
-    let mut random = [0; 16];
-    aws_lc_rs::rand::fill(&mut random)
-        .map_err(|_| Error::new(Kind::Unavailable, INSERT, resource, "the system gives no random bytes"))?;
-    Ok(format!("platen-{:032x}", u128::from_be_bytes(random)))
-}
-
-/// When the connection last took a chunk.
-#[derive(Clone)]
-struct Progress(Arc<Mutex<Instant>>);
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now())))
-    }
-}
-
-impl Progress {
-    fn mark(&self) {
-        *locked(&self.0) = Instant::now();
-    }
-
-    /// Ends when nothing has moved for `patience`. After the last chunk that is the time for the answer.
-    async fn stalled(&self, patience: Duration) {
-        loop {
-            let deadline = *locked(&self.0) + patience;
-            if Instant::now() >= deadline {
-                return;
+/// Sends again what the server says has arrived damaged; it has kept nothing of it.
+async fn undamaged(api: &Api, upload: &Upload<'_>, resource: &str) -> Result<Object, Error> {
+    let mut left = ATTEMPTS;
+    loop {
+        left -= 1;
+        let outcome = if upload.size > LARGEST_MULTIPART {
+            resumable::run(api, upload, resource).await
+        } else {
+            multipart::run(api, upload, resource).await
+        };
+        match outcome {
+            // "Provided CRC32C ... doesn't match calculated CRC32C ...": Cloud Storage has no reason of its own for it.
+            Err(error) if error.status == Some(400) && error.message.contains("match calculated CRC32C") => {
+                let error = Error {
+                    kind: Kind::Corrupt,
+                    ..error
+                };
+                if left == 0 {
+                    return Err(error);
+                }
+                tracing::debug!(%error, "sending again");
             }
-            sleep_until(deadline).await;
+            outcome => return outcome,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::impersonated::Impersonated;
 use super::{Source, Tokens};
-use crate::google::retry::{self, Budget};
+use crate::google::retry::{self, Budget, Idempotency};
 use crate::google::secret::Secret;
 use crate::google::{Error, Kind};
 
@@ -19,7 +19,10 @@ impl Tokens {
     /// `Invalid` for credentials that Google gives no such token, with the flag or role that makes it possible;
     /// `Forbidden` when we may not act as the account, with the command that grants it.
     pub async fn id_token(&self, audience: &str, include_email: bool) -> Result<Secret, Error> {
-        retry::run(&Budget::default(), || self.ask(audience, include_email)).await
+        retry::run(&Budget::default(), Idempotency::Always, || {
+            self.ask(audience, include_email)
+        })
+        .await
     }
 
     async fn ask(&self, audience: &str, include_email: bool) -> Result<Secret, Error> {

@@ -14,7 +14,7 @@ use super::file::{self, Context, fields};
 use super::{Issued, SCOPE, Source, Tokens};
 use crate::google::api::{Api, authorized};
 use crate::google::http::{self, Http};
-use crate::google::retry::Budget;
+use crate::google::retry::{Budget, Idempotency};
 use crate::google::secret::Secret;
 use crate::google::{Error, Kind};
 
@@ -162,7 +162,7 @@ impl Impersonated {
             .url(&format!("/v1/projects/-/serviceAccounts/{}:{verb}", self.email));
         let answer = self
             .iam
-            .call(|access| async move {
+            .call(Idempotency::Always, |access| async move {
                 let request = authorized(self.iam.http.request(Method::POST, url), access.as_ref()).json(body);
                 let response = http::send(operation, &self.email, request).await?;
                 http::json(operation, &self.email, response).await

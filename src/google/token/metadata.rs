@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::{Method, Response};
 use tokio::time::timeout;
 
@@ -9,6 +10,7 @@ use super::file::is_domain;
 use super::{Issued, TokenAnswer, UNIVERSE_DOMAIN};
 use crate::google::encode;
 use crate::google::http::{self, Http};
+use crate::google::retry::{self, Budget, Idempotency};
 use crate::google::secret::Secret;
 use crate::google::{Error, Kind};
 
@@ -84,11 +86,10 @@ impl Metadata {
 
     /// Machines of Google's own do not always have the entry, or have it empty.
     pub(super) async fn universe_domain(&self) -> Result<String, Error> {
-        let response = match self.get("/computeMetadata/v1/universe/universe-domain").await {
+        let body = match self.entry("/computeMetadata/v1/universe/universe-domain").await {
             Err(error) if error.kind == Kind::NotFound => return Ok(UNIVERSE_DOMAIN.to_owned()),
             answer => answer?,
         };
-        let body = http::body(OPERATION, &self.base_url, response, 4096).await?;
         match std::str::from_utf8(&body).map(str::trim) {
             Ok("") => Ok(UNIVERSE_DOMAIN.to_owned()),
             Ok(domain) if is_domain(domain) => Ok(domain.to_owned()),
@@ -97,12 +98,20 @@ impl Metadata {
     }
 
     async fn text(&self, path: &str) -> Result<String, Error> {
-        let response = self.get(path).await?;
-        let body = http::body(OPERATION, &self.base_url, response, 4096).await?;
+        let body = self.entry(path).await?;
         match std::str::from_utf8(&body).map(str::trim) {
             Ok(text) if !text.is_empty() && !text.contains(char::is_whitespace) => Ok(text.to_owned()),
             _ => Err(self.strange("the answer is not one word of text")),
         }
+    }
+
+    /// What is asked for once, at the start; whoever needs a token repeats that call as a whole.
+    async fn entry(&self, path: &str) -> Result<Bytes, Error> {
+        retry::run(&Budget::default(), Idempotency::Always, || async {
+            let response = self.get(path).await?;
+            http::body(OPERATION, &self.base_url, response, 4096).await
+        })
+        .await
     }
 
     /// The header goes both ways: without it in the answer, whoever answers is no metadata server (a captive portal, a

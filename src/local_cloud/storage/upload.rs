@@ -309,15 +309,20 @@ fn take_chunk(session: &mut Session, request: &Request) -> Result<bool, Refusal>
         .and_then(|range| range.split_once('/'))
         .ok_or_else(bad)?;
     if total != "*" {
-        session.total = Some(total.parse().map_err(|_| bad())?);
+        let total = total.parse().map_err(|_| bad())?;
+        if session.total.is_some_and(|announced| announced != total) {
+            return Err(Refusal::invalid("The upload has another size than announced."));
+        }
+        session.total = Some(total);
     }
     if span != "*" {
         let (first, last) = span.split_once('-').ok_or_else(bad)?;
         let first: usize = first.parse().map_err(|_| bad())?;
         let last: usize = last.parse().map_err(|_| bad())?;
         let here = session.received.len();
-        if last.checked_sub(first).and_then(|length| length.checked_add(1)) != Some(request.body.len()) || first > here
-        {
+        let length = last.checked_sub(first).and_then(|length| length.checked_add(1));
+        let is_past_the_end = session.total.is_some_and(|total| last >= total);
+        if length != Some(request.body.len()) || first > here || is_past_the_end {
             return Err(bad());
         }
         // Bytes that are here already, after a lost answer, are not taken twice.

@@ -154,6 +154,12 @@ async fn resumable_goes_on_after_a_break() {
         400,
         "a gap"
     );
+    for (range, why) in [
+        (format!("bytes */{}", total + 1), "another size than before"),
+        (format!("bytes {CHUNK}-{total}/{total}"), "past the end"),
+    ] {
+        assert_eq!(put(range, &vec![0; total + 1 - CHUNK]).await.0, 400, "{why}");
+    }
     let (status, _, body) = put(format!("bytes {CHUNK}-{}/{total}", total - 1), &content[CHUNK..]).await;
     assert_eq!(status, 200);
     let object: Value = serde_json::from_slice(&body).unwrap();
