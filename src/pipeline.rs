@@ -4,6 +4,9 @@
 //! reported as failed. Both follow from the types: [`run`] returns an [`Outcome`] (acknowledged) only after
 //! [`deliver::publish`] has returned, and a [`Refusal`] (not acknowledged) never reaches it.
 
+mod admission;
+mod budget;
+mod machine;
 mod passwords;
 
 use std::time::Instant;
@@ -11,7 +14,9 @@ use std::time::Instant;
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use tokio::sync::{Semaphore, SemaphorePermit};
+
+pub use admission::{Admission, Admitted};
+pub use budget::BODIES;
 
 use crate::accept::verify::Verifier;
 use crate::accept::{self, Ignored, Message, Plan, Rules, Trace};
@@ -40,8 +45,8 @@ pub struct Context {
     pub output_bucket: String,
     /// The warm engine.
     pub engine: Engine,
-    /// One permit for each conversion that may run at once.
-    pub slots: Semaphore,
+    /// Which jobs may begin.
+    pub admission: Admission,
     /// Google's side.
     pub google: Google,
     /// The passwords that jobs name.
@@ -168,6 +173,8 @@ async fn convert_and_deliver(context: &Context, google: &Google, message: &Messa
     let ttl = google.links.ttl(job.signed_url_ttl)?;
     // Names that clash, or that Cloud Storage does not take, are the job's fault whether the source is there or not.
     targets(context, &job, job.source.generation.unwrap_or(1))?;
+    // Before Google is asked anything: a full worker is to cost nobody anything.
+    context.admission.has_room()?;
     let stored = match convert::look(&google.storage, &job.source).await {
         Ok(Look::There(source)) => find_or_make(context, google, &job, &source, report).await?,
         Ok(Look::Ignore(reason)) => return Ok(Work::Ignored(reason)),
@@ -249,9 +256,9 @@ async fn convert_and_store(
     missing: Vec<(Wanted, Target, Place)>,
     report: &mut Report,
 ) -> Step<Vec<Stored>> {
-    let _slot = slot(context)?;
+    let admitted = admit(context, admission::most_on_disk(source, missing.len(), &context.limits))?;
     let started = Instant::now();
-    let directory = context.engine.job_directory().map_err(|error| {
+    let directory = context.engine.job_directory_keeping(admitted).map_err(|error| {
         Refusal::new(
             RefusalKind::Unavailable,
             format!("no job directory can be made: {error}; see TMPDIR"),
@@ -312,13 +319,10 @@ fn targets(context: &Context, job: &Job, generation: i64) -> Result<Vec<Target>,
     Ok(targets)
 }
 
-/// A slot, or the answer that all are taken: a queue here would only outlive the ack deadline.
-fn slot(context: &Context) -> Result<SemaphorePermit<'_>, Refusal> {
+/// Leave to begin, or the answer that there is no room: a queue here would only outlive the ack deadline.
+fn admit(context: &Context, disk: u64) -> Result<Admitted, Refusal> {
     if !*context.engine.warm().borrow() {
         return Err(Refusal::new(RefusalKind::Unavailable, "the engine is not warm yet"));
     }
-    context
-        .slots
-        .try_acquire()
-        .map_err(|_| Refusal::new(RefusalKind::Busy, "every conversion slot is taken"))
+    context.admission.admit(disk)
 }

@@ -28,7 +28,7 @@ use crate::pipeline::{self, Context};
 
 pub use connection::serve;
 pub use fonts::storage_for_fonts;
-pub use start::{StartError, start, start_engine};
+pub use start::{StartError, admission, start, start_engine};
 
 /// The largest body: Pub/Sub's 10 MB message as base64 is about 13.4 MiB.
 const BODY_LIMIT: usize = 16 << 20;
