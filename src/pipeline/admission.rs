@@ -5,13 +5,14 @@
 //! keeps all of it until its directory is gone, and with that its last process: a child that was killed has its memory until
 //! then. With nothing under way one job is always admitted, fit or not: else it never would be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::budget::Budget;
 use super::machine;
+use super::run::Key;
 use crate::config::{EngineConfig, Limits};
 use crate::convert::SourceObject;
 use crate::engine::{self, Engine};
@@ -34,22 +35,27 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Taken {
     next: u64,
-    jobs: BTreeMap<u64, Job>,
+    jobs: BTreeMap<u64, Place>,
+    /// The places of jobs that are being looked at.
+    entered: HashMap<Key, Weak<Admitted>>,
     /// How long a job has been under way of late.
     usual: Option<Duration>,
 }
 
 #[derive(Debug)]
-struct Job {
+struct Place {
     began: Instant,
     disk: u64,
+    /// Its files are known, and are being made.
+    has_begun: bool,
 }
 
-/// A job that may begin. Dropping it gives back what it could have taken.
+/// A place for a job. Dropping it gives back what the job could have taken.
 #[derive(Debug)]
 pub struct Admitted {
     shared: Arc<Shared>,
     number: u64,
+    key: Option<Key>,
 }
 
 impl Admission {
@@ -70,30 +76,48 @@ impl Admission {
         }))
     }
 
-    /// Admits a job whose files may take so many bytes ([`most_on_disk`]).
+    /// Admits a job whose files may take so many bytes.
     ///
     /// # Errors
     /// [`RefusalKind::Busy`], with what is taken and when to come again.
     pub fn admit(&self, disk: u64) -> Result<Admitted, Refusal> {
-        let mut taken = self.0.taken();
-        self.0.check(&taken, disk)?;
-        let number = taken.next;
-        taken.next += 1;
-        let began = Instant::now();
-        taken.jobs.insert(number, Job { began, disk });
-        Ok(Admitted {
-            shared: self.0.clone(),
-            number,
-        })
+        self.0.add(&mut self.0.taken(), disk, None, true)
     }
 
-    /// Whether a job could begin at all, be it as small as can be. A job is asked this before Google is asked anything for
-    /// it.
+    /// Takes a place for a job of which nothing is known yet but what it is: enough for the smallest. All deliveries of one
+    /// job that come before it has begun have one place together.
     ///
     /// # Errors
     /// As [`Admission::admit`].
-    pub fn has_room(&self) -> Result<(), Refusal> {
-        self.0.check(&self.0.taken(), self.0.budget.least_disk)
+    pub(super) fn enter(&self, key: Key) -> Result<Arc<Admitted>, Refusal> {
+        let mut taken = self.0.taken();
+        if let Some(admitted) = taken.entered.get(&key).and_then(Weak::upgrade) {
+            return Ok(admitted);
+        }
+        let least = self.0.budget.least_disk;
+        let admitted = Arc::new(self.0.add(&mut taken, least, Some(key.clone()), false)?);
+        taken.entered.insert(key, Arc::downgrade(&admitted));
+        Ok(admitted)
+    }
+
+    /// Admits a job now that it is known what its files may take: in the place that it has, or in one of its own.
+    ///
+    /// # Errors
+    /// As [`Admission::admit`].
+    pub(super) fn begin(&self, entered: Option<Arc<Admitted>>, disk: u64) -> Result<Arc<Admitted>, Refusal> {
+        let mut taken = self.0.taken();
+        if let Some(admitted) = &entered
+            && taken.jobs.get(&admitted.number).is_some_and(|job| !job.has_begun)
+        {
+            self.0.check(&taken, Some(admitted.number), disk)?;
+            if let Some(job) = taken.jobs.get_mut(&admitted.number) {
+                job.disk = disk;
+                job.has_begun = true;
+            }
+            return Ok(admitted.clone());
+        }
+        // Another run has begun in that place: of two deliveries that name no generation, each found its own.
+        self.0.add(&mut taken, disk, None, true).map(Arc::new)
     }
 }
 
@@ -113,8 +137,34 @@ impl Shared {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn check(&self, taken: &Taken, disk: u64) -> Result<(), Refusal> {
-        if taken.jobs.is_empty() {
+    fn add(
+        self: &Arc<Self>,
+        taken: &mut Taken,
+        disk: u64,
+        key: Option<Key>,
+        has_begun: bool,
+    ) -> Result<Admitted, Refusal> {
+        self.check(taken, None, disk)?;
+        let number = taken.next;
+        taken.next += 1;
+        let place = Place {
+            began: Instant::now(),
+            disk,
+            has_begun,
+        };
+        taken.jobs.insert(number, place);
+        Ok(Admitted {
+            shared: self.clone(),
+            number,
+            key,
+        })
+    }
+
+    /// Whether there is room for a job beside all others than itself.
+    fn check(&self, taken: &Taken, itself: Option<u64>, disk: u64) -> Result<(), Refusal> {
+        let others = taken.jobs.iter().filter(|(number, _)| Some(**number) != itself);
+        let others: Vec<u64> = others.map(|(_, job)| job.disk).collect();
+        if others.is_empty() {
             return Ok(());
         }
         let busy = |message: &str| {
@@ -124,10 +174,10 @@ impl Shared {
             })
         };
         let budget = &self.budget;
-        if taken.jobs.len() >= budget.slots {
+        if others.len() >= budget.slots {
             return busy("every conversion slot is taken");
         }
-        let all = taken.jobs.values().map(|job| job.disk).chain([disk]);
+        let all = others.into_iter().chain([disk]);
         let memory = all
             .clone()
             .map(|disk| budget.memory_of(disk))
@@ -169,7 +219,15 @@ impl Drop for Admitted {
     fn drop(&mut self) {
         let mut taken = self.shared.taken();
         if let Some(job) = taken.jobs.remove(&self.number) {
-            taken.ended(job.began.elapsed());
+            if job.has_begun {
+                taken.ended(job.began.elapsed());
+            }
+        }
+        // Unless others have entered meanwhile.
+        if let Some(key) = &self.key
+            && taken.entered.get(key).is_some_and(|place| place.strong_count() == 0)
+        {
+            taken.entered.remove(key);
         }
     }
 }
@@ -177,6 +235,7 @@ impl Drop for Admitted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::{Job, NameTemplate, Source};
 
     fn budget() -> Budget {
         Budget {
@@ -190,7 +249,20 @@ mod tests {
         }
     }
 
-    fn why(refused: Result<Admitted, Refusal>) -> String {
+    fn source(generation: i64) -> Source {
+        Source {
+            bucket: "in".into(),
+            name: "a".into(),
+            generation: Some(generation),
+        }
+    }
+
+    fn key(generation: i64) -> Key {
+        let job = Job::of_event(source(generation), &NameTemplate::default());
+        Key::of(&job, generation)
+    }
+
+    fn why<T: std::fmt::Debug>(refused: Result<T, Refusal>) -> String {
         let refusal = refused.unwrap_err();
         assert_eq!(refusal.kind, RefusalKind::Busy);
         refusal.message
@@ -204,9 +276,9 @@ mod tests {
         });
         let mut jobs: Vec<_> = (0..3).map(|_| admission.admit(u64::MAX / 8).unwrap()).collect();
         assert!(why(admission.clone().admit(1)).contains("slot"));
-        assert!(admission.has_room().is_err());
+        assert!(admission.enter(key(7)).is_err());
         jobs.pop();
-        assert!(admission.has_room().is_ok());
+        assert!(admission.enter(key(7)).is_ok());
         admission.admit(1).unwrap();
     }
 
@@ -218,7 +290,7 @@ mod tests {
         });
         let _jobs = [admission.admit(1).unwrap(), admission.admit(1).unwrap()];
         assert!(why(admission.admit(1)).contains("memory"));
-        assert!(admission.has_room().is_err());
+        assert!(admission.enter(key(7)).is_err());
     }
 
     #[test]
@@ -229,7 +301,7 @@ mod tests {
         });
         let large = admission.admit(300).unwrap();
         assert!(why(admission.admit(101)).contains("memory"));
-        assert!(admission.has_room().is_ok(), "a smaller one has room");
+        assert!(admission.enter(key(7)).is_ok(), "a smaller one has room");
         let small = admission.admit(100).unwrap();
         drop(large);
         admission.admit(300).unwrap();
@@ -260,6 +332,43 @@ mod tests {
     }
 
     #[test]
+    fn deliveries_of_one_job_enter_one_place_and_one_run_begins_in_it() {
+        let admission = Admission::of(Budget { slots: 2, ..budget() });
+        let places: Vec<_> = (0..20).map(|_| admission.enter(key(1)).unwrap()).collect();
+        let other = admission.enter(key(2)).unwrap();
+        assert!(why(admission.enter(key(3))).contains("slot"));
+        let run = admission.begin(Some(places[0].clone()), 1).unwrap();
+        assert!(
+            why(admission.begin(Some(places[1].clone()), 1)).contains("slot"),
+            "two runs began in one place"
+        );
+        drop(places);
+        assert!(admission.enter(key(3)).is_err(), "the run still has the place");
+        drop(run);
+        let third = admission.enter(key(3)).unwrap();
+        drop((other, third));
+        let taken = admission.0.taken();
+        assert!(taken.jobs.is_empty() && taken.entered.is_empty(), "{taken:?}");
+    }
+
+    #[test]
+    fn a_job_begins_only_if_what_is_known_now_fits_too() {
+        let admission = Admission::of(Budget {
+            files_are_memory: true,
+            ..budget()
+        });
+        let (first, second) = (admission.enter(key(1)).unwrap(), admission.enter(key(2)).unwrap());
+        let first = admission.begin(Some(first), 300).unwrap();
+        assert!(why(admission.begin(Some(second.clone()), 101)).contains("memory"));
+        let second = admission.begin(Some(second), 100).unwrap();
+        drop(first);
+        drop(second);
+        // One that has entered nowhere is admitted like any other.
+        let _third = admission.begin(None, 600).unwrap();
+        assert!(admission.begin(None, 300).is_err());
+    }
+
+    #[test]
     fn what_a_panic_drops_comes_back() {
         let admission = Admission::of(Budget { slots: 1, ..budget() });
         let of_it = admission.clone();
@@ -278,9 +387,10 @@ mod tests {
         let mut taken = Taken::default();
         let now = Instant::now();
         let seconds = Duration::from_secs;
-        let began = |ago| Job {
+        let began = |ago| Place {
             began: now.checked_sub(seconds(ago)).unwrap(),
             disk: 0,
+            has_begun: true,
         };
         taken.jobs.insert(0, began(4));
         taken.jobs.insert(1, began(2));
@@ -307,11 +417,7 @@ mod tests {
             memory: 1,
         };
         let mut source = SourceObject {
-            source: crate::job::Source {
-                bucket: "in".into(),
-                name: "a".into(),
-                generation: Some(1),
-            },
+            source: source(1),
             generation: 1,
             size: 40,
             crc32c: None,
