@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use super::Service;
 use crate::accept::Rules;
@@ -134,10 +133,7 @@ pub async fn start(mut config: Config, loaded: Option<Loaded>) -> Result<Arc<Ser
         secrets,
         runs: Runs::default(),
     };
-    Ok(Arc::new(Service {
-        context: Arc::new(context),
-        draining: AtomicBool::new(false),
-    }))
+    Ok(Arc::new(Service::new(context)))
 }
 
 /// Starts the engine, for the worker and for `platen convert`. `storage` is where `FONTS` is fetched from if it is a bucket.
