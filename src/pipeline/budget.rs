@@ -82,7 +82,7 @@ impl Budget {
             diskMiB = self.disk.map(|disk| disk >> 20),
             jobDiskMiB = self.least_disk >> 20,
             diskIsMemory = self.files_are_memory,
-            "at most {} jobs at once",
+            "jobs at once: {} at most",
             slots.min(fitting.max(1))
         );
         if fitting < slots {
@@ -124,7 +124,7 @@ impl Budget {
         };
         let fitting = match in_memory.min(on_disk) {
             0 => "not even one fits for certain; one at a time is taken all the same".to_owned(),
-            fitting => format!("only {fitting} fit at once"),
+            fitting => format!("only {fitting} of them fit at once"),
         };
         format!(
             "CONVERT_CONCURRENCY allows {} jobs, but {fitting}: {why}. Lower {remedy}.",
@@ -194,7 +194,7 @@ mod tests {
             ..budget()
         });
         assert!(
-            memory.contains("only 2 fit") && memory.contains("1000 MiB of the 2500 MiB"),
+            memory.contains("only 2 of them fit") && memory.contains("1000 MiB of the 2500 MiB"),
             "{memory}"
         );
         assert!(
@@ -206,7 +206,7 @@ mod tests {
             ..budget()
         });
         assert!(
-            disk.contains("only 2 fit") && disk.contains("MAX_OUTPUT_SIZE") && disk.contains("TMPDIR"),
+            disk.contains("only 2 of them fit") && disk.contains("MAX_OUTPUT_SIZE") && disk.contains("TMPDIR"),
             "{disk}"
         );
         let both = warning(&Budget {

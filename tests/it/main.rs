@@ -10,9 +10,11 @@
 mod harness;
 mod peer;
 
+mod admission;
 mod architecture;
 mod cli;
 mod clients;
+mod connections;
 mod credentials;
 mod decoding;
 mod emulator;
