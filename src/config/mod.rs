@@ -499,5 +499,10 @@ mod tests {
         let Problems(problems) = Config::load(&strings).unwrap_err();
         assert_eq!(problems.len(), 1);
         assert_eq!(problems[0].variable, "CONVERT_TIMEOUT");
+        assert!(problems[0].message.contains("43s at most"), "{problems:?}");
+        strings.insert("CONVERT_TIMEOUT".to_owned(), "43s".to_owned());
+        Config::load(&strings).unwrap();
+        strings.insert("CONVERT_TIMEOUT".to_owned(), "43001ms".to_owned());
+        Config::load(&strings).unwrap_err();
     }
 }

@@ -20,6 +20,7 @@ mod claim;
 mod complete;
 mod configuration;
 mod conversion;
+mod deadline;
 mod directory;
 mod export;
 mod finding;

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::conversion::{Conversion, Converted, Exceeded, Export, Import, Limit, Limits, Verdict};
+use super::deadline;
 use super::directory::{JobDirectory, WorkDirectory};
 use super::fonts::FontDirectory;
 use super::footprint::{Footprint, most_on_disk};
@@ -218,7 +219,7 @@ impl Engine {
             match blocking(expected.clone(), decide).await? {
                 // What it was not given is not what it is allowed.
                 Attempt::Decided(Err(Verdict::TooComplex(Exceeded { limit: Limit::Time, .. }))) if shortened => {
-                    return Err(too_late());
+                    return Err(deadline::too_late());
                 }
                 Attempt::Decided(decided) => return decided,
                 Attempt::Crashed { signal } => {
@@ -261,7 +262,8 @@ impl Engine {
                 },
             };
             let process = process.ok_or_else(|| unavailable("LibreOffice is not warm"))?;
-            let wall = wall(conversion.deadline, left, is_first).ok_or_else(too_late)?;
+            let time = deadline::room(conversion.deadline, CHECK_GRACE);
+            let wall = deadline::wall(time, left, is_first).ok_or_else(deadline::too_late)?;
             let given = process
                 .give(job(conversion, wall, room), conversion.directory.hold())
                 .await;
@@ -303,27 +305,6 @@ struct Tried {
     wall: Duration,
     /// `None` when the zygote was lost.
     ended: Option<(Ending, Usage)>,
-}
-
-/// The time that a try is given. A conversion is begun only with all of its time: the next delivery of the job has a whole
-/// deadline. The second try, after a crash, has what is left: most documents that crash twice do so after the same time,
-/// and one that is never tried a second time would crash at every delivery.
-fn wall(deadline: Option<Instant>, left: Duration, is_first: bool) -> Option<Duration> {
-    let Some(deadline) = deadline else {
-        return Some(left);
-    };
-    let room = deadline
-        .saturating_duration_since(Instant::now())
-        .saturating_sub(CHECK_GRACE);
-    match room {
-        room if room >= left => Some(left),
-        room if is_first || room.is_zero() => None,
-        room => Some(room),
-    }
-}
-
-fn too_late() -> Verdict {
-    Verdict::EngineUnavailable("the conversion could end after the delivery's deadline".to_owned())
 }
 
 impl Shared {

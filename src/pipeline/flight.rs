@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fmt;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -46,7 +47,7 @@ pub(super) enum Lost {
 
 impl<K, T> Flights<K, T>
 where
-    K: Clone + Eq + Hash + Send + Sync + 'static,
+    K: Clone + Eq + Hash + fmt::Display + Send + Sync + 'static,
     T: Clone + Send + Sync + 'static,
 {
     pub(super) fn new() -> Self {
@@ -79,6 +80,7 @@ where
             let count = state.runs.len() + 1;
             match state.runs.entry(key.clone()) {
                 Entry::Occupied(run) => {
+                    tracing::debug!(jobId = %run.key(), "waits for the run that is under way");
                     // And what it holds, before the wait.
                     drop(start);
                     run.get().answer.clone()
@@ -246,7 +248,7 @@ mod tests {
         });
         let ending = async {
             sleep(Duration::from_secs(1)).await;
-            flights.end().await;
+            timeout(Duration::from_secs(60), flights.end()).await.unwrap();
             assert_eq!(dropped.load(Ordering::Relaxed), 1, "it still holds something");
         };
         let (answer, ()) = tokio::join!(waiting, ending);

@@ -3,6 +3,7 @@
 //! All deliveries of a job that come while it runs share it ([`super::flight`]): it knows nothing of the messages that
 //! asked for it, and says how it went in a value that each of them reports for itself.
 
+use std::fmt;
 use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
@@ -31,6 +32,12 @@ impl Key {
             generation,
             password: job.password.clone(),
         }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.job.as_str())
     }
 }
 
@@ -139,7 +146,10 @@ impl Run {
         if !self.deadline.has_room_for(context.limits.time) {
             return Err(Refusal::new(
                 RefusalKind::Unavailable,
-                "the conversion could end after the delivery's deadline: the next delivery has a whole one",
+                format!(
+                    "the conversion of {} could end after the delivery's deadline: the next delivery has a whole one",
+                    source.source.display()
+                ),
             )
             .into());
         }
@@ -212,4 +222,37 @@ pub(super) fn targets(context: &Context, job: &Job, generation: i64) -> Result<V
         });
     }
     Ok(targets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{NameTemplate, Request};
+
+    fn key(fields: &str, generation: i64) -> Key {
+        let json = format!(r#"{{"source": "gs://in/a.docx"{fields}}}"#);
+        let request = Request::from_json(json.as_bytes()).unwrap();
+        Key::of(&request.into_job(&NameTemplate::default()).unwrap(), generation)
+    }
+
+    #[test]
+    fn what_changes_no_output_shares_a_run_and_nothing_else_does() {
+        let plain = key("", 1);
+        for same in [
+            r#", "generation": "1""#,
+            r#", "userData": 5"#,
+            r#", "signedUrl": {"ttl": "60s", "disposition": "inline"}"#,
+        ] {
+            assert_eq!(key(same, 1), plain, "{same}");
+        }
+        for other in [
+            r#", "revision": "2""#,
+            r#", "outputs": [{"format": "txt"}]"#,
+            r#", "outputs": [{"format": "pdf", "options": {"landscape": true}}]"#,
+            r#", "password": {"secret": "contracts"}"#,
+        ] {
+            assert_ne!(key(other, 1), plain, "{other}");
+        }
+        assert_ne!(key("", 2), plain);
+    }
 }

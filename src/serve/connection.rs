@@ -78,7 +78,8 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>) -> std::io::Res
         _ = interrupt.recv() => false,
     };
     service.context.engine.stop().await;
-    service.context.runs.end().await;
+    // Runs that wait for Google and not for the engine, and those whose callers are gone.
+    let _what_hangs_goes_with_the_process = tokio::time::timeout(LAST_WORDS, service.context.runs.end()).await;
     if all {
         tracing::info!("all requests ended");
     } else {

@@ -90,7 +90,7 @@ pub(crate) async fn nothing_left(bench: &Bench) {
 
 /// Waits for a child of a zygote in `work` that is not one of `before`, once it has begun to use the processor: then it
 /// is inside the document.
-async fn child(work: &Path, before: &[i32]) -> Process {
+pub(crate) async fn child(work: &Path, before: &[i32]) -> Process {
     // The conversion by which a zygote is tried is not the one that is looked for.
     let on_trial = || {
         job_directories(work)
@@ -156,7 +156,7 @@ pub(crate) fn zygote(work: &Path) -> Option<Process> {
         .copied()
 }
 
-fn end(process: Process, signal: Signal) {
+pub(crate) fn end(process: Process, signal: Signal) {
     kill(Pid::from_raw(process.pid), signal).unwrap();
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Starts `platen serve`.
-    fn spawn(environment: &HashMap<String, String>) -> Self {
+    pub(crate) fn spawn(environment: &HashMap<String, String>) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
