@@ -60,12 +60,18 @@ async fn while_one_is_under_way(world: &World, meanwhile: impl AsyncFnOnce()) {
 async fn a_second_does_not_fit(variables: &[(&str, &str)], because: &str, remedy: &str) {
     let variables = [&[("CONVERT_CONCURRENCY", "4")], variables].concat();
     let world = World::with(&variables).await;
-    let log = world.worker.log();
-    assert!(log.contains("jobs at once: 1 at most"), "{log}");
-    let warning = log
-        .lines()
-        .find(|line| line.contains("CONVERT_CONCURRENCY allows 4 jobs"))
-        .unwrap();
+    until("the start says what fits", || {
+        world.worker.log().contains("jobs at once: 1 at most").then_some(())
+    })
+    .await;
+    let warning = until("and warns", || {
+        let log = world.worker.log();
+        let line = log
+            .lines()
+            .find(|line| line.contains("CONVERT_CONCURRENCY allows 4 jobs"))?;
+        Some(line.to_owned())
+    })
+    .await;
     assert!(warning.contains(remedy), "{warning}");
     let generation = world.upload_fixture(INVOICE, "second.docx").await;
     let second = notification("second.docx", &generation);
