@@ -2,7 +2,7 @@
 
 DOCUMENT ?= fixtures/documents/plain/invoice.docx
 
-.PHONY: help demo test bench image-proof
+.PHONY: help demo test bench burst image-proof
 
 help: ## What there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -17,6 +17,9 @@ bench: ## Time documents in our engine, beside its floor, a warm unoserver and a
 	@sh deploy/as-root.sh deploy/packages.sh engine build bench
 	@test -x target/unoserver/bin/unoserver || { /usr/bin/python3 -m venv --system-site-packages target/unoserver && target/unoserver/bin/pip install --quiet 'unoserver>=3,<4'; } || echo 'bench: no unoserver'
 	PLATEN_BENCH_PYTHON="$(CURDIR)/target/unoserver/bin/python" cargo bench --locked --features floor --bench engine -- $(abspath $(DOCUMENTS))
+
+burst: ## Time jobs, and refusals, with ten times as many senders as slots
+	cargo bench --locked --bench burst
 
 image-proof: ## Run the Dockerfile's steps in a bare Debian root, for machines without a container engine (root)
 	@sh deploy/prove-image.sh

@@ -4,9 +4,12 @@
 //! reported as failed. Both follow from the types: [`run`] returns an [`Outcome`] (acknowledged) only after
 //! [`deliver::publish`] has returned, and a [`Refusal`] (not acknowledged) never reaches it.
 
+mod admission;
+mod budget;
 mod deadline;
 mod exhausted;
 mod flight;
+mod machine;
 mod passwords;
 mod run;
 
@@ -16,9 +19,11 @@ use std::time::{Duration, Instant};
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
+pub use self::admission::Admission;
+use self::admission::Admitted;
+pub use self::budget::BODIES;
 use self::deadline::Deadline;
 use self::flight::{Flights, Lost};
 use self::run::{Key, Made, Run};
@@ -32,10 +37,12 @@ use crate::error::{Failure, Refusal, RefusalKind, Step, Stop};
 use crate::google::keys::KeySet;
 use crate::google::retry::Budget;
 use crate::google::storage::Storage;
-use crate::job::Disposition;
+use crate::job::{Disposition, Job};
 use crate::secrets::Secrets;
 
 pub use exhausted::DeliveryAttempts;
+/// After fewer deliveries no dead-letter policy gives up (`maxDeliveryAttempts` is 5 to 100).
+const LEAST_MAXIMUM: u32 = 5;
 
 /// Everything the pipeline works with.
 pub struct Context {
@@ -53,8 +60,8 @@ pub struct Context {
     pub output_bucket: String,
     /// The warm engine.
     pub engine: Engine,
-    /// One permit for each conversion that may run at once.
-    pub slots: Semaphore,
+    /// Which jobs may begin.
+    pub admission: Admission,
     /// Google's side.
     pub google: Google,
     /// The passwords that jobs name.
@@ -245,12 +252,14 @@ async fn work(
     let disposition = job.disposition;
     // Names that clash, or that Cloud Storage does not take, are the job's fault whether the source is there or not.
     run::targets(context, &job, job.source.generation.unwrap_or(1))?;
+    let admitted = admit(context, &job, message)?;
     let looked = convert::look(&google.storage, &job.source).await;
     let run = |job| Run {
         context: context.clone(),
         google: google.clone(),
         job,
         deadline,
+        admitted,
     };
     let made = match (looked, job.source.generation) {
         (Ok(Look::There(source)), _) => {
@@ -277,6 +286,23 @@ async fn work(
         disposition,
         ttl,
     })
+}
+
+/// A place for the job, before Google is asked anything for it: a worker that is full says so at once, and a burst costs
+/// nobody's quota. A delivery that will wait for a run that is under way needs none.
+///
+/// One that may be the last of its message goes on without: what an earlier one has done is then found, and reported.
+fn admit(context: &Context, job: &Job, message: &Message) -> Result<Option<Arc<Admitted>>, Refusal> {
+    // No object has generation 0.
+    let key = Key::of(job, job.source.generation.unwrap_or_default());
+    if context.runs.0.is_under_way(&key) {
+        return Ok(None);
+    }
+    match context.admission.enter(key) {
+        Ok(admitted) => Ok(Some(admitted)),
+        Err(_) if message.delivery_attempt >= Some(LEAST_MAXIMUM) => Ok(None),
+        Err(refusal) => Err(refusal),
+    }
 }
 
 /// Signs what is there, and publishes how it ended.

@@ -15,7 +15,7 @@ use super::{Failure, password};
 use crate::config::{Access, EngineConfig, Environment, Limits};
 use crate::convert::{OutputPasswords, Wanted, Warning, convert_file};
 use crate::deliver::milliseconds;
-use crate::engine::Engine;
+use crate::engine::{Engine, most_on_disk};
 use crate::error::{FailureCode, Stop};
 use crate::google::secret::Secret;
 use crate::job::{Format, Options};
@@ -141,11 +141,13 @@ async fn convert_all(
         () = &mut interrupted => return Err(stopped()),
     };
     progress.set_message("");
+    let admission = crate::serve::admission(config, &engine).map_err(|error| Failure::Work(Some(error.to_string())))?;
     let mut paths = Paths::new(&arguments.out);
     let mut waiting = arguments
         .files
         .iter()
-        .map(|file| (file.clone(), paths.next(file, wanted.format.as_str())));
+        .map(|file| (file.clone(), paths.next(file, wanted.format.as_str())))
+        .peekable();
     let inputs: HashSet<PathBuf> = arguments
         .files
         .iter()
@@ -154,12 +156,20 @@ async fn convert_all(
     let mut running = JoinSet::new();
     let mut failed = 0;
     let result = loop {
-        for (file, output) in waiting.by_ref().take(config.concurrency.saturating_sub(running.len())) {
+        // As in the worker: what does not fit beside what runs waits until some of that has ended.
+        while let Some((file, output)) = waiting.peek() {
+            let size = file.metadata().map_or(0, |metadata| metadata.len());
+            let Ok(admitted) = admission.admit(most_on_disk(size, 1, config.limits.output_size)) else {
+                break;
+            };
+            let (file, output) = (file.clone(), output.clone());
+            waiting.next();
             let (engine, limits) = (engine.clone(), config.limits);
             let (wanted, passwords) = (wanted.clone(), passwords.to_vec());
             // However it is written; what is not there yet is none.
             let is_input = output.canonicalize().is_ok_and(|output| inputs.contains(&output));
             running.spawn(async move {
+                let _admitted = admitted;
                 if is_input {
                     return Ended::not_begun(file, &output);
                 }

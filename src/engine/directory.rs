@@ -1,6 +1,7 @@
 //! The directories that conversions work in: one of this process, one of each job inside it. All of it goes when its
 //! owner goes, and what a killed worker left is swept by the next one that works in the same place.
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -58,8 +59,8 @@ impl WorkDirectory {
         Directory::create(self.unique("zygote"), 0o711, None)
     }
 
-    /// A new directory for a job.
-    pub(super) fn job(self: &Arc<Self>) -> io::Result<JobDirectory> {
+    /// A new directory for a job. `kept` is dropped when it is gone.
+    pub(super) fn job(self: &Arc<Self>, kept: Kept) -> io::Result<JobDirectory> {
         let number = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             let number = (0..).find(|number| !slots.contains(number)).unwrap_or_default();
@@ -69,6 +70,7 @@ impl WorkDirectory {
         let slot = Slot {
             number,
             work: self.clone(),
+            _kept: kept,
         };
         let directory = Directory::create(self.unique("job"), 0o700, Some(slot))?;
         let user = match &self.users {
@@ -83,6 +85,14 @@ impl WorkDirectory {
             std::os::unix::fs::chown(&directory.path, Some(user), Some(user))?;
         }
         Ok(JobDirectory(Arc::new(Owned { directory, user })))
+    }
+
+    /// What all of it takes on the disk now, in bytes. Blocks.
+    pub(super) fn allocated(&self) -> io::Result<u64> {
+        match tree::allocated(&self.path)? {
+            Size::Bytes(bytes) => Ok(bytes),
+            Size::Beyond(_) => Err(io::Error::other("the work directory has too many files to count")),
+        }
     }
 
     fn unique(&self, what: &str) -> PathBuf {
@@ -221,11 +231,16 @@ impl JobDirectory {
     }
 }
 
+/// What a job's owner keeps for as long as the job takes any of this machine.
+pub(super) type Kept = Box<dyn Any + Send + Sync>;
+
 /// A number that no other job of this process has now.
 #[derive(Debug)]
 struct Slot {
     number: u32,
     work: Arc<WorkDirectory>,
+    /// Its owner hears of the end only now: a field is dropped after its struct.
+    _kept: Kept,
 }
 
 impl Drop for Slot {
@@ -301,14 +316,20 @@ mod tests {
     fn a_job_directory_goes_with_its_last_holder_and_frees_its_number() {
         let parent = tempfile::tempdir().unwrap();
         let work = Arc::new(WorkDirectory::create(parent.path(), false).unwrap());
-        let (first, second) = (work.job().unwrap(), work.job().unwrap());
+        let kept = Arc::new(());
+        let (first, second) = (
+            work.job(Box::new(kept.clone())).unwrap(),
+            work.job(Box::new(())).unwrap(),
+        );
         assert_eq!(fs::metadata(first.path()).unwrap().permissions().mode() & 0o777, 0o700);
         let path = first.path().to_owned();
         let held = first.hold();
         drop(first);
         assert!(path.exists(), "a child may still write");
+        assert_eq!(Arc::strong_count(&kept), 2, "what a child may still take is not free");
         drop(held);
         assert!(!path.exists());
+        assert_eq!(Arc::strong_count(&kept), 1);
         assert_eq!(*work.slots.lock().unwrap(), BTreeSet::from([1]));
         drop(second);
     }
@@ -321,7 +342,7 @@ mod tests {
             .build()
             .unwrap();
         let work = Arc::new(WorkDirectory::create(parent.path(), false).unwrap());
-        let job = work.job().unwrap();
+        let job = work.job(Box::new(())).unwrap();
         fs::create_dir_all(job.path().join("a/b/c")).unwrap();
         let path = job.path().to_owned();
         // The only thread for it is busy.

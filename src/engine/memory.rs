@@ -62,6 +62,11 @@ pub(super) fn own_of(text: &str) -> io::Result<u64> {
     statm(text).map(|[_, resident, shared]| resident.saturating_sub(shared))
 }
 
+/// Bytes of memory that any process has, from its `statm`: those of files, too.
+pub(super) fn resident_of(text: &str) -> io::Result<u64> {
+    statm(text).map(|[_, resident, _]| resident)
+}
+
 /// The first three numbers of `/proc/self/statm` in bytes: mapped, resident, resident of files.
 fn statm(text: &str) -> io::Result<[u64; 3]> {
     let page_size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?.unwrap_or(4096);

@@ -27,6 +27,7 @@ mod finding;
 #[cfg(feature = "floor")]
 mod floor;
 mod fonts;
+mod footprint;
 mod format;
 mod hot;
 mod image;
@@ -56,6 +57,7 @@ pub use finding::Finding;
 #[cfg(feature = "floor")]
 pub use floor::{Floor, Measured};
 pub use fonts::{FontDirectory, FontError, FontFile};
+pub use footprint::{Footprint, most_on_disk};
 pub use format::{Format, Kind};
 pub use image::MOST_PIXELS;
 pub use office::Value;

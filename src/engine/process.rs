@@ -30,6 +30,8 @@ const LONGEST_LINE: u64 = 1024;
 pub(super) struct Process {
     /// Counts the zygotes of this engine.
     pub(super) generation: u64,
+    /// Its process.
+    pub(super) id: Option<u32>,
     /// LibreOffice's version, as a person reads it.
     pub(super) version: String,
     wear: watch::Sender<Wear>,
@@ -172,6 +174,7 @@ impl Process {
         let launched = Launched::start(settings, home.path()).await?;
         let process = Arc::new(Self {
             generation,
+            id: launched.child.id(),
             version: launched.version,
             wear: watch::Sender::default(),
             socket: launched.socket,
@@ -407,6 +410,7 @@ mod tests {
             let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
             let (ours, zygote) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
             let process = Arc::new(Process {
+                id: None,
                 generation: 1,
                 version: String::new(),
                 wear: watch::Sender::default(),
@@ -428,7 +432,7 @@ mod tests {
 
         /// Gives it a job; `None` when its queue is full.
         async fn give(&self) -> Option<(Running, JobDirectory)> {
-            let directory = self.work.job().unwrap();
+            let directory = self.work.job(Box::new(())).unwrap();
             let job = Job {
                 number: 0,
                 directory: directory.path().to_owned(),

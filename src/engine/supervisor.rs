@@ -12,6 +12,7 @@ use super::conversion::{Conversion, Converted, Exceeded, Export, Import, Limit, 
 use super::deadline;
 use super::directory::{JobDirectory, WorkDirectory};
 use super::fonts::FontDirectory;
+use super::footprint::{Footprint, most_on_disk};
 use super::format::Format;
 use super::outcome::{Attempt, Expected};
 use super::process::Process;
@@ -43,8 +44,6 @@ const TRIAL_LIMITS: Limits = Limits {
 };
 /// How often one document may end its process.
 const ATTEMPTS: usize = 2;
-/// What a job directory may take beyond its document and twice its outputs: LibreOffice's temporary files.
-const TEMPORARY_FILES: u64 = 256 << 20;
 
 /// How the engine runs.
 #[derive(Debug, Clone)]
@@ -167,7 +166,26 @@ impl Engine {
     /// # Errors
     /// It cannot be made.
     pub fn job_directory(&self) -> io::Result<JobDirectory> {
-        self.shared.work.job()
+        self.job_directory_keeping(())
+    }
+
+    /// A new directory for one job. `kept` is dropped when it is gone, and with it all that the job has taken of this
+    /// machine: after its last process has ended and its last file is removed.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn job_directory_keeping(&self, kept: impl Send + Sync + 'static) -> io::Result<JobDirectory> {
+        self.shared.work.job(Box::new(kept))
+    }
+
+    /// What the engine holds while no job runs. Blocks for a moment.
+    ///
+    /// # Errors
+    /// /proc or the work directory cannot be read, or no zygote is warm.
+    pub fn footprint(&self) -> io::Result<Footprint> {
+        let current = self.shared.current.borrow().clone();
+        let zygote = current.and_then(|process| process.id);
+        Footprint::measure(zygote.ok_or(io::ErrorKind::NotFound)?, &self.shared.work)
     }
 
     /// Converts one document. Dropping the future ends the conversion.
@@ -352,7 +370,7 @@ async fn start(settings: &Settings, work: &Arc<WorkDirectory>, generation: u64) 
 async fn trial(process: &Arc<Process>, work: &Arc<WorkDirectory>) -> Result<(), String> {
     let sample = &warm::SAMPLES[0];
     let failed = |error: io::Error| format!("its job directory cannot be made: {error}; see TMPDIR");
-    let directory = work.job().map_err(failed)?;
+    let directory = work.job(Box::new(())).map_err(failed)?;
     let document = format!("{}.xml", sample.name);
     std::fs::write(directory.path().join(&document), sample.content).map_err(failed)?;
     let conversion = Conversion {
@@ -374,7 +392,10 @@ async fn trial(process: &Arc<Process>, work: &Arc<WorkDirectory>) -> Result<(), 
         .map_err(sentence)?
         .map_err(failed)?;
     let given = process
-        .give(job(&conversion, TRIAL_LIMITS.wall, TEMPORARY_FILES), directory.hold())
+        .give(
+            job(&conversion, TRIAL_LIMITS.wall, room(&conversion, 0)),
+            directory.hold(),
+        )
         .await;
     let mut running = given.map_err(failed)?.ok_or("the engine ended")?;
     let ended = tokio::time::timeout(TRIAL_LIMITS.wall + ANSWER_GRACE, running.ended()).await;
@@ -450,11 +471,9 @@ async fn supervise(shared: Arc<Shared>) {
     shared.stopped.send_replace(true);
 }
 
-/// What a job directory may take on the disk.
+/// What this conversion's directory may take on the disk.
 fn room(conversion: &Conversion<'_>, document: u64) -> u64 {
-    let exports = u64::try_from(conversion.exports.len()).unwrap_or(u64::MAX);
-    let outputs = conversion.limits.output_size.saturating_mul(2).saturating_mul(exports);
-    outputs.saturating_add(document).saturating_add(TEMPORARY_FILES)
+    most_on_disk(document, conversion.exports.len(), conversion.limits.output_size)
 }
 
 fn job(conversion: &Conversion<'_>, wall: Duration, disk: u64) -> Job {

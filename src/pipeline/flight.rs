@@ -81,6 +81,8 @@ where
             match state.runs.entry(key.clone()) {
                 Entry::Occupied(run) => {
                     tracing::debug!(jobId = %run.key(), "waits for the run that is under way");
+                    // And what it holds, before the wait.
+                    drop(start);
                     run.get().answer.clone()
                 }
                 Entry::Vacant(place) => {
@@ -109,6 +111,11 @@ where
             }
         };
         answer.await
+    }
+
+    /// Whether a run of this key is under way.
+    pub(super) fn is_under_way(&self, key: &K) -> bool {
+        self.inner.state().runs.contains_key(key)
     }
 
     /// Ends every run, begins none any more, and returns when the last one has let go of all that it held.

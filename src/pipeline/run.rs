@@ -6,9 +6,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
+use super::admission::{Admitted, most_on_disk};
 use super::deadline::Deadline;
 use super::{Context, Google, passwords};
 use crate::convert::{self, SourceObject, Wanted};
@@ -57,6 +57,8 @@ pub(super) struct Run {
     pub(super) google: Google,
     pub(super) job: Job,
     pub(super) deadline: Deadline,
+    /// The place that its delivery has taken for it.
+    pub(super) admitted: Option<Arc<Admitted>>,
 }
 
 impl Run {
@@ -151,9 +153,13 @@ impl Run {
             )
             .into());
         }
-        let _slot = slot(context)?;
+        if !*context.engine.warm().borrow() {
+            return Err(Refusal::new(RefusalKind::Unavailable, "the engine is not warm yet").into());
+        }
+        let disk = most_on_disk(source, missing.len(), &context.limits);
+        let admitted = context.admission.begin(self.admitted.clone(), disk)?;
         let started = Instant::now();
-        let directory = context.engine.job_directory().map_err(|error| {
+        let directory = context.engine.job_directory_keeping(admitted).map_err(|error| {
             Refusal::new(
                 RefusalKind::Unavailable,
                 format!("no job directory can be made: {error}; see TMPDIR"),
@@ -216,17 +222,6 @@ pub(super) fn targets(context: &Context, job: &Job, generation: i64) -> Result<V
         });
     }
     Ok(targets)
-}
-
-/// A slot, or the answer that all are taken: a queue here would only outlive the ack deadline.
-fn slot(context: &Context) -> Result<SemaphorePermit<'_>, Refusal> {
-    if !*context.engine.warm().borrow() {
-        return Err(Refusal::new(RefusalKind::Unavailable, "the engine is not warm yet"));
-    }
-    context
-        .slots
-        .try_acquire()
-        .map_err(|_| Refusal::new(RefusalKind::Busy, "every conversion slot is taken"))
 }
 
 #[cfg(test)]

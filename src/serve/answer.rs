@@ -62,7 +62,7 @@ pub(super) fn refuse(refusal: &Refusal) -> Response {
             error(
                 StatusCode::TOO_MANY_REQUESTS,
                 "worker.busy",
-                "Every conversion slot is taken: try again later.",
+                "There is no room for this now: try again later.",
             ),
         ),
         RefusalKind::Unavailable => later(

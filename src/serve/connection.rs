@@ -11,10 +11,13 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::TcpUserTimeout;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
+use super::crowd::{Crowd, Place};
 use super::{Service, router};
 
 /// What hyper reads of a request's head before it gives up. Over the contract's 16 KiB, so that those are refused by
@@ -27,6 +30,8 @@ const HEADER_TIME: Duration = Duration::from_secs(10);
 /// How long a connection may rest between two requests, the second one's headers included. Longer than what callers
 /// with connection pools rest, so that it is they who close, and no request meets a closing connection.
 const IDLE_TIME: Duration = Duration::from_secs(600);
+/// How long an answer may wait for a client that does not read it, or is gone without a word (tcp(7): `TCP_USER_TIMEOUT`).
+const UNREAD_TIME: Duration = Duration::from_secs(30);
 /// After the engine has been ended: how long the answers to what was lost with it may take.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How long work that was under way may go on after SIGTERM; Cloud Run kills after 10 s.
@@ -41,10 +46,14 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>) -> std::io::Res
     let mut interrupt = signal(SignalKind::interrupt())?;
     let graceful = GracefulShutdown::new();
     let router = router(service.clone());
+    let crowd = Arc::new(Crowd::new());
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => spawn(stream, router.clone(), &graceful),
+                Ok((stream, _)) => match crowd.open() {
+                    Some(place) => spawn(stream, place, router.clone(), &graceful),
+                    None => too_many(&stream),
+                },
                 // Out of descriptors, or a client that left at once: neither may end the service.
                 Err(error) => {
                     tracing::warn!("a connection could not be accepted: {error}");
@@ -81,17 +90,30 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>) -> std::io::Res
     Ok(())
 }
 
-fn spawn(stream: TcpStream, router: Router, graceful: &GracefulShutdown) {
+fn spawn(stream: TcpStream, place: Arc<Place>, router: Router, graceful: &GracefulShutdown) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!("a connection could not be set to no-delay: {error}");
+    }
+    let unread = u32::try_from(UNREAD_TIME.as_millis()).unwrap_or(u32::MAX);
+    if let Err(error) = setsockopt(&stream, TcpUserTimeout, &unread) {
+        tracing::debug!("a connection has no time-out for what is not read: {error}");
     }
     let spare = stream.as_fd().try_clone_to_owned().map(std::net::TcpStream::from);
     let arrived = Arc::new(Notify::new());
     let service = {
         let (arrived, inner) = (arrived.clone(), TowerToHyperService::new(router));
+        let place = place.clone();
         service_fn(move |request| {
             arrived.notify_one();
-            inner.call(request)
+            let working = place.work();
+            let answer = inner.call(request);
+            async move {
+                // Who has just been sent away has no time for an answer.
+                let Some(_working) = working else {
+                    return std::future::pending().await;
+                };
+                answer.await
+            }
         })
     };
     let mut builder = hyper::server::conn::http1::Builder::new();
@@ -104,12 +126,19 @@ fn spawn(stream: TcpStream, router: Router, graceful: &GracefulShutdown) {
     tokio::spawn(async move {
         let mut connection = pin!(connection);
         let first_head = tokio::time::timeout(HEADER_TIME, arrived.notified());
+        let served = async {
+            tokio::select! {
+                ended = &mut connection => return Some(ended),
+                head = first_head => head.ok()?,
+            }
+            Some(connection.await)
+        };
         let ended = tokio::select! {
-            ended = &mut connection => ended,
-            head = first_head => match head {
-                Ok(()) => connection.await,
-                Err(_) => return too_late(spare),
+            served = served => match served {
+                Some(ended) => ended,
+                None => return too_late(spare),
             },
+            () = place.sent_away() => return tracing::debug!("a connection that rested has made room for another"),
         };
         if let Err(error) = ended {
             tracing::debug!("a connection ended badly: {error}");
@@ -124,4 +153,14 @@ fn too_late(spare: std::io::Result<std::net::TcpStream>) {
         {\"error\":{\"code\":\"request.timeout\",\"message\":\"The headers took too long to arrive.\"}}";
     // Whoever has gone does not read it.
     let _gone = spare.and_then(|mut stream| std::io::Write::write_all(&mut stream, ANSWER));
+}
+
+/// Answers where every connection there may be has a request under way.
+fn too_many(stream: &TcpStream) {
+    const ANSWER: &[u8] =
+        b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n\
+        retry-after: 5\r\ncontent-length: 83\r\n\r\n\
+        {\"error\":{\"code\":\"worker.unavailable\",\"message\":\"There are too many connections.\"}}";
+    // What has just been accepted takes that much at once.
+    let _gone = stream.try_write(ANSWER);
 }

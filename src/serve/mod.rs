@@ -1,7 +1,9 @@
 //! The worker's HTTP service: who may come in, how a request is read, and what the pipeline's end is answered with.
 
 mod answer;
+mod bodies;
 mod connection;
+mod crowd;
 mod fonts;
 mod refusals;
 mod start;
@@ -9,10 +11,9 @@ mod start;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
-use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
@@ -20,22 +21,18 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use chrono::Utc;
 use futures_util::FutureExt;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
 
 use crate::error::{Refusal, RefusalKind};
 use crate::pipeline::{self, Context};
 
+use bodies::Bodies;
 pub use connection::serve;
 pub use fonts::storage_for_fonts;
-pub use start::{StartError, start, start_engine};
+pub use start::{StartError, admission, start, start_engine};
 
-/// The largest body: Pub/Sub's 10 MB message as base64 is about 13.4 MiB.
-const BODY_LIMIT: usize = 16 << 20;
 /// The largest headers, all together.
 const HEADER_LIMIT: usize = 16 << 10;
-/// How long a body may take to arrive.
-const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// What every request sees.
 pub struct Service {
@@ -43,6 +40,19 @@ pub struct Service {
     pub context: Arc<Context>,
     /// Set once the worker is asked to end.
     pub draining: AtomicBool,
+    /// What is held of requests.
+    bodies: Bodies,
+}
+
+impl Service {
+    /// Before the first request.
+    pub fn new(context: Context) -> Self {
+        Self {
+            context: Arc::new(context),
+            draining: AtomicBool::new(false),
+            bodies: Bodies::default(),
+        }
+    }
 }
 
 /// The routes.
@@ -79,14 +89,14 @@ async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Respo
         Ok(caller) => tracing::debug!(caller = caller.email, "verified"),
         Err(refusal) => return answer::refuse(&refusal),
     }
-    let body = match read(body).await {
+    let body = match service.bodies.read(body).await {
         Ok(body) => body,
         Err(response) => return *response,
     };
     let wants_result = prefers_representation(&parts.headers);
     let request = pipeline::Request {
         headers: parts.headers,
-        body,
+        body: body.bytes.clone(),
         arrived,
         started,
     };
@@ -104,35 +114,6 @@ async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Respo
         Err(_) => answer::refuse(&Refusal::new(
             RefusalKind::Bug,
             "a request panicked; the line before says where",
-        )),
-    }
-}
-
-async fn read(body: Body) -> Result<bytes::Bytes, Box<Response>> {
-    let refused = |status, code, message| Box::new(answer::error(status, code, message));
-    // A length that is announced is believed at once: nobody has to send what will not be taken.
-    let too_large = || {
-        refused(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "request.too_large",
-            "The body is over 16 MiB.",
-        )
-    };
-    if body.size_hint().lower() > BODY_LIMIT as u64 {
-        return Err(too_large());
-    }
-    match tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_LIMIT).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(refused(
-            StatusCode::BAD_REQUEST,
-            "request.cut_short",
-            "The body ended before its length.",
-        )),
-        Err(_) => Err(refused(
-            StatusCode::REQUEST_TIMEOUT,
-            "request.timeout",
-            "The body took too long to arrive.",
         )),
     }
 }

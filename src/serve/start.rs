@@ -2,9 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-
-use tokio::sync::Semaphore;
 
 use super::Service;
 use crate::accept::Rules;
@@ -20,7 +17,7 @@ use crate::google::pubsub::Publisher;
 use crate::google::storage::Storage;
 use crate::google::token::Tokens;
 use crate::google::{self, Kind};
-use crate::pipeline::{Context, DeliveryAttempts, Google, Runs};
+use crate::pipeline::{Admission, Context, DeliveryAttempts, Google, Runs};
 use crate::secrets::{Loaded, Secrets, Store};
 
 /// Where Debian's packages put LibreOffice.
@@ -87,6 +84,7 @@ pub async fn start(mut config: Config, loaded: Option<Loaded>) -> Result<Arc<Ser
         .map_err(|error| StartError::Configuration(format!("SIGNED_URL_TTL {error}")))?;
     let storage = Storage::new(http.clone(), &config.endpoints.storage, tokens.clone());
     let engine = start_engine(&config.engine, Some(&storage)).await?;
+    let admission = admission(&config.engine, &engine)?;
     let keys = KeySet::new(http.clone(), config.endpoints.jwks);
     let refreshed = keys.clone();
     tokio::spawn(async move { refreshed.keep_fresh().await });
@@ -129,7 +127,7 @@ pub async fn start(mut config: Config, loaded: Option<Loaded>) -> Result<Arc<Ser
         ack_deadline: config.ack_deadline,
         output_bucket: config.output_bucket,
         engine,
-        slots: Semaphore::new(config.engine.concurrency),
+        admission,
         google: Google {
             storage,
             links,
@@ -142,10 +140,7 @@ pub async fn start(mut config: Config, loaded: Option<Loaded>) -> Result<Arc<Ser
         runs: Runs::default(),
         attempts,
     };
-    Ok(Arc::new(Service {
-        context: Arc::new(context),
-        draining: AtomicBool::new(false),
-    }))
+    Ok(Arc::new(Service::new(context)))
 }
 
 /// Starts the engine, for the worker and for `platen convert`. `storage` is where `FONTS` is fetched from if it is a bucket.
@@ -174,6 +169,17 @@ pub async fn start_engine(config: &EngineConfig, storage: Option<&Storage>) -> R
     })
     .await
     .map_err(|error| StartError::unavailable("the engine does not start", error))
+}
+
+/// Measures what there is for jobs, for the worker and for `platen convert`. The engine has no job yet.
+///
+/// # Errors
+/// The machine does not say what it has.
+pub fn admission(config: &EngineConfig, engine: &Engine) -> Result<Admission, StartError> {
+    // Cloud Run sets it (container contract).
+    let on_cloud_run = std::env::var_os("K_SERVICE").is_some();
+    Admission::measure(config, engine, on_cloud_run)
+        .map_err(|error| StartError::unavailable("what there is for jobs cannot be measured", error))
 }
 
 async fn topic(config: &Config, tokens: Option<&Tokens>) -> Result<String, StartError> {

@@ -42,7 +42,11 @@ impl Worker {
             .local_addr()
             .unwrap()
             .port();
-        let temporary = tempfile::tempdir().unwrap();
+        // In the place that the test names, if it names one.
+        let temporary = match environment.get("TMPDIR") {
+            Some(parent) => tempfile::tempdir_in(parent).unwrap(),
+            None => tempfile::tempdir().unwrap(),
+        };
         let mut child = Command::new(env!("CARGO_BIN_EXE_platen"))
             .arg("serve")
             .env_clear()

@@ -11,9 +11,11 @@ mod breaking_bucket;
 mod harness;
 mod peer;
 
+mod admission;
 mod architecture;
 mod cli;
 mod clients;
+mod connections;
 mod credentials;
 mod deadlines;
 mod decoding;
