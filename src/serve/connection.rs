@@ -3,18 +3,18 @@
 use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
+use futures_util::FutureExt;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
+use super::shutdown::{DRAIN, LAST_WORDS, Signals};
 use super::{Service, router};
 
 /// What hyper reads of a request's head before it gives up. Over the contract's 16 KiB, so that those are refused by
@@ -27,18 +27,9 @@ const HEADER_TIME: Duration = Duration::from_secs(10);
 /// How long a connection may rest between two requests, the second one's headers included. Longer than what callers
 /// with connection pools rest, so that it is they who close, and no request meets a closing connection.
 const IDLE_TIME: Duration = Duration::from_secs(600);
-/// After the engine has been ended: how long the answers to what was lost with it may take.
-const LAST_WORDS: Duration = Duration::from_millis(500);
-/// How long work that was under way may go on after SIGTERM; Cloud Run kills after 10 s.
-const DRAIN: Duration = Duration::from_secs(8);
 
-/// Serves until SIGTERM or SIGINT, then finishes what can be finished in time.
-///
-/// # Errors
-/// When the signals cannot be listened to.
-pub async fn serve(listener: TcpListener, service: Arc<Service>) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+/// Serves until SIGTERM or SIGINT, then finishes what can be finished in time and refuses the rest.
+pub async fn serve(listener: TcpListener, service: Arc<Service>, signals: &Signals) {
     let graceful = GracefulShutdown::new();
     let router = router(service.clone());
     loop {
@@ -51,32 +42,38 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>) -> std::io::Res
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            () = signals.asked() => break,
         }
     }
     drop(listener);
-    service.draining.store(true, Ordering::Relaxed);
+    service.shutdown.drain();
     tracing::info!(
         "shutting down: no new work, {} s for what is under way",
         DRAIN.as_secs()
     );
-    let mut ended = pin!(graceful.shutdown());
-    let all = tokio::select! {
-        () = &mut ended => true,
-        () = tokio::time::sleep(DRAIN) => false,
-        _ = terminate.recv() => false,
-        _ = interrupt.recv() => false,
-    };
-    service.context.engine.stop().await;
-    if all {
-        tracing::info!("all requests ended");
-    } else {
-        tracing::warn!("requests were still open: Pub/Sub delivers them again");
-        // What ran in the engine is answered with 503 now.
-        let _some_may_not_end = tokio::time::timeout(LAST_WORDS, ended).await;
+    // Closes at once what rests between two requests, and everything else after its answer.
+    let connections = graceful.shutdown().shared();
+    // Deliveries are waited for, not connections: one that never completes its request would take all of the time.
+    tokio::select! {
+        () = connections.clone() => {}
+        () = service.shutdown.idle() => {}
+        () = tokio::time::sleep(DRAIN) => {}
+        () = signals.insisted() => {}
     }
-    Ok(())
+    let given_up = service.shutdown.under_way();
+    if given_up == 0 {
+        tracing::info!("all work has ended");
+    } else {
+        tracing::warn!("{given_up} deliveries could not be finished: they are refused, and Pub/Sub delivers them again");
+    }
+    service.shutdown.end();
+    // The answers are written while the engine ends.
+    let answers = tokio::time::timeout(LAST_WORDS, connections);
+    let engine = tokio::time::timeout(LAST_WORDS, service.context.engine.stop());
+    let (_some_may_not_read, ended) = tokio::join!(answers, engine);
+    if ended.is_err() {
+        tracing::error!("the engine takes long to end: it is left to the system");
+    }
 }
 
 fn spawn(stream: TcpStream, router: Router, graceful: &GracefulShutdown) {

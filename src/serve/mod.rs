@@ -4,11 +4,11 @@ mod answer;
 mod connection;
 mod fonts;
 mod refusals;
+mod shutdown;
 mod start;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -28,6 +28,7 @@ use crate::pipeline::{self, Context};
 
 pub use connection::serve;
 pub use fonts::storage_for_fonts;
+pub use shutdown::{Shutdown, Signals};
 pub use start::{StartError, start, start_engine};
 
 /// The largest body: Pub/Sub's 10 MB message as base64 is about 13.4 MiB.
@@ -41,8 +42,8 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 pub struct Service {
     /// The pipeline's parts.
     pub context: Context,
-    /// Set once the worker is asked to end.
-    pub draining: AtomicBool,
+    /// How far the worker's end has come.
+    pub shutdown: Shutdown,
 }
 
 /// The routes.
@@ -73,17 +74,26 @@ async fn bounded_headers(request: Request, next: Next) -> Response {
 async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Response {
     let (arrived, started) = (Utc::now(), Instant::now());
     let (parts, body) = request.into_parts();
-    if service.draining.load(Ordering::Relaxed) {
-        return answer::refuse(&Refusal::new(RefusalKind::Unavailable, "the worker is shutting down"));
-    }
-    // The token first: nobody makes us read 16 MiB without one.
-    match service.context.verifier.verify(&parts.headers, arrived).await {
-        Ok(caller) => tracing::debug!(caller = caller.email, "verified"),
-        Err(refusal) => return answer::refuse(&refusal),
-    }
-    let body = match read(body).await {
-        Ok(body) => body,
-        Err(response) => return *response,
+    let shutting_down = |message| answer::refuse(&Refusal::new(RefusalKind::Unavailable, message));
+    let Some(_under_way) = service.shutdown.enter() else {
+        return shutting_down("the worker is shutting down");
+    };
+    let take = async {
+        // The token first: nobody makes us read 16 MiB without one.
+        match service.context.verifier.verify(&parts.headers, arrived).await {
+            Ok(caller) => tracing::debug!(caller = caller.email, "verified"),
+            Err(refusal) => return Err(Box::new(answer::refuse(&refusal))),
+        }
+        read(body).await
+    };
+    let body = tokio::select! {
+        biased;
+        taken = take => match taken {
+            Ok(body) => body,
+            Err(response) => return *response,
+        },
+        // Nothing has begun that could be finished.
+        () = service.shutdown.draining() => return shutting_down("the worker is shutting down"),
     };
     let wants_result = prefers_representation(&parts.headers);
     let request = pipeline::Request {
@@ -93,10 +103,16 @@ async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Respo
         started,
     };
     // Nothing of a request that panicked is used again, so nothing half-done can be seen.
-    match AssertUnwindSafe(pipeline::run(&service.context, &request))
-        .catch_unwind()
-        .await
-    {
+    let run = AssertUnwindSafe(pipeline::run(&service.context, &request)).catch_unwind();
+    let ended = tokio::select! {
+        biased;
+        ended = run => ended,
+        () = service.shutdown.ending() => Ok(Err(Refusal::new(
+            RefusalKind::Unavailable,
+            "the worker is shutting down, and the job could not be finished before",
+        ))),
+    };
+    match ended {
         Ok(Ok(outcome)) => answer::done(&outcome, wants_result),
         Ok(Err(refusal)) => answer::refuse(&refusal),
         Err(_) => answer::refuse(&Refusal::new(
@@ -155,7 +171,7 @@ async fn live() -> Response {
 }
 
 async fn ready(State(service): State<Arc<Service>>) -> Response {
-    let draining = service.draining.load(Ordering::Relaxed);
+    let draining = service.shutdown.is_draining();
     let engine = *service.context.engine.warm().borrow();
     let keys = service.context.keys.loaded();
     let ready = engine && keys && !draining;

@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use tokio::sync::Semaphore;
 
-use super::Service;
+use super::{Service, Shutdown};
 use crate::accept::Rules;
 use crate::accept::verify::{Mode, Verifier, VerifyRules};
 use crate::config::{Config, EngineConfig, PushAuth, Topic};
@@ -135,7 +134,7 @@ pub async fn start(mut config: Config, loaded: Option<Loaded>) -> Result<Arc<Ser
     };
     Ok(Arc::new(Service {
         context,
-        draining: AtomicBool::new(false),
+        shutdown: Shutdown::default(),
     }))
 }
 

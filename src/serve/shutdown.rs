@@ -1,0 +1,218 @@
+//! How the worker ends: who asked for it, how far it has come, and what must be waited for.
+//!
+//! Cloud Run sends SIGTERM and kills 10 s later. What is under way may go on for 8 s of these; then everything that is
+//! left is refused, so that Pub/Sub delivers it to another instance at once and not after its deadline.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// How long work that was under way may go on after the first signal.
+pub(super) const DRAIN: Duration = Duration::from_secs(8);
+/// After [`DRAIN`]: how long refusals and answers may take to be written, and the engine to end.
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
+/// When the process is gone, whatever may still hang: counted from the first signal.
+const GRACE: Duration = Duration::from_millis(9300);
+/// The same, counted from a second signal.
+const GRACE_WHEN_INSISTED: Duration = Duration::from_millis(1500);
+
+/// SIGTERM and SIGINT, heard from the moment this is made.
+///
+/// A thread of their own listens, because the worker has two runtimes one after the other, and a signal between the two
+/// must not be lost. Without a listener the first process of a container does not even end by one: the kernel ignores
+/// it.
+#[derive(Debug, Clone)]
+pub struct Signals(watch::Receiver<Heard>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Heard {
+    first: Option<Instant>,
+    second: Option<Instant>,
+}
+
+impl Signals {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// When the system gives no thread or no descriptor for it.
+    pub fn listen() -> io::Result<Self> {
+        let (sender, receiver) = watch::channel(Heard::default());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (mut terminate, mut interrupt) = {
+            let _context = runtime.enter();
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        };
+        let listen = async move {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                sender.send_modify(|heard| {
+                    let unheard = if heard.first.is_none() {
+                        &mut heard.first
+                    } else {
+                        &mut heard.second
+                    };
+                    unheard.get_or_insert_with(Instant::now);
+                });
+            }
+        };
+        std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || runtime.block_on(listen))?;
+        Ok(Self(receiver))
+    }
+
+    /// Returns once the worker has been asked to end.
+    pub async fn asked(&self) {
+        self.heard(|heard| heard.first.is_some()).await;
+    }
+
+    /// Returns once it has been asked a second time.
+    pub(super) async fn insisted(&self) {
+        self.heard(|heard| heard.second.is_some()).await;
+    }
+
+    /// Whether the worker has been asked to end.
+    pub fn is_asked(&self) -> bool {
+        self.0.borrow().first.is_some()
+    }
+
+    /// How long the process may still take to end. All of its grace, when nobody has asked for it.
+    pub fn time_left(&self) -> Duration {
+        let heard = *self.0.borrow();
+        let left = |since: Option<Instant>, grace: Duration| {
+            since.map_or(GRACE, |since| grace.saturating_sub(since.elapsed()))
+        };
+        left(heard.first, GRACE).min(left(heard.second, GRACE_WHEN_INSISTED))
+    }
+
+    async fn heard(&self, what: impl Fn(&Heard) -> bool) {
+        // The thread that sends ends with the process alone.
+        if self.0.clone().wait_for(|heard| what(heard)).await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    #[default]
+    Serving,
+    /// No new work; what is under way goes on.
+    Draining,
+    /// What is under way is given up.
+    Ending,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    stage: Stage,
+    under_way: usize,
+}
+
+/// How far the worker's end has come. Both halves of the state change under one lock: a delivery is either counted
+/// before the drain begins, and waited for, or refused.
+#[derive(Debug, Default)]
+pub struct Shutdown(watch::Sender<State>);
+
+impl Shutdown {
+    /// Counts a delivery for as long as the guard is there; `None` when there is no new work any more.
+    pub(super) fn enter(&self) -> Option<UnderWay<'_>> {
+        let mut entered = false;
+        self.0.send_if_modified(|state| {
+            entered = state.stage == Stage::Serving;
+            state.under_way += usize::from(entered);
+            // Nobody waits for it to rise.
+            false
+        });
+        entered.then_some(UnderWay(self))
+    }
+
+    /// Whether there is no new work any more.
+    pub(super) fn is_draining(&self) -> bool {
+        self.0.borrow().stage > Stage::Serving
+    }
+
+    pub(super) fn drain(&self) {
+        self.reach(Stage::Draining);
+    }
+
+    pub(super) fn end(&self) {
+        self.reach(Stage::Ending);
+    }
+
+    /// Returns once there is no new work any more.
+    pub(super) async fn draining(&self) {
+        self.comes(|state| state.stage >= Stage::Draining).await;
+    }
+
+    /// Returns once what is under way is given up.
+    pub(super) async fn ending(&self) {
+        self.comes(|state| state.stage >= Stage::Ending).await;
+    }
+
+    /// Returns once nothing is under way.
+    pub(super) async fn idle(&self) {
+        self.comes(|state| state.under_way == 0).await;
+    }
+
+    /// How many deliveries are under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.0.borrow().under_way
+    }
+
+    fn reach(&self, stage: Stage) {
+        self.0.send_modify(|state| state.stage = state.stage.max(stage));
+    }
+
+    async fn comes(&self, what: impl Fn(&State) -> bool) {
+        // The sender is part of `self`, so it cannot be gone.
+        drop(self.0.subscribe().wait_for(|state| what(state)).await);
+    }
+}
+
+/// A delivery that is waited for.
+pub(super) struct UnderWay<'a>(&'a Shutdown);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.0.send_if_modified(|state| {
+            state.under_way -= 1;
+            // While work goes on nobody waits for its end: no refusal wakes every delivery.
+            state.stage > Stage::Serving
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_entered_is_waited_for_and_nothing_enters_later() {
+        let shutdown = Shutdown::default();
+        let (first, second) = (shutdown.enter().unwrap(), shutdown.enter().unwrap());
+        drop(second);
+        shutdown.drain();
+        assert!(shutdown.enter().is_none() && shutdown.is_draining());
+        let (idle, ()) = tokio::join!(
+            async {
+                shutdown.idle().await;
+                shutdown.under_way()
+            },
+            async {
+                tokio::task::yield_now().await;
+                drop(first);
+            }
+        );
+        assert_eq!(idle, 0);
+        // It never goes back.
+        shutdown.end();
+        shutdown.drain();
+        shutdown.ending().await;
+    }
+}
