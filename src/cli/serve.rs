@@ -19,8 +19,8 @@ pub(super) struct Arguments {}
 
 pub(super) fn run(_: &Arguments) -> Result<(), Failure> {
     // Before all that may take its time.
-    let signals = Signals::listen()
-        .map_err(|error| Failure::Work(Some(format!("signals cannot be listened to: {error}"))))?;
+    let signals =
+        Signals::listen().map_err(|error| Failure::Work(Some(format!("signals cannot be listened to: {error}"))))?;
     let process = LogFormat::load(&Environment);
     let loaded = loaded(process.as_ref().copied().unwrap_or(LogFormat::Text), &signals);
     if signals.is_asked() {
@@ -67,19 +67,18 @@ fn loaded(format: LogFormat, signals: &Signals) -> Result<Option<Loaded>, Failur
         runtime.shutdown_background();
         Ok(loaded)
     };
-    telemetry::before_start(format, &Environment, loading)?
-        .map_err(|error| {
-            let mut message = format!("CONFIG_OBJECT cannot be loaded: {error}");
-            let others = with_logging(Problems(config::problems_of_what_is_set(&Environment)));
-            if !others.0.is_empty() {
-                message = format!("{message}\n{others}");
-            }
-            if error.is_configuration {
-                Failure::Usage(Some(message))
-            } else {
-                Failure::Work(Some(message))
-            }
-        })
+    telemetry::before_start(format, &Environment, loading)?.map_err(|error| {
+        let mut message = format!("CONFIG_OBJECT cannot be loaded: {error}");
+        let others = with_logging(Problems(config::problems_of_what_is_set(&Environment)));
+        if !others.0.is_empty() {
+            message = format!("{message}\n{others}");
+        }
+        if error.is_configuration {
+            Failure::Usage(Some(message))
+        } else {
+            Failure::Work(Some(message))
+        }
+    })
 }
 
 /// Where every line is one object of JSON, the sentence that ends the worker is one as well.
@@ -101,8 +100,7 @@ fn said(failure: Failure, format: &Result<LogFormat, Problems>) -> Failure {
 }
 
 fn serve(config: Config, loaded: Option<Loaded>, signals: &Signals) -> Result<(), Failure> {
-    let runtime = super::runtime()?;
-    let ended = runtime.block_on(async {
+    super::runtime()?.block_on(async {
         let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, config.port));
         // Told to end before it has begun: what has been started goes with its owner.
         let service = tokio::select! {
@@ -119,8 +117,5 @@ fn serve(config: Config, loaded: Option<Loaded>, signals: &Signals) -> Result<()
         tracing::info!("listening on {address}, {}", service.context.engine.version());
         crate::serve::serve(listener, service, signals).await;
         Ok(())
-    });
-    // What still holds a thread (a name that nobody resolves, a large tree to remove) does not hold the process.
-    runtime.shutdown_timeout(signals.time_left());
-    ended
+    })
 }

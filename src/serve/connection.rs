@@ -64,7 +64,9 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>, signals: &Signa
     if given_up == 0 {
         tracing::info!("all work has ended");
     } else {
-        tracing::warn!("{given_up} deliveries could not be finished: they are refused, and Pub/Sub delivers them again");
+        tracing::warn!(
+            "{given_up} deliveries could not be finished: they are refused, and Pub/Sub delivers them again"
+        );
     }
     service.shutdown.end();
     // The answers are written while the engine ends.

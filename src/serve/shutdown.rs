@@ -4,33 +4,28 @@
 //! left is refused, so that Pub/Sub delivers it to another instance at once and not after its deadline.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// How long work that was under way may go on after the first signal.
 pub(super) const DRAIN: Duration = Duration::from_secs(8);
 /// After [`DRAIN`]: how long refusals and answers may take to be written, and the engine to end.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
-/// When the process is gone, whatever may still hang: counted from the first signal.
+/// When the process ends by force, whatever may still hang: counted from the first signal.
 const GRACE: Duration = Duration::from_millis(9300);
 /// The same, counted from a second signal.
-const GRACE_WHEN_INSISTED: Duration = Duration::from_millis(1500);
+const GRACE_WHEN_INSISTED: Duration = Duration::from_millis(1300);
 
-/// SIGTERM and SIGINT, heard from the moment this is made.
+/// SIGTERM and SIGINT, heard from the moment this is made, and the end by force when the worker does not come to one.
 ///
-/// A thread of their own listens, because the worker has two runtimes one after the other, and a signal between the two
-/// must not be lost. Without a listener the first process of a container does not even end by one: the kernel ignores
-/// it.
+/// A thread of their own listens: the worker has two runtimes one after the other, and a signal between the two must not
+/// be lost; and what hangs (a name that nobody resolves, a file system that does not answer) hangs elsewhere. Without a
+/// listener the first process of a container would not end at all: the kernel keeps such signals from it.
 #[derive(Debug, Clone)]
-pub struct Signals(watch::Receiver<Heard>);
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Heard {
-    first: Option<Instant>,
-    second: Option<Instant>,
-}
+pub struct Signals(watch::Receiver<u32>);
 
 impl Signals {
     /// Listens from now on.
@@ -38,27 +33,27 @@ impl Signals {
     /// # Errors
     /// When the system gives no thread or no descriptor for it.
     pub fn listen() -> io::Result<Self> {
-        let (sender, receiver) = watch::channel(Heard::default());
+        let (sender, receiver) = watch::channel(0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (mut terminate, mut interrupt) = {
             let _context = runtime.enter();
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
         };
         let listen = async move {
-            loop {
+            let mut next = async || {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
-                sender.send_modify(|heard| {
-                    let unheard = if heard.first.is_none() {
-                        &mut heard.first
-                    } else {
-                        &mut heard.second
-                    };
-                    unheard.get_or_insert_with(Instant::now);
-                });
+                sender.send_modify(|count| *count += 1);
+            };
+            next().await;
+            let by_force = Instant::now() + GRACE;
+            if timeout_at(by_force, next()).await.is_ok() {
+                sleep_until(by_force.min(Instant::now() + GRACE_WHEN_INSISTED)).await;
             }
+            tracing::error!("something hangs: the worker ends all the same");
+            std::process::exit(0);
         };
         std::thread::Builder::new()
             .name("signals".to_owned())
@@ -68,33 +63,22 @@ impl Signals {
 
     /// Returns once the worker has been asked to end.
     pub async fn asked(&self) {
-        self.heard(|heard| heard.first.is_some()).await;
+        self.count(1).await;
     }
 
     /// Returns once it has been asked a second time.
     pub(super) async fn insisted(&self) {
-        self.heard(|heard| heard.second.is_some()).await;
+        self.count(2).await;
     }
 
     /// Whether the worker has been asked to end.
     pub fn is_asked(&self) -> bool {
-        self.0.borrow().first.is_some()
+        *self.0.borrow() > 0
     }
 
-    /// How long the process may still take to end. All of its grace, when nobody has asked for it.
-    pub fn time_left(&self) -> Duration {
-        let heard = *self.0.borrow();
-        let left = |since: Option<Instant>, grace: Duration| {
-            since.map_or(GRACE, |since| grace.saturating_sub(since.elapsed()))
-        };
-        left(heard.first, GRACE).min(left(heard.second, GRACE_WHEN_INSISTED))
-    }
-
-    async fn heard(&self, what: impl Fn(&Heard) -> bool) {
+    async fn count(&self, least: u32) {
         // The thread that sends ends with the process alone.
-        if self.0.clone().wait_for(|heard| what(heard)).await.is_err() {
-            std::future::pending().await
-        }
+        drop(self.0.clone().wait_for(|count| *count >= least).await);
     }
 }
 

@@ -38,6 +38,7 @@ mod path;
 mod sandbox;
 mod secrets;
 mod setup;
+mod shutdown;
 mod sign;
 mod sign_command;
 mod soak;
