@@ -14,7 +14,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-use super::shutdown::{DRAIN, LAST_WORDS, Signals};
+use super::shutdown::{DRAIN, LAST_WORDS, PARTING, Signals};
 use super::{Service, router};
 
 /// What hyper reads of a request's head before it gives up. Over the contract's 16 KiB, so that those are refused by
@@ -68,13 +68,15 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>, signals: &Signa
             "{given_up} deliveries could not be finished: they are refused, and Pub/Sub delivers them again"
         );
     }
-    service.shutdown.end();
-    // The answers are written while the engine ends.
-    let answers = tokio::time::timeout(LAST_WORDS, connections);
-    let engine = tokio::time::timeout(LAST_WORDS, service.context.engine.stop());
-    let (_some_may_not_read, ended) = tokio::join!(answers, engine);
-    if ended.is_err() {
-        tracing::error!("the engine takes long to end: it is left to the system");
+    let end = async {
+        // Runs that nobody waits for any more end, too; whoever waits for one is told.
+        tokio::join!(service.context.engine.stop(), service.context.runs.end());
+        let _some_wait_for_google = tokio::time::timeout(PARTING, service.shutdown.idle()).await;
+        service.shutdown.end();
+        connections.await;
+    };
+    if tokio::time::timeout(LAST_WORDS, end).await.is_err() {
+        tracing::debug!("some connections are closed without their end");
     }
 }
 

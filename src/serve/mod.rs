@@ -41,7 +41,7 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 /// What every request sees.
 pub struct Service {
     /// The pipeline's parts.
-    pub context: Context,
+    pub context: Arc<Context>,
     /// How far the worker's end has come.
     pub shutdown: Shutdown,
 }
@@ -74,10 +74,7 @@ async fn bounded_headers(request: Request, next: Next) -> Response {
 async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Response {
     let (arrived, started) = (Utc::now(), Instant::now());
     let (parts, body) = request.into_parts();
-    let shutting_down = |message| answer::refuse(&Refusal::new(RefusalKind::Unavailable, message));
-    let Some(_under_way) = service.shutdown.enter() else {
-        return shutting_down("the worker is shutting down");
-    };
+    let _under_way = service.shutdown.enter();
     let take = async {
         // The token first: nobody makes us read 16 MiB without one.
         match service.context.verifier.verify(&parts.headers, arrived).await {
@@ -92,8 +89,8 @@ async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Respo
             Ok(body) => body,
             Err(response) => return *response,
         },
-        // Nothing has begun that could be finished.
-        () = service.shutdown.draining() => return shutting_down("the worker is shutting down"),
+        // It is not all there, and nothing has begun that could be finished.
+        () = service.shutdown.draining() => return answer::refuse(&shutting_down()),
     };
     let wants_result = prefers_representation(&parts.headers);
     let request = pipeline::Request {
@@ -102,15 +99,15 @@ async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Respo
         arrived,
         started,
     };
+    if service.shutdown.is_draining() {
+        return refuse_and_report(&service, &request).await;
+    }
     // Nothing of a request that panicked is used again, so nothing half-done can be seen.
     let run = AssertUnwindSafe(pipeline::run(&service.context, &request)).catch_unwind();
     let ended = tokio::select! {
         biased;
         ended = run => ended,
-        () = service.shutdown.ending() => Ok(Err(Refusal::new(
-            RefusalKind::Unavailable,
-            "the worker is shutting down, and the job could not be finished before",
-        ))),
+        () = service.shutdown.ending() => return refuse_and_report(&service, &request).await,
     };
     match ended {
         Ok(Ok(outcome)) => answer::done(&outcome, wants_result),
@@ -120,6 +117,19 @@ async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Respo
             "a request panicked; the line before says where",
         )),
     }
+}
+
+fn shutting_down() -> Refusal {
+    Refusal::new(RefusalKind::Unavailable, "the worker is shutting down")
+}
+
+/// Refuses what the worker's end leaves no time for; where it was the last delivery, that is reported if it can be.
+async fn refuse_and_report(service: &Service, request: &pipeline::Request) -> Response {
+    let refusal = tokio::select! {
+        refused = pipeline::refuse(&service.context, request, shutting_down()) => refused,
+        () = service.shutdown.ended() => shutting_down(),
+    };
+    answer::refuse(&refusal)
 }
 
 async fn read(body: Body) -> Result<bytes::Bytes, Box<Response>> {

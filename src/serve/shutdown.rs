@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 /// How long work that was under way may go on after the first signal.
 pub(super) const DRAIN: Duration = Duration::from_secs(8);
 /// After [`DRAIN`]: how long refusals and answers may take to be written, and the engine to end.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the last steps of a delivery may take that has no time left, each of them.
+pub(super) const PARTING: Duration = Duration::from_millis(300);
 /// When the process ends by force, whatever may still hang: counted from the first signal.
 const GRACE: Duration = Duration::from_millis(9300);
 /// The same, counted from a second signal.
@@ -98,22 +100,20 @@ struct State {
     under_way: usize,
 }
 
-/// How far the worker's end has come. Both halves of the state change under one lock: a delivery is either counted
-/// before the drain begins, and waited for, or refused.
+/// How far the worker's end has come. Both halves of the state change under one lock: a delivery that does not see the
+/// drain is counted before it begins, and waited for.
 #[derive(Debug, Default)]
 pub struct Shutdown(watch::Sender<State>);
 
 impl Shutdown {
-    /// Counts a delivery for as long as the guard is there; `None` when there is no new work any more.
-    pub(super) fn enter(&self) -> Option<UnderWay<'_>> {
-        let mut entered = false;
+    /// Counts a delivery for as long as the guard is there.
+    pub(super) fn enter(&self) -> UnderWay<'_> {
         self.0.send_if_modified(|state| {
-            entered = state.stage == Stage::Serving;
-            state.under_way += usize::from(entered);
+            state.under_way += 1;
             // Nobody waits for it to rise.
             false
         });
-        entered.then_some(UnderWay(self))
+        UnderWay(self)
     }
 
     /// Whether there is no new work any more.
@@ -129,14 +129,22 @@ impl Shutdown {
         self.reach(Stage::Ending);
     }
 
-    /// Returns once there is no new work any more.
+    /// Returns when nothing can be begun any more: [`PARTING`] after the drain's beginning, because what is all there by
+    /// then is at least looked at.
     pub(super) async fn draining(&self) {
         self.comes(|state| state.stage >= Stage::Draining).await;
+        sleep(PARTING).await;
     }
 
     /// Returns once what is under way is given up.
     pub(super) async fn ending(&self) {
         self.comes(|state| state.stage >= Stage::Ending).await;
+    }
+
+    /// Returns when nothing can be reported any more: [`PARTING`] after that.
+    pub(super) async fn ended(&self) {
+        self.ending().await;
+        sleep(PARTING).await;
     }
 
     /// Returns once nothing is under way.
@@ -174,29 +182,29 @@ impl Drop for UnderWay<'_> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
 
-    #[tokio::test]
-    async fn what_entered_is_waited_for_and_nothing_enters_later() {
+    #[tokio::test(start_paused = true)]
+    async fn what_entered_is_waited_for() {
         let shutdown = Shutdown::default();
-        let (first, second) = (shutdown.enter().unwrap(), shutdown.enter().unwrap());
+        let (first, second) = (shutdown.enter(), shutdown.enter());
         drop(second);
+        assert!(!shutdown.is_draining());
         shutdown.drain();
-        assert!(shutdown.enter().is_none() && shutdown.is_draining());
-        let (idle, ()) = tokio::join!(
-            async {
-                shutdown.idle().await;
-                shutdown.under_way()
-            },
-            async {
-                tokio::task::yield_now().await;
-                drop(first);
-            }
-        );
-        assert_eq!(idle, 0);
+        assert!(shutdown.is_draining());
+        let waiting = timeout(Duration::from_secs(1), shutdown.idle());
+        assert!(waiting.await.is_err(), "one is still under way");
+        assert_eq!(shutdown.under_way(), 1);
+        let (waited, ()) = tokio::join!(timeout(Duration::from_secs(1), shutdown.idle()), async {
+            tokio::task::yield_now().await;
+            drop(first);
+        });
+        assert!(waited.is_ok(), "nobody said that the last one has ended");
         // It never goes back.
         shutdown.end();
         shutdown.drain();
-        shutdown.ending().await;
+        shutdown.ended().await;
     }
 }
