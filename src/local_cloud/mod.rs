@@ -461,6 +461,11 @@ impl LocalCloud {
         self.world.faults.add(fault);
     }
 
+    /// How many requests scripted failures have hit: by peer, and by the name that the effect has in JSON.
+    pub fn fault_hits(&self) -> BTreeMap<(Peer, &'static str), u64> {
+        self.world.faults.hits()
+    }
+
     /// Forgets all scripted failures.
     pub fn clear_faults(&self) {
         self.world.faults.clear();
