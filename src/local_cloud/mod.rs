@@ -229,6 +229,15 @@ impl LocalCloud {
         self.world.storage.create_bucket(&self.world, name, versioning)
     }
 
+    /// How many objects were written to a bucket without `ifGenerationMatch`: each could have replaced anything.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such bucket.
+    pub fn unconditional_writes(&self, bucket: &str) -> Result<u64, Refusal> {
+        self.world.storage.unconditional_writes(bucket)
+    }
+
     /// Makes `host` (without a port) an address of `bucket` for signed URLs.
     pub fn bind_host(&self, host: &str, bucket: &str) {
         self.world.storage.bind_host(host, bucket);
