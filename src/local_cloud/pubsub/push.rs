@@ -18,7 +18,8 @@ use super::{
 };
 
 const USER_AGENT: &str = "APIs-Google; (+https://developers.google.com/webmasters/APIs-Google.html)";
-/// Outstanding pushes before the endpoint has shown what it can take.
+/// Outstanding pushes before the endpoint has shown what it can take, and never fewer after that: one slow push must
+/// not hold up all others.
 const FIRST_WINDOW: usize = 5;
 
 /// How an endpoint has done so far.
@@ -52,7 +53,7 @@ impl Pace {
     /// 100 ms to 60 s for the whole subscription, and no way to turn it off.
     fn failed(&mut self, second: Duration) {
         self.outstanding = self.outstanding.saturating_sub(1);
-        self.window = (self.window / 2).max(1);
+        self.window = (self.window / 2).max(FIRST_WINDOW);
         self.pause = (self.pause * 2.0).clamp(0.1, 60.0);
         self.closed_until = Some(Instant::now() + second.mul_f64(self.pause));
     }

@@ -23,8 +23,8 @@ impl Fleet {
     pub(super) async fn start(cloud: &LocalCloud, door: &Door, seed: u64) -> Self {
         let mut environment = environment(cloud);
         for (name, value) in [
-            ("ACK_DEADLINE", "60s"),
-            ("CONVERT_TIMEOUT", "20s"),
+            ("ACK_DEADLINE", "30s"),
+            ("CONVERT_TIMEOUT", "10s"),
             ("CONVERT_CONCURRENCY", "2"),
             ("INPUT_EXCLUDE", "left-out/*"),
             // Three workers' words over ten thousand messages are kept in memory.
