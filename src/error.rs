@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::google;
 
 /// How one step of the pipeline ends when it cannot hand on to the next.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Stop {
     /// A retry cannot fix it: it is published as the job's result and acknowledged.
     Failed(Failure),
@@ -112,6 +112,8 @@ pub enum FailureCode {
     DocumentEngineCrashed,
     /// The output name belongs to another source.
     OutputConflict,
+    /// The last delivery of the message is refused: it goes to the dead letter.
+    AttemptsExhausted,
 }
 
 impl FailureCode {
@@ -131,6 +133,7 @@ impl FailureCode {
             Self::DocumentTooComplex => "document.too_complex",
             Self::DocumentEngineCrashed => "document.engine_crashed",
             Self::OutputConflict => "output.conflict",
+            Self::AttemptsExhausted => "attempts.exhausted",
         }
     }
 }
@@ -142,7 +145,7 @@ impl fmt::Display for FailureCode {
 }
 
 /// Why a request is answered with something that does not acknowledge it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Refusal {
     /// What kind of refusal; the one place that turns it into a status is `serve::answer`.
     pub kind: RefusalKind,

@@ -20,7 +20,7 @@ use crate::google::pubsub::Publisher;
 use crate::google::storage::Storage;
 use crate::google::token::Tokens;
 use crate::google::{self, Kind};
-use crate::pipeline::{Context, Google};
+use crate::pipeline::{Context, DeliveryAttempts, Google, Runs};
 use crate::secrets::{Loaded, Secrets, Store};
 
 /// Where Debian's packages put LibreOffice.
@@ -109,6 +109,12 @@ pub async fn start(mut config: Config, loaded: Option<Loaded>) -> Result<Arc<Ser
         audiences: config.push_audiences,
         emails: config.push_service_accounts,
     };
+    let attempts = DeliveryAttempts::new(
+        config.max_delivery_attempts,
+        http.clone(),
+        &config.endpoints.pubsub,
+        tokens.clone(),
+    );
     let context = Context {
         verifier: Verifier::new(rules, keys.clone()),
         keys,
@@ -120,6 +126,7 @@ pub async fn start(mut config: Config, loaded: Option<Loaded>) -> Result<Arc<Ser
             readable: crate::convert::inspect::is_readable_extension,
         },
         limits: config.engine.limits,
+        ack_deadline: config.ack_deadline,
         output_bucket: config.output_bucket,
         engine,
         slots: Semaphore::new(config.engine.concurrency),
@@ -132,9 +139,11 @@ pub async fn start(mut config: Config, loaded: Option<Loaded>) -> Result<Arc<Ser
             },
         },
         secrets,
+        runs: Runs::default(),
+        attempts,
     };
     Ok(Arc::new(Service {
-        context,
+        context: Arc::new(context),
         draining: AtomicBool::new(false),
     }))
 }

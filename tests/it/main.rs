@@ -18,6 +18,7 @@ mod decoding;
 mod emulator;
 mod engine;
 mod engine_limits;
+mod exhausted;
 mod faults;
 mod fonts;
 mod formats;
