@@ -36,7 +36,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Starts `platen serve`.
-    fn spawn(environment: &HashMap<String, String>) -> Self {
+    pub(crate) fn spawn(environment: &HashMap<String, String>) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -550,7 +550,7 @@ pub(crate) fn run(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn encode(name: &str) -> String {
+pub(crate) fn encode(name: &str) -> String {
     percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 

@@ -44,6 +44,7 @@ mod sign;
 mod sign_command;
 mod soak;
 mod stock;
+mod storm;
 mod submit;
 mod verified_tokens;
 mod waiting;
