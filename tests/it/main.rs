@@ -49,4 +49,5 @@ mod submit;
 mod verified_tokens;
 mod waiting;
 mod warnings;
+mod worker_soak;
 mod wycheproof;
