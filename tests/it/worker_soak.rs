@@ -50,7 +50,7 @@ async fn soak_of_the_worker() {
     ])
     .await;
     let documents = documents(&world).await;
-    let capacity = capacity(&world, &documents, time / 6).await;
+    let capacity = capacity(&world, &documents, (time / 6).min(Duration::from_secs(20))).await;
     println!(
         "{} documents, {SLOTS} slots, {capacity:.1} jobs a second: {:.1} a second for {minutes} minutes, seed {seed}",
         documents.len(),
