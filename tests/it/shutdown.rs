@@ -162,12 +162,17 @@ async fn what_can_be_finished_is_and_nothing_new_begins() {
     }
 }
 
-/// Three jobs that hang in three ways, connections that never do anything, and a client that reads nothing; beside it a
-/// worker that is told twice.
+/// Three jobs that hang in three ways, connections that never do anything, and a client that reads nothing. Beside it a
+/// worker that is told twice, and one that has nothing but a request that never comes to its end: both are told later, and
+/// end earlier.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_finished_is_killed_and_refused_and_a_second_signal_does_so_at_once() {
     let variables = [("CONVERT_CONCURRENCY", "4")];
-    let (mut patient, mut hurried) = tokio::join!(World::with(&variables), World::with(&variables));
+    let (mut patient, mut hurried, mut quiet) = tokio::join!(
+        World::with(&variables),
+        World::with(&variables),
+        World::with(&variables)
+    );
     let stalled = "/download/storage/v1/b/input/o/stalled.docx";
     patient
         .cloud
@@ -199,8 +204,17 @@ async fn what_cannot_be_finished_is_killed_and_refused_and_a_second_signal_does_
             let hurried_child = hurried.worker.stopped_child(hurried.worker.zygote().await);
             let child = patient.worker.stopped_child(patient.worker.zygote().await);
             let _both_hang = (child.await, hurried_child.await);
+            let mut never = Connection::open(&quiet).await;
+            never.send("POST / HTTP/1.1\r\nHost: w\r\nx-never: ").await;
             assert!(signal(patient.worker.pid(), Signal::SIGTERM));
             refuses_connections(&patient).await;
+            assert!(signal(quiet.worker.pid(), Signal::SIGTERM));
+            ended_well(&mut quiet).await;
+            let log = patient.worker.log();
+            assert!(
+                !log.contains("could not be finished"),
+                "a request that never comes was waited for: {log}"
+            );
             assert!(signal(hurried.worker.pid(), Signal::SIGTERM));
             refuses_connections(&hurried).await;
             assert!(signal(hurried.worker.pid(), Signal::SIGINT));
