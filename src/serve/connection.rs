@@ -68,12 +68,14 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>, signals: &Signa
             "{given_up} deliveries could not be finished: they are refused, and Pub/Sub delivers them again"
         );
     }
+    // Runs that nobody waits for any more end, too; whoever waits for one is told. One that is held by the disk lets go
+    // of nothing in time: the others do not wait for it.
+    let work = async { tokio::join!(service.context.engine.stop(), service.context.runs.end()) }.shared();
     let end = async {
-        // Runs that nobody waits for any more end, too; whoever waits for one is told.
-        tokio::join!(service.context.engine.stop(), service.context.runs.end());
+        let _some_hang = tokio::time::timeout(PARTING, work.clone()).await;
         let _some_wait_for_google = tokio::time::timeout(PARTING, service.shutdown.idle()).await;
         service.shutdown.end();
-        connections.await;
+        tokio::join!(connections, work);
     };
     if tokio::time::timeout(LAST_WORDS, end).await.is_err() {
         tracing::debug!("some connections are closed without their end");
