@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use super::Failure;
 use crate::config::{self, Config, Environment, Layered, Problems};
 use crate::secrets::{self, Loaded};
-use crate::serve::StartError;
+use crate::serve::{Signals, StartError};
 use crate::telemetry::{self, LogFormat};
 
 /// Run the worker: Pub/Sub push in, results out. Configured by the environment; the README lists its variables.
@@ -18,8 +18,14 @@ use crate::telemetry::{self, LogFormat};
 pub(super) struct Arguments {}
 
 pub(super) fn run(_: &Arguments) -> Result<(), Failure> {
+    // Before all that may take its time.
+    let signals =
+        Signals::listen().map_err(|error| Failure::Work(Some(format!("signals cannot be listened to: {error}"))))?;
     let process = LogFormat::load(&Environment);
-    let loaded = loaded(process.as_ref().copied().unwrap_or(LogFormat::Text));
+    let loaded = loaded(process.as_ref().copied().unwrap_or(LogFormat::Text), &signals);
+    if signals.is_asked() {
+        return Ok(());
+    }
     let environment = match &loaded {
         Ok(Some(loaded)) => loaded.contents.environment.clone(),
         _ => BTreeMap::new(),
@@ -30,12 +36,13 @@ pub(super) fn run(_: &Arguments) -> Result<(), Failure> {
     telemetry::log_panics();
     loaded
         .and_then(|loaded| Ok((secrets::check(&Environment, &environment)?, loaded)))
-        .and_then(|(config, loaded)| serve(config, loaded))
+        .and_then(|(config, loaded)| serve(config, loaded, &signals))
         .map_err(|failure| said(failure, &format))
 }
 
-/// The configuration object, when there is one: it may hold what all the rest is configured with.
-fn loaded(format: LogFormat) -> Result<Option<Loaded>, Failure> {
+/// The configuration object, when there is one: it may hold what all the rest is configured with. `None` too when the
+/// worker is told to end before it is there.
+fn loaded(format: LogFormat, signals: &Signals) -> Result<Option<Loaded>, Failure> {
     // What is wrong with how to log belongs to what is wrong with everything else.
     let with_logging = |Problems(mut problems)| {
         problems.extend(telemetry::problems(&Environment));
@@ -50,22 +57,28 @@ fn loaded(format: LogFormat) -> Result<Option<Loaded>, Failure> {
             .enable_all()
             .build()
             .map_err(|error| Failure::Work(Some(format!("no runtime can be started: {error}"))))?;
-        Ok(runtime.block_on(secrets::load(&sealed, &access)))
+        let loaded = runtime.block_on(async {
+            tokio::select! {
+                loaded = secrets::load(&sealed, &access) => loaded.map(Some),
+                () = signals.asked() => Ok(None),
+            }
+        });
+        // A name that is still being resolved is waited for by nobody.
+        runtime.shutdown_background();
+        Ok(loaded)
     };
-    telemetry::before_start(format, &Environment, loading)?
-        .map(Some)
-        .map_err(|error| {
-            let mut message = format!("CONFIG_OBJECT cannot be loaded: {error}");
-            let others = with_logging(Problems(config::problems_of_what_is_set(&Environment)));
-            if !others.0.is_empty() {
-                message = format!("{message}\n{others}");
-            }
-            if error.is_configuration {
-                Failure::Usage(Some(message))
-            } else {
-                Failure::Work(Some(message))
-            }
-        })
+    telemetry::before_start(format, &Environment, loading)?.map_err(|error| {
+        let mut message = format!("CONFIG_OBJECT cannot be loaded: {error}");
+        let others = with_logging(Problems(config::problems_of_what_is_set(&Environment)));
+        if !others.0.is_empty() {
+            message = format!("{message}\n{others}");
+        }
+        if error.is_configuration {
+            Failure::Usage(Some(message))
+        } else {
+            Failure::Work(Some(message))
+        }
+    })
 }
 
 /// Where every line is one object of JSON, the sentence that ends the worker is one as well.
@@ -86,14 +99,13 @@ fn said(failure: Failure, format: &Result<LogFormat, Problems>) -> Failure {
     }
 }
 
-fn serve(config: Config, loaded: Option<Loaded>) -> Result<(), Failure> {
+fn serve(config: Config, loaded: Option<Loaded>, signals: &Signals) -> Result<(), Failure> {
     super::runtime()?.block_on(async {
         let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, config.port));
-        let interrupted = super::interrupted()?;
         // Told to end before it has begun: what has been started goes with its owner.
         let service = tokio::select! {
             service = crate::serve::start(config, loaded) => service,
-            () = interrupted => return Ok(()),
+            () = signals.asked() => return Ok(()),
         };
         let service = service.map_err(|error| match error {
             StartError::Configuration(message) => Failure::Usage(Some(message)),
@@ -103,8 +115,7 @@ fn serve(config: Config, loaded: Option<Loaded>) -> Result<(), Failure> {
             .await
             .map_err(|error| Failure::Work(Some(format!("{address} cannot be bound: {error}; set PORT"))))?;
         tracing::info!("listening on {address}, {}", service.context.engine.version());
-        crate::serve::serve(listener, service)
-            .await
-            .map_err(|error| Failure::Work(Some(format!("signals cannot be listened to: {error}"))))
+        crate::serve::serve(listener, service, signals).await;
+        Ok(())
     })
 }

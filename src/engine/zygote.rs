@@ -113,6 +113,12 @@ struct Zygote {
 
 impl Zygote {
     fn warm(office: Office, start: Start, socket: OwnedFd, lifeline: OwnedFd) -> Result<Self, String> {
+        // A terminal and a service manager send these to every process of the group. Work that is under way must outlast
+        // them: when it ends, the worker says. LibreOffice's own handlers would exit.
+        for polite in [Signal::SIGINT, Signal::SIGTERM] {
+            // SAFETY: a signal that is ignored runs no code.
+            let _ = unsafe { signal(polite, SigHandler::SigIgn) };
+        }
         let samples = start.home.join("warm");
         warm::warm(&office, &samples)?;
         for what in memory::arrange(&start.program) {

@@ -3,10 +3,10 @@
 use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
+use futures_util::FutureExt;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -14,10 +14,10 @@ use hyper_util::service::TowerToHyperService;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::TcpUserTimeout;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use super::crowd::{Crowd, Place};
+use super::shutdown::{DRAIN, LAST_WORDS, PARTING, Signals};
 use super::{Service, router};
 
 /// What hyper reads of a request's head before it gives up. Over the contract's 16 KiB, so that those are refused by
@@ -32,18 +32,9 @@ const HEADER_TIME: Duration = Duration::from_secs(10);
 const IDLE_TIME: Duration = Duration::from_secs(600);
 /// How long an answer may wait for a client that does not read it, or is gone without a word (tcp(7): `TCP_USER_TIMEOUT`).
 const UNREAD_TIME: Duration = Duration::from_secs(30);
-/// After the engine has been ended: how long the answers to what was lost with it may take.
-const LAST_WORDS: Duration = Duration::from_millis(500);
-/// How long work that was under way may go on after SIGTERM; Cloud Run kills after 10 s.
-const DRAIN: Duration = Duration::from_secs(8);
 
-/// Serves until SIGTERM or SIGINT, then finishes what can be finished in time.
-///
-/// # Errors
-/// When the signals cannot be listened to.
-pub async fn serve(listener: TcpListener, service: Arc<Service>) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+/// Serves until SIGTERM or SIGINT, then finishes what can be finished in time and refuses the rest.
+pub async fn serve(listener: TcpListener, service: Arc<Service>, signals: &Signals) {
     let graceful = GracefulShutdown::new();
     let router = router(service.clone());
     let crowd = Arc::new(Crowd::new());
@@ -60,34 +51,44 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>) -> std::io::Res
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            () = signals.asked() => break,
         }
     }
     drop(listener);
-    service.draining.store(true, Ordering::Relaxed);
+    service.shutdown.drain();
     tracing::info!(
         "shutting down: no new work, {} s for what is under way",
         DRAIN.as_secs()
     );
-    let mut ended = pin!(graceful.shutdown());
-    let all = tokio::select! {
-        () = &mut ended => true,
-        () = tokio::time::sleep(DRAIN) => false,
-        _ = terminate.recv() => false,
-        _ = interrupt.recv() => false,
-    };
-    service.context.engine.stop().await;
-    // Runs that wait for Google and not for the engine, and those whose callers are gone.
-    let _what_hangs_goes_with_the_process = tokio::time::timeout(LAST_WORDS, service.context.runs.end()).await;
-    if all {
-        tracing::info!("all requests ended");
-    } else {
-        tracing::warn!("requests were still open: Pub/Sub delivers them again");
-        // What ran in the engine is answered with 503 now.
-        let _some_may_not_end = tokio::time::timeout(LAST_WORDS, ended).await;
+    // Closes at once what rests between two requests, and everything else after its answer.
+    let connections = graceful.shutdown().shared();
+    // Deliveries are waited for, not connections: one that never completes its request would take all of the time.
+    tokio::select! {
+        () = connections.clone() => {}
+        () = service.shutdown.idle() => {}
+        () = tokio::time::sleep(DRAIN) => {}
+        () = signals.insisted() => {}
     }
-    Ok(())
+    let given_up = service.shutdown.under_way();
+    if given_up == 0 {
+        tracing::info!("all work has ended");
+    } else {
+        tracing::warn!(
+            "{given_up} deliveries could not be finished: they are refused, and Pub/Sub delivers them again"
+        );
+    }
+    // Runs that nobody waits for any more end, too; whoever waits for one is told. One that is held by the disk lets go
+    // of nothing in time: the others do not wait for it.
+    let work = async { tokio::join!(service.context.engine.stop(), service.context.runs.end()) }.shared();
+    let end = async {
+        let _some_hang = tokio::time::timeout(PARTING, work.clone()).await;
+        let _some_wait_for_google = tokio::time::timeout(PARTING, service.shutdown.idle()).await;
+        service.shutdown.end();
+        tokio::join!(connections, work);
+    };
+    if tokio::time::timeout(LAST_WORDS, end).await.is_err() {
+        tracing::debug!("some connections are closed without their end");
+    }
 }
 
 fn spawn(stream: TcpStream, place: Arc<Place>, router: Router, graceful: &GracefulShutdown) {

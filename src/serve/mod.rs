@@ -6,11 +6,11 @@ mod connection;
 mod crowd;
 mod fonts;
 mod refusals;
+mod shutdown;
 mod start;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use axum::Router;
@@ -29,6 +29,7 @@ use crate::pipeline::{self, Context};
 use bodies::Bodies;
 pub use connection::serve;
 pub use fonts::storage_for_fonts;
+pub use shutdown::{Shutdown, Signals};
 pub use start::{StartError, admission, start, start_engine};
 
 /// The largest headers, all together.
@@ -38,8 +39,8 @@ const HEADER_LIMIT: usize = 16 << 10;
 pub struct Service {
     /// The pipeline's parts.
     pub context: Arc<Context>,
-    /// Set once the worker is asked to end.
-    pub draining: AtomicBool,
+    /// How far the worker's end has come.
+    pub shutdown: Shutdown,
     /// What is held of requests.
     bodies: Bodies,
 }
@@ -49,7 +50,7 @@ impl Service {
     pub fn new(context: Context) -> Self {
         Self {
             context: Arc::new(context),
-            draining: AtomicBool::new(false),
+            shutdown: Shutdown::default(),
             bodies: Bodies::default(),
         }
     }
@@ -83,15 +84,23 @@ async fn bounded_headers(request: Request, next: Next) -> Response {
 async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Response {
     let (arrived, started) = (Utc::now(), Instant::now());
     let (parts, body) = request.into_parts();
-    let draining = service.draining.load(Ordering::Relaxed);
-    // The token first: nobody makes us read 16 MiB without one.
-    match service.context.verifier.verify(&parts.headers, arrived).await {
-        Ok(caller) => tracing::debug!(caller = caller.email, "verified"),
-        Err(refusal) => return answer::refuse(&refusal),
-    }
-    let body = match service.bodies.read(body).await {
-        Ok(body) => body,
-        Err(response) => return *response,
+    let _under_way = service.shutdown.enter();
+    let take = async {
+        // The token first: nobody makes us read 16 MiB without one.
+        match service.context.verifier.verify(&parts.headers, arrived).await {
+            Ok(caller) => tracing::debug!(caller = caller.email, "verified"),
+            Err(refusal) => return Err(Box::new(answer::refuse(&refusal))),
+        }
+        service.bodies.read(body).await
+    };
+    let body = tokio::select! {
+        biased;
+        taken = take => match taken {
+            Ok(body) => body,
+            Err(response) => return *response,
+        },
+        // It is not all there, and nothing has begun that could be finished.
+        () = service.shutdown.draining() => return answer::refuse(&shutting_down()),
     };
     let wants_result = prefers_representation(&parts.headers);
     let request = pipeline::Request {
@@ -100,15 +109,17 @@ async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Respo
         arrived,
         started,
     };
-    if draining {
-        let refusal = Refusal::new(RefusalKind::Unavailable, "the worker is shutting down");
-        return answer::refuse(&pipeline::refuse(&service.context, &request, refusal).await);
+    if service.shutdown.is_draining() {
+        return refuse_and_report(&service, &request).await;
     }
     // Nothing of a request that panicked is used again, so nothing half-done can be seen.
-    match AssertUnwindSafe(pipeline::run(&service.context, &request))
-        .catch_unwind()
-        .await
-    {
+    let run = AssertUnwindSafe(pipeline::run(&service.context, &request)).catch_unwind();
+    let ended = tokio::select! {
+        biased;
+        ended = run => ended,
+        () = service.shutdown.ending() => return refuse_and_report(&service, &request).await,
+    };
+    match ended {
         Ok(Ok(outcome)) => answer::done(&outcome, wants_result),
         Ok(Err(refusal)) => answer::refuse(&refusal),
         Err(_) => answer::refuse(&Refusal::new(
@@ -116,6 +127,19 @@ async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Respo
             "a request panicked; the line before says where",
         )),
     }
+}
+
+fn shutting_down() -> Refusal {
+    Refusal::new(RefusalKind::Unavailable, "the worker is shutting down")
+}
+
+/// Refuses what the worker's end leaves no time for; where it was the last delivery, that is reported if it can be.
+async fn refuse_and_report(service: &Service, request: &pipeline::Request) -> Response {
+    let refusal = tokio::select! {
+        refused = pipeline::refuse(&service.context, request, shutting_down()) => refused,
+        () = service.shutdown.ended() => shutting_down(),
+    };
+    answer::refuse(&refusal)
 }
 
 /// RFC 7240: a caller that is not Pub/Sub may ask for the result itself. Of a preference that is stated twice the first
@@ -138,7 +162,7 @@ async fn live() -> Response {
 }
 
 async fn ready(State(service): State<Arc<Service>>) -> Response {
-    let draining = service.draining.load(Ordering::Relaxed);
+    let draining = service.shutdown.is_draining();
     let engine = *service.context.engine.warm().borrow();
     let keys = service.context.keys.loaded();
     let ready = engine && keys && !draining;

@@ -11,7 +11,7 @@ use platen::engine::{Engine, Exceeded, Limit, Limits, Verdict};
 use crate::engine::{Bench, LIMITS, THREE_PAGES, job_directories, settings, text_of};
 
 /// A sheet with one cell at each of its two far corners: 17 billion cells are looked at for what to print.
-static NEVER_ENDS: &[u8] = br#"<?xml version="1.0" encoding="UTF-8"?>
+pub(crate) static NEVER_ENDS: &[u8] = br#"<?xml version="1.0" encoding="UTF-8"?>
 <office:document xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0"
   xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0" xmlns:table="urn:oasis:names:tc:opendocument:xmlns:table:1.0"
   office:version="1.3" office:mimetype="application/vnd.oasis.opendocument.spreadsheet"><office:body><office:spreadsheet>

@@ -309,41 +309,6 @@ async fn no_secret_reaches_a_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_lets_work_end_takes_no_more_and_leaves_nothing() {
-    let mut world = World::start().await;
-    let generation = world.upload_fixture(INVOICE, "invoice.docx").await;
-    let event = notification("invoice.docx", &generation);
-    let zygote = world.worker.zygote().await;
-    let pid = world.worker.pid();
-    let terminate = async {
-        let child = world.worker.stopped_child(zygote).await;
-        assert!(signal(pid, Signal::SIGTERM));
-        let started = std::time::Instant::now();
-        while world
-            .http
-            .get(format!("{}/health/live", world.worker.url))
-            .send()
-            .await
-            .is_ok()
-        {
-            assert!(started.elapsed() < crate::harness::PATIENCE, "it still takes requests");
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-        assert!(signal(child, Signal::SIGCONT));
-    };
-    let (answer, ()) = tokio::join!(world.post(&event), terminate);
-    assert_eq!(answer.status(), 204, "{}", world.worker.log());
-    assert_eq!(world.result().await.data["status"], "succeeded");
-    assert_eq!(world.worker.exit().await, Some(0), "{}", world.worker.log());
-    assert!(!signal(zygote, Signal::SIGCONT), "the zygote outlived the worker");
-    assert_eq!(
-        std::fs::read_dir(world.worker.temporary.path()).unwrap().count(),
-        0,
-        "something is left in TMPDIR"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_deployments_mistake_is_an_error_in_the_log_with_its_mend_and_costs_no_conversion() {
     let world = World::with(&[("OUTPUT_BUCKET", "nowhere")]).await;
     let generation = world.upload_fixture(INVOICE, "invoice.docx").await;

@@ -276,6 +276,10 @@ impl Random {
             .ok()
             .map_or(20_260_101, |seed| seed.parse().unwrap());
         println!("PLATEN_SEED={seed} repeats this choice");
+        Self::of(seed)
+    }
+
+    pub(crate) fn of(seed: u64) -> Self {
         Self(seed | 1)
     }
 
