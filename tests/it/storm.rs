@@ -50,7 +50,7 @@ async fn every_message_ends_in_a_result_or_in_the_dead_letter() {
 
     let mut results = Results::new(&cloud);
     let over = AtomicBool::new(false);
-    let every = usize::try_from(count).unwrap().div_ceil(60).max(35);
+    let every = usize::try_from(count).unwrap().div_ceil(60).max(20);
     tokio::join!(
         async {
             feed.all(&cloud, &push).await;

@@ -84,8 +84,19 @@ fn way(
         let reported = records.iter().any(|record| !conclusive(&record));
         return match (reported, refused_at_last) {
             (false, true) if !ignored => Err("refused for the last time without attempts.exhausted"),
-            (true, _) => Ok(format!("given up, reported as {EXHAUSTED}")),
-            (false, _) => Ok("given up, the last delivery reached no worker that lived to refuse it".to_owned()),
+            (reported, _) => Ok(format!(
+                "given up, {}, {}",
+                if cursed(ledger, said) {
+                    "not allowed to be read"
+                } else {
+                    "bad luck"
+                },
+                if reported {
+                    EXHAUSTED
+                } else {
+                    "the last delivery reached no worker that lived to refuse it"
+                }
+            )),
         };
     }
     if ignored {

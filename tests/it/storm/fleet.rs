@@ -41,7 +41,7 @@ impl Fleet {
         for place in 0..WORKERS {
             let mut worker = Worker::spawn(&fleet.environment);
             worker.ready().await;
-            door.set(place, Some(worker.url.clone()));
+            door.set(place, worker.url.clone());
             fleet.workers.push(worker);
         }
         fleet
@@ -72,11 +72,10 @@ impl Fleet {
         })
         .await;
         no_panic(&worker.log());
-        door.set(place, None);
         self.kills += 1;
         let mut worker = Worker::spawn(&self.environment);
         worker.ready().await;
-        door.set(place, Some(worker.url.clone()));
+        door.set(place, worker.url.clone());
         self.workers[place] = worker;
     }
 
