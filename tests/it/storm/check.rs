@@ -12,7 +12,7 @@ use super::door::{Delivery, Door};
 use super::feed::{Expected, Ledger, Said};
 use super::results::{Made, Record, Results};
 use super::{call, http};
-use crate::harness::{INPUT, OUTPUT, encode, pdf_text};
+use crate::harness::{OUTPUT, encode, pdf_text};
 
 const EXHAUSTED: &str = "attempts.exhausted";
 /// Of how many links one is followed.
@@ -319,11 +319,14 @@ fn version(
 ) -> Result<Version, &'static str> {
     let metadata = |name: &str| object["metadata"][name].as_str();
     let (source, made_from) = metadata("platen-source")
-        .and_then(|source| source.strip_prefix(&format!("gs://{INPUT}/")))
-        .and_then(|source| source.rsplit_once('#'))
+        .and_then(|source| source.strip_prefix("gs://")?.split_once('/')?.1.rsplit_once('#'))
         .ok_or("no source in the metadata")?;
     let index = *sources.get(source).ok_or("no such source")?;
     let source = &ledger.sources[index];
+    let whole = format!("gs://{}/{}#{made_from}", source.bucket, source.name);
+    if metadata("platen-source") != Some(&whole) {
+        return Err("another bucket");
+    }
     let generation = source
         .generation(made_from.parse().map_err(|_| "no generation")?)
         .ok_or("no such generation")?;
