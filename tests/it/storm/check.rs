@@ -15,6 +15,7 @@ use super::{call, http};
 use crate::harness::{OUTPUT, encode, pdf_text};
 
 const EXHAUSTED: &str = "attempts.exhausted";
+const BAD_LUCK: &str = "bad luck";
 /// Of how many links one is followed.
 const LINKS: usize = 25;
 
@@ -51,6 +52,19 @@ pub(super) fn messages(ledger: &Ledger, results: &Results<'_>, door: &Door) -> W
         if !known.contains(id.as_str()) {
             ways.problems.push(format!("a result of no message: {id}"));
         }
+    }
+    // Faults are rare enough that next to no message meets one at every delivery; what always fails is no bad luck.
+    let unlucky: usize = ways
+        .counts
+        .iter()
+        .filter(|(way, _)| way.contains(BAD_LUCK))
+        .map(|(_, count)| count)
+        .sum();
+    if unlucky > 2 + ledger.messages.len() / 100 {
+        ways.problems.push(format!(
+            "{unlucky} messages were given up that could be done: {:?}",
+            ways.counts
+        ));
     }
     for (status, count) in door.answers() {
         if ![0, 204, 429, 503].contains(&status) {
