@@ -92,7 +92,7 @@ impl Door {
         let (worker, impatient) = {
             let mut state = self.state.lock().unwrap();
             state.next += 1;
-            let impatient = state.next % IMPATIENT == 0;
+            let impatient = state.next.is_multiple_of(IMPATIENT);
             let from = state.next % state.workers.len();
             let (before, after) = state.workers.split_at(from);
             let Some(worker) = after.iter().chain(before).flatten().next().cloned() else {
