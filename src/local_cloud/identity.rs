@@ -282,8 +282,12 @@ impl Identity {
 
     pub(super) fn new_access_token(&self, email: &str, lifetime: TimeDelta) -> String {
         let token = format!("ya29.c.{}", random_hex(48));
-        let expires = self.clock.now() + lifetime;
-        lock(&self.access_tokens).insert(
+        let now = self.clock.now();
+        let expires = now + lifetime;
+        let mut tokens = lock(&self.access_tokens);
+        // A cloud that runs for long would otherwise remember every token that it ever gave.
+        tokens.retain(|_, token| now < token.expires);
+        tokens.insert(
             token.clone(),
             AccessToken {
                 email: email.to_owned(),

@@ -73,6 +73,15 @@ impl Worker {
     }
 
     pub(crate) async fn ready(&mut self) {
+        assert!(
+            self.becomes_ready().await,
+            "the worker ended before it was ready\n{}",
+            self.log()
+        );
+    }
+
+    /// Waits until it is ready; false when it has ended instead.
+    pub(crate) async fn becomes_ready(&mut self) -> bool {
         let http = client();
         let started = Instant::now();
         loop {
@@ -82,10 +91,10 @@ impl Worker {
                 .await
                 .is_ok_and(|answer| answer.status() == 200)
             {
-                return;
+                return true;
             }
-            if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("the worker ended before it was ready: {status}\n{}", self.log());
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
             }
             assert!(started.elapsed() < PATIENCE, "the worker is not ready\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(10)).await;

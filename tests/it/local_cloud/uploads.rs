@@ -210,3 +210,14 @@ async fn a_race_lost_during_a_resumable_upload_is_a_412() {
     let object = ok(cloud.get(cloud.storage("ups/o/a"))).await;
     assert_eq!(object["size"], "5");
 }
+
+#[tokio::test]
+async fn writes_without_a_precondition_are_counted() {
+    let cloud = Fixture::start().await;
+    cloud.cloud.create_bucket("counted", false).unwrap();
+    cloud.upload("counted", "a", b"whatever is there").await;
+    let base = &cloud.cloud.urls().storage;
+    let guarded = format!("{base}/upload/storage/v1/b/counted/o?uploadType=media&name=b&ifGenerationMatch=0");
+    ok(cloud.post(guarded).body("only if nothing is there")).await;
+    assert_eq!(cloud.cloud.unconditional_writes("counted").unwrap(), 1);
+}

@@ -12,9 +12,10 @@ use super::door::{Delivery, Door};
 use super::feed::{Expected, Ledger, Said};
 use super::results::{Made, Record, Results};
 use super::{call, http};
-use crate::harness::{INPUT, OUTPUT, encode, pdf_text};
+use crate::harness::{OUTPUT, encode, pdf_text};
 
 const EXHAUSTED: &str = "attempts.exhausted";
+const BAD_LUCK: &str = "bad luck";
 /// Of how many links one is followed.
 const LINKS: usize = 25;
 
@@ -52,6 +53,19 @@ pub(super) fn messages(ledger: &Ledger, results: &Results<'_>, door: &Door) -> W
             ways.problems.push(format!("a result of no message: {id}"));
         }
     }
+    // Faults are rare enough that next to no message meets one at every delivery; what always fails is no bad luck.
+    let unlucky: usize = ways
+        .counts
+        .iter()
+        .filter(|(way, _)| way.contains(BAD_LUCK))
+        .map(|(_, count)| count)
+        .sum();
+    if unlucky > 2 + ledger.messages.len() / 100 {
+        ways.problems.push(format!(
+            "{unlucky} messages were given up that could be done: {:?}",
+            ways.counts
+        ));
+    }
     for (status, count) in door.answers() {
         if ![0, 204, 429, 503].contains(&status) {
             ways.problems.push(format!("{count} times a worker answered {status}"));
@@ -84,8 +98,19 @@ fn way(
         let reported = records.iter().any(|record| !conclusive(&record));
         return match (reported, refused_at_last) {
             (false, true) if !ignored => Err("refused for the last time without attempts.exhausted"),
-            (true, _) => Ok(format!("given up, reported as {EXHAUSTED}")),
-            (false, _) => Ok("given up, the last delivery reached no worker that lived to refuse it".to_owned()),
+            (reported, _) => Ok(format!(
+                "given up, {}, {}",
+                if cursed(ledger, said) {
+                    "not allowed to be read"
+                } else {
+                    "bad luck"
+                },
+                if reported {
+                    EXHAUSTED
+                } else {
+                    "the last delivery reached no worker that lived to refuse it"
+                }
+            )),
         };
     }
     if ignored {
@@ -308,11 +333,14 @@ fn version(
 ) -> Result<Version, &'static str> {
     let metadata = |name: &str| object["metadata"][name].as_str();
     let (source, made_from) = metadata("platen-source")
-        .and_then(|source| source.strip_prefix(&format!("gs://{INPUT}/")))
-        .and_then(|source| source.rsplit_once('#'))
+        .and_then(|source| source.strip_prefix("gs://")?.split_once('/')?.1.rsplit_once('#'))
         .ok_or("no source in the metadata")?;
     let index = *sources.get(source).ok_or("no such source")?;
     let source = &ledger.sources[index];
+    let whole = format!("gs://{}/{}#{made_from}", source.bucket, source.name);
+    if metadata("platen-source") != Some(&whole) {
+        return Err("another bucket");
+    }
     let generation = source
         .generation(made_from.parse().map_err(|_| "no generation")?)
         .ok_or("no such generation")?;

@@ -1,4 +1,5 @@
-//! One address before three workers: it gives each push to the next one, and keeps what became of it.
+//! One address before three workers: it gives each push to the next one, answers 502 when that has died, and keeps
+//! what became of it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -59,9 +60,9 @@ impl Door {
         door
     }
 
-    /// Puts a worker in its place, or nobody.
-    pub(super) fn set(&self, place: usize, worker: Option<String>) {
-        self.state.lock().unwrap().workers[place] = worker;
+    /// Puts a worker in its place.
+    pub(super) fn set(&self, place: usize, worker: String) {
+        self.state.lock().unwrap().workers[place] = Some(worker);
     }
 
     /// How many pushes were acknowledged by a worker.
@@ -90,21 +91,26 @@ impl Door {
     async fn pass(&self, mut headers: HeaderMap, body: Bytes) -> StatusCode {
         let (worker, impatient) = {
             let mut state = self.state.lock().unwrap();
-            let place = state.next % state.workers.len();
             state.next += 1;
-            let impatient = state.next % IMPATIENT == 0;
+            let impatient = state.next.is_multiple_of(IMPATIENT);
+            let from = state.next % state.workers.len();
+            let (before, after) = state.workers.split_at(from);
+            let Some(worker) = after.iter().chain(before).flatten().next().cloned() else {
+                return StatusCode::BAD_GATEWAY;
+            };
             state.impatient += usize::from(impatient);
-            (state.workers[place].clone(), impatient)
-        };
-        let Some(worker) = worker else {
-            return StatusCode::BAD_GATEWAY;
+            (worker, impatient)
         };
         headers.remove(header::HOST);
         headers.remove(header::CONTENT_LENGTH);
         let door = self.clone();
         let pushed = async move {
             let envelope: Value = serde_json::from_slice(&body).unwrap_or_default();
-            let sent = door.http.post(worker).headers(headers).body(body).send().await;
+            let sent = door.http.post(&worker).headers(headers).body(body).send().await;
+            if sent.as_ref().is_err_and(reqwest::Error::is_connect) {
+                door.forget(&worker);
+                return StatusCode::BAD_GATEWAY;
+            }
             let status = sent.ok().map(|answer| answer.status());
             door.note(&envelope, status);
             status.unwrap_or(StatusCode::BAD_GATEWAY)
@@ -114,6 +120,14 @@ impl Door {
             return StatusCode::GATEWAY_TIMEOUT;
         }
         pushed.await
+    }
+
+    /// Nobody is there any more.
+    fn forget(&self, gone: &str) {
+        let mut state = self.state.lock().unwrap();
+        for worker in &mut state.workers {
+            worker.take_if(|worker| worker == gone);
+        }
     }
 
     fn note(&self, envelope: &Value, status: Option<StatusCode>) {

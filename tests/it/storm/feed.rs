@@ -9,7 +9,7 @@ use platen::local_cloud::LocalCloud;
 use serde_json::{Value, json};
 
 use super::documents::{FORMATS, Nature, document};
-use super::{call, http};
+use super::{ARCHIVE, call, http};
 use crate::harness::{INPUT, OUTPUT, PATIENCE, USER, encode, upload_to};
 use crate::stock::Random;
 
@@ -34,6 +34,7 @@ pub(super) struct Generation {
 /// An object in the input bucket, and all that it ever was.
 #[derive(Debug)]
 pub(super) struct Source {
+    pub(super) bucket: &'static str,
     pub(super) name: String,
     format: &'static str,
     pub(super) generations: Vec<Generation>,
@@ -223,8 +224,14 @@ impl Feed {
 
     fn add(&mut self, name: String, format: &'static str, contended: bool) -> usize {
         let foreign = name.starts_with("foreign/");
+        let cursed = name.starts_with("cursed");
         self.ledger.sources.push(Source {
-            cursed: name.starts_with("cursed"),
+            bucket: if cursed {
+                INPUT
+            } else {
+                [INPUT, ARCHIVE][self.random.below(2)]
+            },
+            cursed,
             name,
             format,
             generations: Vec::new(),
@@ -240,7 +247,10 @@ impl Feed {
         let source = &mut self.ledger.sources[index];
         let marker = format!("storm{index}gen{}end", source.generations.len());
         let bytes = document(source.format, nature, &marker);
-        let number = upload_to(cloud, INPUT, &source.name, bytes).await.parse().unwrap();
+        let number = upload_to(cloud, source.bucket, &source.name, bytes)
+            .await
+            .parse()
+            .unwrap();
         source.generations.push(Generation { number, nature, marker });
         source.live = true;
     }
@@ -254,7 +264,7 @@ impl Feed {
             attributes: vec![
                 ("eventType", "OBJECT_FINALIZE".to_owned()),
                 ("payloadFormat", "NONE".to_owned()),
-                ("bucketId", INPUT.to_owned()),
+                ("bucketId", source.bucket.to_owned()),
                 ("objectId", source.name.clone()),
                 ("objectGeneration", generation.to_string()),
             ],
@@ -284,8 +294,9 @@ impl Feed {
         }
         let source = &mut self.ledger.sources[there[self.random.below(there.len())]];
         let url = format!(
-            "{}/storage/v1/b/{INPUT}/o/{}",
+            "{}/storage/v1/b/{}/o/{}",
             cloud.urls().storage,
+            source.bucket,
             encode(&source.name)
         );
         let request = self.http.delete(url).bearer_auth(cloud.access_token(USER));
@@ -323,7 +334,7 @@ impl Feed {
         };
         let user_data = json!({"job": number});
         let mut job = json!({
-            "source": format!("gs://{INPUT}/{}", source.name),
+            "source": format!("gs://{}/{}", source.bucket, source.name),
             "outputs": outputs(&format!("{{dir}}{{stem}}.job{number}.{{ext}}")),
             "userData": user_data,
         });
@@ -444,10 +455,13 @@ impl Feed {
         let Expected::Notification { source, generation } = said.expected else {
             return;
         };
-        let name = self.ledger.sources[source].name.clone();
+        let (bucket, name) = (
+            self.ledger.sources[source].bucket,
+            self.ledger.sources[source].name.clone(),
+        );
         let attributes = [
             ("eventType", "OBJECT_FINALIZE"),
-            ("bucketId", INPUT),
+            ("bucketId", bucket),
             ("objectId", &name),
             ("objectGeneration", &generation.to_string()),
         ];

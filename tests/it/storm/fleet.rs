@@ -26,6 +26,7 @@ impl Fleet {
             ("ACK_DEADLINE", "30s"),
             ("CONVERT_TIMEOUT", "10s"),
             ("CONVERT_CONCURRENCY", "2"),
+            ("INPUT_BUCKETS", "input,archive"),
             ("INPUT_EXCLUDE", "left-out/*"),
             // Three workers' words over ten thousand messages are kept in memory.
             ("RUST_LOG", "warn"),
@@ -39,9 +40,8 @@ impl Fleet {
             kills: 0,
         };
         for place in 0..WORKERS {
-            let mut worker = Worker::spawn(&fleet.environment);
-            worker.ready().await;
-            door.set(place, Some(worker.url.clone()));
+            let worker = fleet.another().await;
+            door.set(place, worker.url.clone());
             fleet.workers.push(worker);
         }
         fleet
@@ -72,12 +72,23 @@ impl Fleet {
         })
         .await;
         no_panic(&worker.log());
-        door.set(place, None);
         self.kills += 1;
-        let mut worker = Worker::spawn(&self.environment);
-        worker.ready().await;
-        door.set(place, Some(worker.url.clone()));
+        let worker = self.another().await;
+        door.set(place, worker.url.clone());
         self.workers[place] = worker;
+    }
+
+    /// One that cannot start, because everything it needs meets a fault or the machine has no time for it, ends and says
+    /// why; the platform starts another.
+    async fn another(&self) -> Worker {
+        for _ in 0..5 {
+            let mut worker = Worker::spawn(&self.environment);
+            if worker.becomes_ready().await {
+                return worker;
+            }
+            println!("a worker did not start: {}", worker.log());
+        }
+        panic!("no worker starts");
     }
 
     /// All end in order, and leave nothing.

@@ -55,7 +55,7 @@ impl<'a> Results<'a> {
     pub(super) async fn collect_until(&mut self, over: &AtomicBool) {
         while !over.load(Ordering::Acquire) {
             self.collect_the_rest().await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 

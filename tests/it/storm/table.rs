@@ -31,7 +31,7 @@ pub(super) fn table(ways: &Ways, outputs: &Outputs, door: &Door, fleet: &Fleet, 
     );
     for (status, count) in door.answers() {
         let what = match status {
-            0 => "pushes that a worker died over".to_owned(),
+            0 => "pushes that a worker died over, or whose sender went away".to_owned(),
             status => format!("pushes answered with {status} by a worker"),
         };
         row(&what, count as u64);
