@@ -7,8 +7,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::budget::Budget;
 use super::machine;
@@ -21,6 +25,9 @@ use crate::error::{Refusal, RefusalKind};
 /// The longest that a refused caller is asked to wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
+/// The longest that a job's end waits for its place to be free again.
+const LONGEST_RETURN: Duration = Duration::from_secs(1);
+
 /// Decides. Clones decide together.
 #[derive(Debug, Clone)]
 pub struct Admission(Arc<Shared>);
@@ -29,6 +36,7 @@ pub struct Admission(Arc<Shared>);
 struct Shared {
     budget: Budget,
     taken: Mutex<Taken>,
+    given_back: Notify,
 }
 
 /// What the jobs that are under way may take.
@@ -73,6 +81,7 @@ impl Admission {
         Self(Arc::new(Shared {
             budget,
             taken: Mutex::default(),
+            given_back: Notify::new(),
         }))
     }
 
@@ -106,7 +115,7 @@ impl Admission {
     /// As [`Admission::admit`].
     pub(super) fn begin(&self, entered: Option<Arc<Admitted>>, disk: u64) -> Result<Arc<Admitted>, Refusal> {
         let mut taken = self.0.taken();
-        if let Some(admitted) = &entered
+        if let Some(admitted) = entered
             && taken.jobs.get(&admitted.number).is_some_and(|job| !job.has_begun)
         {
             self.0.check(&taken, Some(admitted.number), disk)?;
@@ -114,7 +123,7 @@ impl Admission {
                 job.disk = disk;
                 job.has_begun = true;
             }
-            return Ok(admitted.clone());
+            return Ok(admitted);
         }
         // Another run has begun in that place: of two deliveries that name no generation, each found its own.
         self.0.add(&mut taken, disk, None, true).map(Arc::new)
@@ -218,16 +227,41 @@ impl Taken {
 impl Drop for Admitted {
     fn drop(&mut self) {
         let mut taken = self.shared.taken();
-        if let Some(job) = taken.jobs.remove(&self.number) {
-            if job.has_begun {
-                taken.ended(job.began.elapsed());
-            }
+        if let Some(job) = taken.jobs.remove(&self.number)
+            && job.has_begun
+        {
+            taken.ended(job.began.elapsed());
         }
         // Unless others have entered meanwhile.
         if let Some(key) = &self.key
             && taken.entered.get(key).is_some_and(|place| place.strong_count() == 0)
         {
             taken.entered.remove(key);
+        }
+        drop(taken);
+        self.shared.given_back.notify_waiters();
+    }
+}
+
+impl Admitted {
+    /// Returns when the place has been given back, of which nothing is held for this; or after a while, because what holds
+    /// it may be a process that does not end. Whoever hears that a job has ended may then send the next one and finds the
+    /// place free: it would be refused for nothing, and Pub/Sub slows down a subscription that is refused.
+    pub(super) fn given_back(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (shared, number) = (self.shared.clone(), self.number);
+        async move {
+            let wait = async {
+                loop {
+                    let mut notified = pin!(shared.given_back.notified());
+                    // What comes between the look and the wait is not missed.
+                    notified.as_mut().enable();
+                    if !shared.taken().jobs.contains_key(&number) {
+                        return;
+                    }
+                    notified.await;
+                }
+            };
+            let _held_by_what_does_not_end = timeout(LONGEST_RETURN, wait).await;
         }
     }
 }

@@ -64,9 +64,10 @@ pub(super) struct Run {
 impl Run {
     /// The job's outputs: those that are there already, and the rest made now. Ends at its deadline at the latest; what is
     /// stored by then is found by the next run.
-    pub(super) async fn make(self, source: SourceObject) -> Made {
+    pub(super) async fn make(mut self, source: SourceObject) -> Made {
         let mut timings = Timings::default();
-        let outputs = match timeout_at(self.deadline.run, self.find_or_make(&source, &mut timings)).await {
+        let admitted = self.admitted.take();
+        let outputs = match timeout_at(self.deadline.run, self.find_or_make(&source, admitted, &mut timings)).await {
             Ok(outputs) => outputs,
             Err(_) => Err(Refusal::new(
                 RefusalKind::Unavailable,
@@ -95,7 +96,12 @@ impl Run {
         }
     }
 
-    async fn find_or_make(&self, source: &SourceObject, timings: &mut Timings) -> Step<Vec<Stored>> {
+    async fn find_or_make(
+        &self,
+        source: &SourceObject,
+        admitted: Option<Arc<Admitted>>,
+        timings: &mut Timings,
+    ) -> Step<Vec<Stored>> {
         let mut outputs: Vec<Option<Stored>> = Vec::with_capacity(self.job.outputs.len());
         let mut missing = Vec::new();
         let targets = targets(&self.context, &self.job, source.generation)?;
@@ -114,7 +120,7 @@ impl Run {
             }
         }
         if !missing.is_empty() {
-            let made = self.convert_and_store(source, missing, timings).await?;
+            let made = self.convert_and_store(source, admitted, &missing, timings).await?;
             for (gap, output) in outputs.iter_mut().filter(|output| output.is_none()).zip(made) {
                 *gap = Some(output);
             }
@@ -138,7 +144,8 @@ impl Run {
     async fn convert_and_store(
         &self,
         source: &SourceObject,
-        missing: Vec<(Wanted, Target, Place)>,
+        admitted: Option<Arc<Admitted>>,
+        missing: &[(Wanted, Target, Place)],
         timings: &mut Timings,
     ) -> Step<Vec<Stored>> {
         let context = &self.context;
@@ -157,7 +164,22 @@ impl Run {
             return Err(Refusal::new(RefusalKind::Unavailable, "the engine is not warm yet").into());
         }
         let disk = most_on_disk(source, missing.len(), &context.limits);
-        let admitted = context.admission.begin(self.admitted.clone(), disk)?;
+        let admitted = context.admission.begin(admitted, disk)?;
+        let given_back = admitted.given_back();
+        let stored = self.in_its_directory(source, admitted, missing, timings).await;
+        given_back.await;
+        stored
+    }
+
+    /// What is left of it when this returns goes with the last process that could write there, and then the place.
+    async fn in_its_directory(
+        &self,
+        source: &SourceObject,
+        admitted: Arc<Admitted>,
+        missing: &[(Wanted, Target, Place)],
+        timings: &mut Timings,
+    ) -> Step<Vec<Stored>> {
+        let context = &self.context;
         let started = Instant::now();
         let directory = context.engine.job_directory_keeping(admitted).map_err(|error| {
             Refusal::new(

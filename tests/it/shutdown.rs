@@ -73,7 +73,7 @@ async fn refuses_connections(world: &World) {
 async fn ended_well(world: &mut World) {
     let code = world.worker.exit().await;
     assert_eq!(code, Some(0), "{}", world.worker.log());
-    nothing_runs(&world.worker.temporary.path().to_owned()).await;
+    nothing_runs(world.worker.temporary.path()).await;
     assert_eq!(left(world.worker.temporary.path()), Vec::<PathBuf>::new());
 }
 
@@ -307,7 +307,7 @@ async fn a_worker_that_is_killed_takes_its_children_along() {
     let (answer, ()) = tokio::join!(request.send(), kill);
     assert!(answer.is_err());
     assert_eq!(world.worker.exit().await, None);
-    nothing_runs(&world.worker.temporary.path().to_owned()).await;
+    nothing_runs(world.worker.temporary.path()).await;
 }
 
 /// The places where a start can be when it is told to end, each with what shows that it is there.
@@ -324,7 +324,8 @@ async fn a_start_that_is_told_to_end_ends_and_leaves_nothing() {
     let fonts = [("FONTS", "gs://input/fonts/")];
     let metadata = silent(Peer::Metadata, "/");
     // What hangs there, what shows it, and what the worker is told.
-    let cases: [(&str, Option<Fault>, &[(&str, &str)]); 4] = [
+    type Case<'a> = (&'a str, Option<Fault>, &'a [(&'a str, &'a str)]);
+    let cases: [Case<'_>; 4] = [
         (
             "the configuration object",
             Some(silent(Peer::Storage, "/")),
@@ -386,7 +387,7 @@ async fn a_start_can_be_ended_at_any_moment() {
                 ended_well(&mut world).await;
             } else {
                 assert_eq!(world.worker.exit().await, code);
-                nothing_runs(&world.worker.temporary.path().to_owned()).await;
+                nothing_runs(world.worker.temporary.path()).await;
             }
         }
     }

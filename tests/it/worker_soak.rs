@@ -346,7 +346,7 @@ impl Soak<'_> {
         let count = |what: &str| std::fs::read_dir(format!("/proc/{worker}/{what}")).map_or(0, Iterator::count);
         let mut files = 0;
         harness::walk(self.world.worker.temporary.path(), &mut |path| {
-            files += usize::from(is_of_a_job(path))
+            files += usize::from(is_of_a_job(path));
         });
         Some(Sample {
             minutes: self.began.elapsed().as_secs_f64() / 60.0,
