@@ -20,6 +20,7 @@ use crate::convert::{self, Look, SourceObject, Wanted};
 use crate::deliver::{self, End, Found, Links, OutputResult, Place, Report, ResultMessage, Results, Stored, Target};
 use crate::engine::Engine;
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
+use crate::failpoint::failpoint;
 use crate::google::keys::KeySet;
 use crate::google::retry::Budget;
 use crate::google::storage::Storage;
@@ -100,6 +101,7 @@ pub enum Outcome {
 /// Every way in which the request is not acknowledged.
 pub async fn run(context: &Context, request: &Request) -> Result<Outcome, Refusal> {
     let message = accept::push(&request.headers, &request.body)?;
+    failpoint!("envelope.read");
     let google = context.google.within(&Budget::default());
     let trace = Trace::from_headers(&request.headers);
     let mut report = Report::new(&message, trace, request.started, request.arrived);
@@ -136,7 +138,9 @@ pub async fn run(context: &Context, request: &Request) -> Result<Outcome, Refusa
         Err(Stop::Refused(refusal)) => return Err(refusal),
     };
     let result = report.result(end, Some(context.engine.version()));
+    failpoint!("publish.before");
     deliver::publish(&google.results, &report, &result).await?;
+    failpoint!("publish.after");
     tracing::info!(
         jobId = report.job_id(),
         messageId = report.message_id(),
@@ -160,6 +164,7 @@ enum Work {
 async fn convert_and_deliver(context: &Context, google: &Google, message: &Message, report: &mut Report) -> Step<Work> {
     let event = accept::decode(&message.payload)?;
     report.event(&event);
+    failpoint!("event.decoded");
     let job = match accept::plan(&context.rules, event)? {
         Plan::Convert(job) => job,
         Plan::Ignore(reason) => return Ok(Work::Ignored(reason)),
@@ -168,6 +173,7 @@ async fn convert_and_deliver(context: &Context, google: &Google, message: &Messa
     let ttl = google.links.ttl(job.signed_url_ttl)?;
     // Names that clash, or that Cloud Storage does not take, are the job's fault whether the source is there or not.
     targets(context, &job, job.source.generation.unwrap_or(1))?;
+    failpoint!("look.before");
     let stored = match convert::look(&google.storage, &job.source).await {
         Ok(Look::There(source)) => find_or_make(context, google, &job, &source, report).await?,
         Ok(Look::Ignore(reason)) => return Ok(Work::Ignored(reason)),
@@ -179,13 +185,16 @@ async fn convert_and_deliver(context: &Context, google: &Google, message: &Messa
         Err(stop) => return Err(stop),
     };
 
+    failpoint!("sign.before");
     let started = Instant::now();
     let mut outputs = Vec::with_capacity(stored.len());
     for output in &stored {
         let link = google.links.link(output, job.disposition, ttl).await?;
         outputs.push(OutputResult::new(output, &link));
+        failpoint!("sign.each");
     }
     report.timings.sign_ms = deliver::milliseconds(started);
+    failpoint!("sign.after");
     Ok(Work::Done(outputs))
 }
 
@@ -198,6 +207,7 @@ async fn find_or_make(
     report: &mut Report,
 ) -> Step<Vec<Stored>> {
     report.looked(source, job.id(Some(source.generation)));
+    failpoint!("look.after");
     source.check_size(&context.limits)?;
     let mut outputs: Vec<Option<Stored>> = Vec::with_capacity(job.outputs.len());
     let mut missing = Vec::new();
@@ -215,6 +225,7 @@ async fn find_or_make(
             }
         }
     }
+    failpoint!("find.after");
     if !missing.is_empty() {
         let made = convert_and_store(context, google, source, job.password.as_ref(), missing, report).await?;
         for (gap, output) in outputs.iter_mut().filter(|output| output.is_none()).zip(made) {
@@ -250,6 +261,7 @@ async fn convert_and_store(
     report: &mut Report,
 ) -> Step<Vec<Stored>> {
     let _slot = slot(context)?;
+    failpoint!("slot.taken");
     let started = Instant::now();
     let directory = context.engine.job_directory().map_err(|error| {
         Refusal::new(
@@ -257,18 +269,23 @@ async fn convert_and_store(
             format!("no job directory can be made: {error}; see TMPDIR"),
         )
     })?;
+    failpoint!("fetch.before");
     let mut document = convert::fetch(&google.storage, source, directory, &context.limits).await?;
     report.timings.fetch_ms = deliver::milliseconds(started);
+    failpoint!("fetch.after");
 
     let started = Instant::now();
     let wanted: Vec<_> = missing.iter().map(|(wanted, ..)| wanted.clone()).collect();
     let files = passwords::convert_with(context, &source.source.name, &mut document, password, &wanted).await?;
     report.timings.convert_ms = deliver::milliseconds(started);
+    failpoint!("convert.after");
 
     let started = Instant::now();
     let mut stored = Vec::with_capacity(missing.len());
     for ((_, target, place), file) in missing.iter().zip(&files) {
+        failpoint!("store.before");
         stored.push(deliver::store(&google.storage, target, source, file, *place).await?);
+        failpoint!("store.after");
     }
     report.timings.store_ms = deliver::milliseconds(started);
     Ok(stored)

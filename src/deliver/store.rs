@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::accept::JOB_METADATA;
 use crate::convert::{ConvertedFile, SourceObject, Warning};
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop, grant_on_bucket};
+use crate::failpoint::failpoint;
 use crate::google::Kind;
 use crate::google::storage::{Object, Storage, Upload};
 use crate::job::{Disposition, Format, JobId, Source};
@@ -213,6 +214,7 @@ pub async fn store(
                 });
             }
             Err(error) if error.kind == Kind::PreconditionFailed => {
+                failpoint!("store.precondition_failed");
                 match find(storage, target, &source.source, source.generation).await? {
                     Found::Done(stored) => return Ok(stored),
                     Found::Room(other) => place = other,

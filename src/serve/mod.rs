@@ -24,6 +24,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
 
 use crate::error::{Refusal, RefusalKind};
+use crate::failpoint::failpoint;
 use crate::pipeline::{self, Context};
 
 pub use connection::serve;
@@ -81,6 +82,7 @@ async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Respo
         Ok(caller) => tracing::debug!(caller = caller.email, "verified"),
         Err(refusal) => return answer::refuse(&refusal),
     }
+    failpoint!("token.verified", |refusal| answer::refuse(&refusal));
     let body = match read(body).await {
         Ok(body) => body,
         Err(response) => return *response,
@@ -93,10 +95,11 @@ async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Respo
         started,
     };
     // Nothing of a request that panicked is used again, so nothing half-done can be seen.
-    match AssertUnwindSafe(pipeline::run(&service.context, &request))
+    let ended = AssertUnwindSafe(pipeline::run(&service.context, &request))
         .catch_unwind()
-        .await
-    {
+        .await;
+    failpoint!("answer.before", |refusal| answer::refuse(&refusal));
+    match ended {
         Ok(Ok(outcome)) => answer::done(&outcome, wants_result),
         Ok(Err(refusal)) => answer::refuse(&refusal),
         Err(_) => answer::refuse(&Refusal::new(

@@ -31,18 +31,22 @@ pub(crate) struct Worker {
     pub(crate) url: String,
     log: Arc<Mutex<String>>,
     readers: Vec<std::thread::JoinHandle<()>>,
-    pub(crate) temporary: tempfile::TempDir,
+    pub(crate) temporary: Arc<tempfile::TempDir>,
 }
 
 impl Worker {
     /// Starts `platen serve`.
     fn spawn(environment: &HashMap<String, String>) -> Self {
+        Self::spawn_in(Arc::new(tempfile::tempdir().unwrap()), environment)
+    }
+
+    /// The same with a `TMPDIR` that it shares with others, or has from one before it.
+    pub(crate) fn spawn_in(temporary: Arc<tempfile::TempDir>, environment: &HashMap<String, String>) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
             .unwrap()
             .port();
-        let temporary = tempfile::tempdir().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_platen"))
             .arg("serve")
             .env_clear()
@@ -103,6 +107,11 @@ impl Worker {
         })
         .await;
         self.log()
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     pub(crate) fn pid(&self) -> u32 {
