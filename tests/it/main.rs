@@ -13,6 +13,8 @@ mod peer;
 mod architecture;
 mod cli;
 mod clients;
+#[cfg(feature = "failpoints")]
+mod crash;
 mod credentials;
 mod decoding;
 mod emulator;
