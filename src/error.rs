@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::google;
 
 /// How one step of the pipeline ends when it cannot hand on to the next.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Stop {
     /// A retry cannot fix it: it is published as the job's result and acknowledged.
     Failed(Failure),
@@ -142,7 +142,7 @@ impl fmt::Display for FailureCode {
 }
 
 /// Why a request is answered with something that does not acknowledge it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Refusal {
     /// What kind of refusal; the one place that turns it into a status is `serve::answer`.
     pub kind: RefusalKind,

@@ -111,7 +111,7 @@ impl Job {
 }
 
 /// The identity of a job, as result messages and object metadata carry it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct JobId(String);
 
 impl JobId {

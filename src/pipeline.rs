@@ -4,27 +4,35 @@
 //! reported as failed. Both follow from the types: [`run`] returns an [`Outcome`] (acknowledged) only after
 //! [`deliver::publish`] has returned, and a [`Refusal`] (not acknowledged) never reaches it.
 
+mod deadline;
+mod flight;
 mod passwords;
+mod run;
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
+use tokio::time::timeout_at;
 
+use self::deadline::Deadline;
+use self::flight::{Flights, Lost};
+use self::run::{Key, Made, Run};
 use crate::accept::verify::Verifier;
 use crate::accept::{self, Ignored, Message, Plan, Rules, Trace};
 use crate::config::Limits;
-use crate::convert::{self, Look, SourceObject, Wanted};
-use crate::deliver::{self, End, Found, Links, OutputResult, Place, Report, ResultMessage, Results, Stored, Target};
+use crate::convert::{self, Look};
+use crate::deliver::{self, End, Links, OutputResult, Report, ResultMessage, Results, Stored};
 use crate::engine::Engine;
-use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
+use crate::error::{Refusal, RefusalKind, Step, Stop};
 use crate::failpoint::failpoint;
 use crate::google::keys::KeySet;
 use crate::google::retry::Budget;
 use crate::google::storage::Storage;
-use crate::job::{Job, NameValues, SecretName, is_object_name};
+use crate::job::Disposition;
 use crate::secrets::Secrets;
 
 /// Everything the pipeline works with.
@@ -37,6 +45,8 @@ pub struct Context {
     pub rules: Rules,
     /// What one job may take.
     pub limits: Limits,
+    /// `ACK_DEADLINE`: how long a delivery has.
+    pub ack_deadline: Duration,
     /// `OUTPUT_BUCKET`.
     pub output_bucket: String,
     /// The warm engine.
@@ -47,6 +57,25 @@ pub struct Context {
     pub google: Google,
     /// The passwords that jobs name.
     pub secrets: Secrets,
+    /// The jobs that are under way.
+    pub runs: Runs,
+}
+
+/// The runs that are under way: one of each job, however many deliveries wait for it.
+pub struct Runs(Flights<Key, Made>);
+
+impl Default for Runs {
+    fn default() -> Self {
+        Self(Flights::new())
+    }
+}
+
+impl Runs {
+    /// Ends all that are under way, also those that nobody waits for any more, and returns when they have left nothing:
+    /// for a worker that is about to end.
+    pub async fn end(&self) {
+        self.0.end().await;
+    }
 }
 
 /// What the pipeline asks of Google.
@@ -99,14 +128,119 @@ pub enum Outcome {
 ///
 /// # Errors
 /// Every way in which the request is not acknowledged.
-pub async fn run(context: &Context, request: &Request) -> Result<Outcome, Refusal> {
+pub async fn run(context: &Arc<Context>, request: &Request) -> Result<Outcome, Refusal> {
     let message = accept::push(&request.headers, &request.body)?;
     failpoint!("envelope.read");
-    let google = context.google.within(&Budget::default());
+    let deadline = Deadline::of(request.started, context.ack_deadline);
+    let google = context.google.within(&deadline.budget());
     let trace = Trace::from_headers(&request.headers);
     let mut report = Report::new(&message, trace, request.started, request.arrived);
-    let end = match convert_and_deliver(context, &google, &message, &mut report).await {
-        Ok(Work::Done(outputs)) => End::Succeeded(outputs),
+    answer(context, &google, &message, deadline, &mut report).await
+}
+
+async fn answer(
+    context: &Arc<Context>,
+    google: &Google,
+    message: &Message,
+    deadline: Deadline,
+    report: &mut Report,
+) -> Result<Outcome, Refusal> {
+    let work = match timeout_at(deadline.work, work(context, google, message, deadline, report)).await {
+        Ok(Err(Stop::Refused(refusal))) => return Err(refusal),
+        Ok(work) => work,
+        Err(_) => return Err(late(report, "its outputs are not there yet")),
+    };
+    timeout_at(deadline.answer, tell(context, google, work, report))
+        .await
+        .unwrap_or_else(|_| Err(late(report, "its result is not out yet")))
+}
+
+fn late(report: &Report, how: &str) -> Refusal {
+    let source = report.source_name().unwrap_or_else(|| "a message".to_owned());
+    Refusal::new(
+        RefusalKind::Unavailable,
+        format!("{source} has come to its ACK_DEADLINE, and {how}: the next delivery goes on from there"),
+    )
+}
+
+/// What a delivery asks for, done.
+enum Work {
+    /// These outputs are there, and links to them are wanted.
+    Done {
+        stored: Vec<Stored>,
+        disposition: Disposition,
+        ttl: Duration,
+    },
+    Ignored(Ignored),
+}
+
+/// Everything up to the outputs.
+async fn work(
+    context: &Arc<Context>,
+    google: &Google,
+    message: &Message,
+    deadline: Deadline,
+    report: &mut Report,
+) -> Step<Work> {
+    let event = accept::decode(&message.payload)?;
+    report.event(&event);
+    failpoint!("event.decoded");
+    let job = match accept::plan(&context.rules, event)? {
+        Plan::Convert(job) => *job,
+        Plan::Ignore(reason) => return Ok(Work::Ignored(reason)),
+    };
+    report.job(&job);
+    let ttl = google.links.ttl(job.signed_url_ttl)?;
+    let disposition = job.disposition;
+    // Names that clash, or that Cloud Storage does not take, are the job's fault whether the source is there or not.
+    run::targets(context, &job, job.source.generation.unwrap_or(1))?;
+    failpoint!("look.before");
+    let looked = convert::look(&google.storage, &job.source).await;
+    failpoint!("look.after");
+    let run = |job| Run {
+        context: context.clone(),
+        google: google.clone(),
+        job,
+        deadline,
+    };
+    let made = match (looked, job.source.generation) {
+        (Ok(Look::There(source)), _) => {
+            report.looked(&source, job.id(Some(source.generation)));
+            source.check_size(&context.limits)?;
+            let key = Key::of(&job, source.generation);
+            context.runs.0.join(key, || run(job).make(source)).await
+        }
+        (Ok(Look::Ignore(reason)), _) => return Ok(Work::Ignored(reason)),
+        // Its outputs may be there all the same: an earlier delivery made them, and ended before its result was out.
+        (Err(Stop::Superseded(reason)), Some(generation)) => {
+            let key = Key::of(&job, generation);
+            context.runs.0.join(key, || run(job).find_all(generation, reason)).await
+        }
+        (Err(stop), _) => return Err(stop),
+    };
+    let made = made.map_err(|lost| match lost {
+        Lost::Panicked => Refusal::new(RefusalKind::Bug, "a job's run panicked; the line before says where"),
+        Lost::Ended => Refusal::new(RefusalKind::Unavailable, "the worker is shutting down"),
+    })?;
+    report.timings = made.timings;
+    Ok(Work::Done {
+        stored: made.outputs?,
+        disposition,
+        ttl,
+    })
+}
+
+/// Signs what is there, and publishes how it ended.
+async fn tell(context: &Context, google: &Google, work: Step<Work>, report: &mut Report) -> Result<Outcome, Refusal> {
+    let end = match work {
+        Ok(Work::Done {
+            stored,
+            disposition,
+            ttl,
+        }) => match sign(google, &stored, disposition, ttl, report).await {
+            Ok(outputs) => End::Succeeded(outputs),
+            Err(stop) => end(stop, report)?,
+        },
         Ok(Work::Ignored(reason)) => {
             tracing::info!(
                 messageId = report.message_id(),
@@ -116,30 +250,11 @@ pub async fn run(context: &Context, request: &Request) -> Result<Outcome, Refusa
             );
             return Ok(Outcome::Ignored(reason));
         }
-        Err(Stop::Failed(failure)) => {
-            tracing::warn!(
-                jobId = report.job_id(),
-                messageId = report.message_id(),
-                source = report.source_name(),
-                code = failure.code.as_str(),
-                "the job failed: {}",
-                failure.message
-            );
-            End::Failed(failure)
-        }
-        Err(Stop::Superseded(reason)) => {
-            tracing::info!(
-                jobId = report.job_id(),
-                messageId = report.message_id(),
-                "superseded: {reason}"
-            );
-            End::Superseded
-        }
-        Err(Stop::Refused(refusal)) => return Err(refusal),
+        Err(stop) => end(stop, report)?,
     };
     let result = report.result(end, Some(context.engine.version()));
     failpoint!("publish.before");
-    deliver::publish(&google.results, &report, &result).await?;
+    deliver::publish(&google.results, report, &result).await?;
     failpoint!("publish.after");
     tracing::info!(
         jobId = report.job_id(),
@@ -156,186 +271,52 @@ pub async fn run(context: &Context, request: &Request) -> Result<Outcome, Refusa
     Ok(Outcome::Published(Box::new(result)))
 }
 
-enum Work {
-    Done(Vec<OutputResult>),
-    Ignored(Ignored),
+/// How a delivery that stopped is reported.
+///
+/// # Errors
+/// It is not: it is refused.
+fn end(stop: Stop, report: &Report) -> Result<End, Refusal> {
+    match stop {
+        Stop::Failed(failure) => {
+            tracing::warn!(
+                jobId = report.job_id(),
+                messageId = report.message_id(),
+                source = report.source_name(),
+                code = failure.code.as_str(),
+                "the job failed: {}",
+                failure.message
+            );
+            Ok(End::Failed(failure))
+        }
+        Stop::Superseded(reason) => {
+            tracing::info!(
+                jobId = report.job_id(),
+                messageId = report.message_id(),
+                "superseded: {reason}"
+            );
+            Ok(End::Superseded)
+        }
+        Stop::Refused(refusal) => Err(refusal),
+    }
 }
 
-async fn convert_and_deliver(context: &Context, google: &Google, message: &Message, report: &mut Report) -> Step<Work> {
-    let event = accept::decode(&message.payload)?;
-    report.event(&event);
-    failpoint!("event.decoded");
-    let job = match accept::plan(&context.rules, event)? {
-        Plan::Convert(job) => job,
-        Plan::Ignore(reason) => return Ok(Work::Ignored(reason)),
-    };
-    report.job(&job);
-    let ttl = google.links.ttl(job.signed_url_ttl)?;
-    // Names that clash, or that Cloud Storage does not take, are the job's fault whether the source is there or not.
-    targets(context, &job, job.source.generation.unwrap_or(1))?;
-    failpoint!("look.before");
-    let stored = match convert::look(&google.storage, &job.source).await {
-        Ok(Look::There(source)) => find_or_make(context, google, &job, &source, report).await?,
-        Ok(Look::Ignore(reason)) => return Ok(Work::Ignored(reason)),
-        // Its outputs may be there all the same: an earlier delivery made them, and ended before its result was out.
-        Err(Stop::Superseded(reason)) => match find_all(context, google, &job).await? {
-            Some(stored) => stored,
-            None => return Err(Stop::Superseded(reason)),
-        },
-        Err(stop) => return Err(stop),
-    };
-
+/// Every delivery has its own links: how long they last, and what browsers do with them, are not the run's.
+async fn sign(
+    google: &Google,
+    stored: &[Stored],
+    disposition: Disposition,
+    ttl: Duration,
+    report: &mut Report,
+) -> Step<Vec<OutputResult>> {
     failpoint!("sign.before");
     let started = Instant::now();
     let mut outputs = Vec::with_capacity(stored.len());
-    for output in &stored {
-        let link = google.links.link(output, job.disposition, ttl).await?;
+    for output in stored {
+        let link = google.links.link(output, disposition, ttl).await?;
         outputs.push(OutputResult::new(output, &link));
         failpoint!("sign.each");
     }
     report.timings.sign_ms = deliver::milliseconds(started);
     failpoint!("sign.after");
-    Ok(Work::Done(outputs))
-}
-
-/// The job's outputs: those that are there already, and the rest made now, in the order they were asked for.
-async fn find_or_make(
-    context: &Context,
-    google: &Google,
-    job: &Job,
-    source: &SourceObject,
-    report: &mut Report,
-) -> Step<Vec<Stored>> {
-    report.looked(source, job.id(Some(source.generation)));
-    failpoint!("look.after");
-    source.check_size(&context.limits)?;
-    let mut outputs: Vec<Option<Stored>> = Vec::with_capacity(job.outputs.len());
-    let mut missing = Vec::new();
-    for (wanted, target) in job.outputs.iter().zip(targets(context, job, source.generation)?) {
-        match deliver::find(&google.storage, &target, &source.source, source.generation).await? {
-            Found::Done(output) => outputs.push(Some(output)),
-            Found::Room(place) => {
-                outputs.push(None);
-                let wanted = Wanted {
-                    format: wanted.format,
-                    options: wanted.options.clone(),
-                    passwords: passwords::of_output(&context.secrets, &wanted.options).await?,
-                };
-                missing.push((wanted, target, place));
-            }
-        }
-    }
-    failpoint!("find.after");
-    if !missing.is_empty() {
-        let made = convert_and_store(context, google, source, job.password.as_ref(), missing, report).await?;
-        for (gap, output) in outputs.iter_mut().filter(|output| output.is_none()).zip(made) {
-            *gap = Some(output);
-        }
-    }
-    Ok(outputs.into_iter().flatten().collect())
-}
-
-/// The outputs of a job whose source is gone, if an earlier delivery made them all.
-async fn find_all(context: &Context, google: &Google, job: &Job) -> Step<Option<Vec<Stored>>> {
-    let Some(generation) = job.source.generation else {
-        return Ok(None);
-    };
-    let mut outputs = Vec::with_capacity(job.outputs.len());
-    for target in targets(context, job, generation)? {
-        match deliver::find(&google.storage, &target, &job.source, generation).await {
-            Ok(Found::Done(output)) => outputs.push(output),
-            Ok(Found::Room(_)) | Err(Stop::Failed(_) | Stop::Superseded(_)) => return Ok(None),
-            Err(refused) => return Err(refused),
-        }
-    }
-    Ok(Some(outputs))
-}
-
-/// The part that needs a slot: fetch, convert, store.
-async fn convert_and_store(
-    context: &Context,
-    google: &Google,
-    source: &SourceObject,
-    password: Option<&SecretName>,
-    missing: Vec<(Wanted, Target, Place)>,
-    report: &mut Report,
-) -> Step<Vec<Stored>> {
-    let _slot = slot(context)?;
-    failpoint!("slot.taken");
-    let started = Instant::now();
-    let directory = context.engine.job_directory().map_err(|error| {
-        Refusal::new(
-            RefusalKind::Unavailable,
-            format!("no job directory can be made: {error}; see TMPDIR"),
-        )
-    })?;
-    failpoint!("fetch.before");
-    let mut document = convert::fetch(&google.storage, source, directory, &context.limits).await?;
-    report.timings.fetch_ms = deliver::milliseconds(started);
-    failpoint!("fetch.after");
-
-    let started = Instant::now();
-    let wanted: Vec<_> = missing.iter().map(|(wanted, ..)| wanted.clone()).collect();
-    let files = passwords::convert_with(context, &source.source.name, &mut document, password, &wanted).await?;
-    report.timings.convert_ms = deliver::milliseconds(started);
-    failpoint!("convert.after");
-
-    let started = Instant::now();
-    let mut stored = Vec::with_capacity(missing.len());
-    for ((_, target, place), file) in missing.iter().zip(&files) {
-        failpoint!("store.before");
-        stored.push(deliver::store(&google.storage, target, source, file, *place).await?);
-        failpoint!("store.after");
-    }
-    report.timings.store_ms = deliver::milliseconds(started);
-    Ok(stored)
-}
-
-/// Where each output goes.
-///
-/// # Errors
-/// `message.invalid` for a name that Cloud Storage does not take, and for two outputs of one name.
-fn targets(context: &Context, job: &Job, generation: i64) -> Result<Vec<Target>, Failure> {
-    let invalid = |message| Failure::new(FailureCode::MessageInvalid, message);
-    let job_id = job.id(Some(generation));
-    let mut targets: Vec<Target> = Vec::with_capacity(job.outputs.len());
-    for output in &job.outputs {
-        let name = output.name.fill(&NameValues {
-            bucket: &job.source.bucket,
-            object: &job.source.name,
-            generation,
-            extension: output.format.as_str(),
-            job_id: job_id.as_str(),
-        });
-        if !is_object_name(&name) {
-            return Err(invalid(format!(
-                "The output name {:?} makes {name:?} of this source, which Cloud Storage does not take.",
-                output.name.as_str()
-            )));
-        }
-        if targets.iter().any(|target| target.name == name) {
-            return Err(invalid(format!(
-                "Two outputs of the job have the name {name:?}: give each its own."
-            )));
-        }
-        targets.push(Target {
-            bucket: context.output_bucket.clone(),
-            name,
-            format: output.format,
-            disposition: job.disposition,
-            job_id: job_id.clone(),
-        });
-    }
-    Ok(targets)
-}
-
-/// A slot, or the answer that all are taken: a queue here would only outlive the ack deadline.
-fn slot(context: &Context) -> Result<SemaphorePermit<'_>, Refusal> {
-    if !*context.engine.warm().borrow() {
-        return Err(Refusal::new(RefusalKind::Unavailable, "the engine is not warm yet"));
-    }
-    context
-        .slots
-        .try_acquire()
-        .map_err(|_| Refusal::new(RefusalKind::Busy, "every conversion slot is taken"))
+    Ok(outputs)
 }

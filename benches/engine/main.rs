@@ -249,6 +249,7 @@ async fn in_the_engine(engine: &Engine, document: &Path, filter: &'static str) -
             pages: 5000,
             threads: Limits::MOST_THREADS,
         },
+        deadline: None,
     };
     let converted = engine.convert(conversion).await.expect("the document converts");
     drop(directory);

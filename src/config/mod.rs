@@ -7,6 +7,7 @@ mod fonts;
 pub(crate) mod parse;
 mod sealed;
 mod sign;
+mod time;
 
 use std::fmt;
 use std::time::Duration;
@@ -15,6 +16,7 @@ pub(crate) use cloud::in_universe;
 pub use cloud::{CloudConfig, Endpoints};
 use globset::GlobSet;
 pub use sign::SignConfig;
+pub use time::{CHECK_TIME, reserve};
 
 use crate::google;
 use crate::job::NameTemplate;
@@ -265,7 +267,7 @@ impl Config {
         let ack_deadline = reader.or("ACK_DEADLINE", Duration::from_secs(600), parse::ack_deadline);
         let engine = EngineConfig::read(reader);
         if let (Some(engine), Some(ack_deadline)) = (&engine, ack_deadline) {
-            check_time(reader, engine.limits.time, ack_deadline);
+            time::check(reader, engine.limits.time, ack_deadline);
         }
         if let (Some(Some(_)), Some(ttl)) = (&signer_service_account, signed_url_ttl)
             && ttl > google::iam::KEYS_HOLD
@@ -299,21 +301,6 @@ impl Config {
             project,
             sealed: sealed?,
         })
-    }
-}
-
-/// What fetching, storing, signing and publishing may take of the ack deadline beside the conversion: their retries end
-/// after 20 s. Of a short deadline, a quarter.
-fn check_time(reader: &mut Reader<'_>, time: Duration, ack_deadline: Duration) {
-    let rest = Duration::from_secs(45).min(ack_deadline / 4);
-    if time + rest > ack_deadline {
-        reader.problem(
-            "CONVERT_TIMEOUT",
-            format!(
-                "leaves less than {} s of ACK_DEADLINE for fetching, storing and publishing: a job that ends after the deadline is delivered again and again; lower it, or raise the subscription's deadline (600s at most) and ACK_DEADLINE with it",
-                rest.as_secs_f32()
-            ),
-        );
     }
 }
 

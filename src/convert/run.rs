@@ -2,7 +2,9 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::exceeded::{source_too_large, too_complex};
 use super::fetch::Document;
@@ -55,10 +57,11 @@ pub struct ConvertedFile {
 }
 
 /// Converts a fetched document. `name` is the object's, for sentences and for telling formats apart by extension.
-/// `passwords` are tried in this order on a document that is encrypted; on any other they are not used.
+/// `passwords` are tried in this order on a document that is encrypted; on any other they are not used. What could end after
+/// `deadline` is not begun.
 ///
 /// # Errors
-/// The failures of inspection and of the engine; refused when the engine is not available now.
+/// The failures of inspection and of the engine; refused when the engine is not available now, or the time too short.
 pub async fn run(
     engine: &Engine,
     limits: &Limits,
@@ -66,6 +69,7 @@ pub async fn run(
     document: &mut Document,
     passwords: &[Secret],
     outputs: &[Wanted],
+    deadline: Option<Instant>,
 ) -> Step<Vec<ConvertedFile>> {
     let (path, object) = (document.path(), name.to_owned());
     let kind = blocking(move || inspect::inspect(&path, &object, &InspectLimits::default())).await??;
@@ -83,7 +87,7 @@ pub async fn run(
         .map(|(index, wanted)| settings::export(index, wanted, &kind, name))
         .collect::<Step<Vec<_>>>()?;
     failpoint!("convert.inspected");
-    let converted = open_and_convert(engine, limits, document, &kind, passwords, &exports)
+    let converted = open_and_convert(engine, limits, document, &kind, passwords, &exports, deadline)
         .await
         .map_err(|verdict| stop(&verdict, name))?;
     let mut files = Vec::with_capacity(converted.outputs.len());
@@ -130,6 +134,7 @@ async fn open_and_convert(
     kind: &DocumentKind,
     passwords: &[Secret],
     exports: &[Export],
+    deadline: Option<Instant>,
 ) -> Result<engine::Converted, Verdict> {
     let started = Instant::now();
     let mut passwords = passwords.iter().map(|password| Password::new(password.expose()));
@@ -153,6 +158,7 @@ async fn open_and_convert(
                 pages: limits.pages.into(),
                 threads: engine::Limits::MOST_THREADS,
             },
+            deadline,
         };
         let wrong = |verdict: &Verdict| match verdict {
             Verdict::WrongPassword => true,
@@ -225,7 +231,7 @@ pub async fn convert_file(
     let mut document = Document::new(directory);
     tokio::fs::copy(file, document.path()).await.map_err(failed)?;
     let started = Instant::now();
-    let files = run(engine, limits, &name, &mut document, passwords, outputs).await?;
+    let files = run(engine, limits, &name, &mut document, passwords, outputs, None).await?;
     let took = started.elapsed();
     Ok(Converted { files, document, took })
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::{Finding, Finish, Format, JobDirectory, Kind, Password, Usage, Value};
 
@@ -23,6 +24,8 @@ pub struct Conversion<'a> {
     pub exports: Vec<Export>,
     /// What it may use up.
     pub limits: Limits,
+    /// When nobody waits for it any more: what could end later is not begun, or ended in time.
+    pub deadline: Option<Instant>,
 }
 
 impl Export {

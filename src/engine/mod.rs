@@ -61,7 +61,7 @@ pub use office::Value;
 pub use password::Password;
 pub use pdf::{Changes, Finish, Permissions, Printing, Protection};
 pub use protocol::Usage;
-pub use supervisor::{Engine, Settings, StartError};
+pub use supervisor::{CHECK_GRACE, Engine, Settings, StartError};
 
 /// The hidden subcommand under which this program is the engine's zygote.
 pub const ZYGOTE_COMMAND: &str = "engine-zygote";

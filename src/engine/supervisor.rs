@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::conversion::{Conversion, Converted, Export, Import, Limits, Verdict};
+use super::conversion::{Conversion, Converted, Exceeded, Export, Import, Limit, Limits, Verdict};
 use super::directory::{JobDirectory, WorkDirectory};
 use super::fonts::FontDirectory;
 use super::format::Format;
@@ -27,7 +28,7 @@ const WARM_LIMIT: Duration = Duration::from_secs(30);
 /// How much longer than its wall limit a job may take to be heard of, before its zygote is taken for dead.
 const ANSWER_GRACE: Duration = Duration::from_secs(15);
 /// How long the check of the outputs may take at least, for a conversion that ends at its limit: milliseconds are normal.
-const CHECK_GRACE: Duration = Duration::from_secs(2);
+pub const CHECK_GRACE: Duration = Duration::from_secs(2);
 /// Between two tries to start a zygote: doubled from the first to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// What the trial conversion may use up: a job of 50 ms.
@@ -183,16 +184,24 @@ impl Engine {
             blocking(expected.clone(), Expected::prepare)
                 .await?
                 .map_err(|error| Verdict::EngineUnavailable(format!("the job directory cannot be used: {error}")))?;
-            let (process, ended) = self.attempt(&conversion, left, oldest).await?;
+            let Tried { process, wall, ended } = self.attempt(&conversion, left, oldest).await?;
             let Some((ending, usage)) = ended else {
                 return Err(Verdict::EngineUnavailable(
                     "the engine ended in the middle of the conversion".to_owned(),
                 ));
             };
+            let shortened = wall < left;
             left = left.saturating_sub(Duration::from_millis(usage.wall_ms));
-            let deadline = tokio::time::Instant::now() + left.max(CHECK_GRACE);
+            let mut deadline = Instant::now() + left.max(CHECK_GRACE);
+            if let Some(nobody_waits) = conversion.deadline.filter(|_| shortened) {
+                deadline = deadline.min(nobody_waits);
+            }
             let decide = move |expected: Expected| expected.decide(ending, usage, deadline.into_std());
             match blocking(expected.clone(), decide).await? {
+                // What it was not given is not what it is allowed.
+                Attempt::Decided(Err(Verdict::TooComplex(Exceeded { limit: Limit::Time, .. }))) if shortened => {
+                    return Err(too_late());
+                }
                 Attempt::Decided(decided) => return decided,
                 Attempt::Crashed { signal } => {
                     tracing::warn!(attempt, signal, "LibreOffice crashed on a document");
@@ -215,15 +224,11 @@ impl Engine {
         drop(self.shared.stopped.subscribe().wait_for(|stopped| *stopped).await);
     }
 
-    /// One try, in a zygote of at least this generation. `None` when the zygote was lost.
-    async fn attempt(
-        &self,
-        conversion: &Conversion<'_>,
-        wall: Duration,
-        mut oldest: u64,
-    ) -> Result<(Arc<Process>, Option<(Ending, Usage)>), Verdict> {
+    /// One try, in a zygote of at least this generation.
+    async fn attempt(&self, conversion: &Conversion<'_>, left: Duration, mut oldest: u64) -> Result<Tried, Verdict> {
         let unavailable = |why: &str| Verdict::EngineUnavailable(why.to_owned());
-        let until = tokio::time::Instant::now() + WARM_LIMIT;
+        let is_first = oldest == 0;
+        let until = Instant::now() + WARM_LIMIT;
         // Asked before the child is there: it may replace the document.
         let document = tokio::fs::symlink_metadata(conversion.directory.path().join(&conversion.document)).await;
         let room = room(conversion, document.map_or(0, |document| document.len()));
@@ -238,6 +243,7 @@ impl Engine {
                 },
             };
             let process = process.ok_or_else(|| unavailable("LibreOffice is not warm"))?;
+            let wall = wall(conversion.deadline, left, is_first).ok_or_else(too_late)?;
             let given = process
                 .give(job(conversion, wall, room), conversion.directory.hold())
                 .await;
@@ -252,12 +258,16 @@ impl Engine {
                         }
                     };
                     return match ended {
-                        Ok(ended) => Ok((process, ended)),
+                        Ok(ended) => Ok(Tried { process, wall, ended }),
                         Err(_) => {
                             tracing::error!("the engine does not answer; it is replaced");
                             process.kill();
                             process.ended().await;
-                            Ok((process, None))
+                            Ok(Tried {
+                                process,
+                                wall,
+                                ended: None,
+                            })
                         }
                     };
                 }
@@ -266,6 +276,36 @@ impl Engine {
             }
         }
     }
+}
+
+/// One try of a conversion.
+struct Tried {
+    process: Arc<Process>,
+    /// The time that it was given.
+    wall: Duration,
+    /// `None` when the zygote was lost.
+    ended: Option<(Ending, Usage)>,
+}
+
+/// The time that a try is given. A conversion is begun only with all of its time: the next delivery of the job has a whole
+/// deadline. The second try, after a crash, has what is left: most documents that crash twice do so after the same time,
+/// and one that is never tried a second time would crash at every delivery.
+fn wall(deadline: Option<Instant>, left: Duration, is_first: bool) -> Option<Duration> {
+    let Some(deadline) = deadline else {
+        return Some(left);
+    };
+    let room = deadline
+        .saturating_duration_since(Instant::now())
+        .saturating_sub(CHECK_GRACE);
+    match room {
+        room if room >= left => Some(left),
+        room if is_first || room.is_zero() => None,
+        room => Some(room),
+    }
+}
+
+fn too_late() -> Verdict {
+    Verdict::EngineUnavailable("the conversion could end after the delivery's deadline".to_owned())
 }
 
 impl Shared {
@@ -344,6 +384,7 @@ async fn trial(process: &Arc<Process>, work: &Arc<WorkDirectory>) -> Result<(), 
         password: None,
         exports: vec![Export::plain("trial.pdf".to_owned(), Format::PDF)],
         limits: TRIAL_LIMITS,
+        deadline: None,
     };
     let expected = Expected::of(&conversion);
     let sentence = |verdict: Verdict| verdict.to_string();
@@ -359,7 +400,7 @@ async fn trial(process: &Arc<Process>, work: &Arc<WorkDirectory>) -> Result<(), 
     let (ending, usage) = ended
         .map_err(|_| "the engine does not answer")?
         .ok_or("the engine ended")?;
-    let deadline = tokio::time::Instant::now() + CHECK_GRACE;
+    let deadline = Instant::now() + CHECK_GRACE;
     let decide = move |expected: Expected| expected.decide(ending, usage, deadline.into_std());
     match blocking(expected, decide).await.map_err(sentence)? {
         Attempt::Decided(Ok(converted))

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 const LONGEST: usize = 256;
 
 /// The name of a secret, as `{"secret": "name"}` gives it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SecretName(String);
 
 impl SecretName {

@@ -4,7 +4,7 @@
 //! told so. A name that it does not have even then is the job's mistake (`option.invalid`), as an object that is not
 //! there is; while it cannot be looked at, nobody knows whose, and the job waits.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use super::Context;
 use crate::convert::{self, ConvertedFile, Document, OutputPasswords, Wanted};
@@ -30,20 +30,22 @@ pub(super) async fn of_output(secrets: &Secrets, options: &Options) -> Step<Outp
 }
 
 /// Converts a document, with the passwords that the job names for it. One that none of them opens is tried again when
-/// the configuration has others by now.
+/// the configuration has others by now. What could end after `deadline` is not begun.
 pub(super) async fn convert_with(
     context: &Context,
     name: &str,
     document: &mut Document,
     password: Option<&SecretName>,
     outputs: &[Wanted],
+    deadline: Instant,
 ) -> Step<Vec<ConvertedFile>> {
+    let (engine, deadline) = (&context.engine, Some(deadline));
     let Some(secret) = password else {
-        return convert::run(&context.engine, &context.limits, name, document, &[], outputs).await;
+        return convert::run(engine, &context.limits, name, document, &[], outputs, deadline).await;
     };
     let passwords = named(&context.secrets, "password", secret).await?;
     let started = Instant::now();
-    let first = convert::run(&context.engine, &context.limits, name, document, &passwords, outputs).await;
+    let first = convert::run(engine, &context.limits, name, document, &passwords, outputs, deadline).await;
     let wrong =
         |stop: &Stop| matches!(stop, Stop::Failed(failure) if failure.code == FailureCode::DocumentWrongPassword);
     match first {
@@ -62,7 +64,7 @@ pub(super) async fn convert_with(
             // slow answer of Google's must not be reported as a document that takes too long.
             let mut limits = context.limits;
             limits.time = limits.time.saturating_sub(spent);
-            convert::run(&context.engine, &limits, name, document, &others, outputs).await
+            convert::run(engine, &limits, name, document, &others, outputs, deadline).await
         }
         done => done,
     }

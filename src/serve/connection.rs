@@ -69,6 +69,7 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>) -> std::io::Res
         _ = interrupt.recv() => false,
     };
     service.context.engine.stop().await;
+    service.context.runs.end().await;
     if all {
         tracing::info!("all requests ended");
     } else {

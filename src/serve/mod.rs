@@ -41,7 +41,7 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 /// What every request sees.
 pub struct Service {
     /// The pipeline's parts.
-    pub context: Context,
+    pub context: Arc<Context>,
     /// Set once the worker is asked to end.
     pub draining: AtomicBool,
 }

@@ -20,7 +20,7 @@ use crate::google::pubsub::Publisher;
 use crate::google::storage::Storage;
 use crate::google::token::Tokens;
 use crate::google::{self, Kind};
-use crate::pipeline::{Context, Google};
+use crate::pipeline::{Context, Google, Runs};
 use crate::secrets::{Loaded, Secrets, Store};
 
 /// Where Debian's packages put LibreOffice.
@@ -120,6 +120,7 @@ pub async fn start(mut config: Config, loaded: Option<Loaded>) -> Result<Arc<Ser
             readable: crate::convert::inspect::is_readable_extension,
         },
         limits: config.engine.limits,
+        ack_deadline: config.ack_deadline,
         output_bucket: config.output_bucket,
         engine,
         slots: Semaphore::new(config.engine.concurrency),
@@ -132,9 +133,10 @@ pub async fn start(mut config: Config, loaded: Option<Loaded>) -> Result<Arc<Ser
             },
         },
         secrets,
+        runs: Runs::default(),
     };
     Ok(Arc::new(Service {
-        context,
+        context: Arc::new(context),
         draining: AtomicBool::new(false),
     }))
 }

@@ -91,6 +91,7 @@ pub(crate) fn conversion<'a>(directory: &'a JobDirectory, document: &str) -> Con
         password: None,
         exports: vec![pdf()],
         limits: LIMITS,
+        deadline: None,
     }
 }
 

@@ -5,12 +5,13 @@ use platen::local_cloud::{Effect, Fault, Peer};
 use crate::stock::Random;
 
 /// Every point of the flow, in its order; see `failpoint!` in `src`.
-pub(crate) const POINTS: [&str; 21] = [
+pub(crate) const POINTS: [&str; 22] = [
     "token.verified",
     "envelope.read",
     "event.decoded",
     "look.before",
     "look.after",
+    "find.before",
     "find.after",
     "slot.taken",
     "fetch.before",

@@ -1,0 +1,229 @@
+//! One run of a job: from a look at what is under its outputs' names to the last output's being there.
+//!
+//! All deliveries of a job that come while it runs share it ([`super::flight`]): it knows nothing of the messages that
+//! asked for it, and says how it went in a value that each of them reports for itself.
+
+use std::sync::Arc;
+
+use tokio::sync::SemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+
+use super::deadline::Deadline;
+use super::{Context, Google, passwords};
+use crate::convert::{self, SourceObject, Wanted};
+use crate::deliver::{self, Found, Place, Stored, Target, Timings};
+use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
+use crate::failpoint::failpoint;
+use crate::job::{Job, JobId, NameValues, SecretName, is_object_name};
+
+/// What deliveries must have in common to share a run. The password is not part of the job's identity, but decides how
+/// the run ends.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    job: JobId,
+    generation: i64,
+    password: Option<SecretName>,
+}
+
+impl Key {
+    pub(super) fn of(job: &Job, generation: i64) -> Self {
+        Self {
+            job: job.id(Some(generation)),
+            generation,
+            password: job.password.clone(),
+        }
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub(super) struct Made {
+    /// Of fetching, converting and storing, as far as it came.
+    pub(super) timings: Timings,
+    /// The outputs, in the order they were asked for: all of them, or none.
+    pub(super) outputs: Step<Vec<Stored>>,
+}
+
+/// What a run works with.
+pub(super) struct Run {
+    pub(super) context: Arc<Context>,
+    /// With the retries of the delivery that started it.
+    pub(super) google: Google,
+    pub(super) job: Job,
+    pub(super) deadline: Deadline,
+}
+
+impl Run {
+    /// The job's outputs: those that are there already, and the rest made now. Ends at its deadline at the latest; what is
+    /// stored by then is found by the next run.
+    pub(super) async fn make(self, source: SourceObject) -> Made {
+        let mut timings = Timings::default();
+        let outputs = match timeout_at(self.deadline.run, self.find_or_make(&source, &mut timings)).await {
+            Ok(outputs) => outputs,
+            Err(_) => Err(Refusal::new(
+                RefusalKind::Unavailable,
+                format!(
+                    "{} was not fetched, converted and stored within ACK_DEADLINE: the next delivery goes on with the outputs that are there",
+                    source.source.display()
+                ),
+            )
+            .into()),
+        };
+        Made { timings, outputs }
+    }
+
+    /// The outputs of a job whose source is gone, if an earlier delivery made them all.
+    ///
+    /// `gone` is what is said where they are not.
+    pub(super) async fn find_all(self, generation: i64, gone: String) -> Made {
+        let outputs = match self.all_there(generation).await {
+            Ok(Some(stored)) => Ok(stored),
+            Ok(None) => Err(Stop::Superseded(gone)),
+            Err(stop) => Err(stop),
+        };
+        Made {
+            timings: Timings::default(),
+            outputs,
+        }
+    }
+
+    async fn find_or_make(&self, source: &SourceObject, timings: &mut Timings) -> Step<Vec<Stored>> {
+        failpoint!("find.before");
+        let mut outputs: Vec<Option<Stored>> = Vec::with_capacity(self.job.outputs.len());
+        let mut missing = Vec::new();
+        let targets = targets(&self.context, &self.job, source.generation)?;
+        for (wanted, target) in self.job.outputs.iter().zip(targets) {
+            match deliver::find(&self.google.storage, &target, &source.source, source.generation).await? {
+                Found::Done(output) => outputs.push(Some(output)),
+                Found::Room(place) => {
+                    outputs.push(None);
+                    let wanted = Wanted {
+                        format: wanted.format,
+                        options: wanted.options.clone(),
+                        passwords: passwords::of_output(&self.context.secrets, &wanted.options).await?,
+                    };
+                    missing.push((wanted, target, place));
+                }
+            }
+        }
+        failpoint!("find.after");
+        if !missing.is_empty() {
+            let made = self.convert_and_store(source, missing, timings).await?;
+            for (gap, output) in outputs.iter_mut().filter(|output| output.is_none()).zip(made) {
+                *gap = Some(output);
+            }
+        }
+        Ok(outputs.into_iter().flatten().collect())
+    }
+
+    async fn all_there(&self, generation: i64) -> Step<Option<Vec<Stored>>> {
+        let mut outputs = Vec::with_capacity(self.job.outputs.len());
+        for target in targets(&self.context, &self.job, generation)? {
+            match deliver::find(&self.google.storage, &target, &self.job.source, generation).await {
+                Ok(Found::Done(output)) => outputs.push(output),
+                Ok(Found::Room(_)) | Err(Stop::Failed(_) | Stop::Superseded(_)) => return Ok(None),
+                Err(refused) => return Err(refused),
+            }
+        }
+        Ok(Some(outputs))
+    }
+
+    /// The part that needs a slot: fetch, convert, store.
+    async fn convert_and_store(
+        &self,
+        source: &SourceObject,
+        missing: Vec<(Wanted, Target, Place)>,
+        timings: &mut Timings,
+    ) -> Step<Vec<Stored>> {
+        let context = &self.context;
+        // The engine asks again when it begins: a fetch may take any time.
+        if !self.deadline.has_room_for(context.limits.time) {
+            return Err(Refusal::new(
+                RefusalKind::Unavailable,
+                "the conversion could end after the delivery's deadline: the next delivery has a whole one",
+            )
+            .into());
+        }
+        let _slot = slot(context)?;
+        failpoint!("slot.taken");
+        let started = Instant::now();
+        let directory = context.engine.job_directory().map_err(|error| {
+            Refusal::new(
+                RefusalKind::Unavailable,
+                format!("no job directory can be made: {error}; see TMPDIR"),
+            )
+        })?;
+        failpoint!("fetch.before");
+        let mut document = convert::fetch(&self.google.storage, source, directory, &context.limits).await?;
+        timings.fetch_ms = deliver::milliseconds(started.into_std());
+        failpoint!("fetch.after");
+
+        let started = Instant::now();
+        let wanted: Vec<_> = missing.iter().map(|(wanted, ..)| wanted.clone()).collect();
+        let (name, password) = (&source.source.name, self.job.password.as_ref());
+        let files =
+            passwords::convert_with(context, name, &mut document, password, &wanted, self.deadline.work).await?;
+        timings.convert_ms = deliver::milliseconds(started.into_std());
+        failpoint!("convert.after");
+
+        // One after the other, so that what is stored when the time is over is whole, and the next delivery has less to do.
+        let started = Instant::now();
+        let mut stored = Vec::with_capacity(missing.len());
+        for ((_, target, place), file) in missing.iter().zip(&files) {
+            failpoint!("store.before");
+            stored.push(deliver::store(&self.google.storage, target, source, file, *place).await?);
+            failpoint!("store.after");
+        }
+        timings.store_ms = deliver::milliseconds(started.into_std());
+        Ok(stored)
+    }
+}
+
+/// Where each output goes.
+///
+/// # Errors
+/// `message.invalid` for a name that Cloud Storage does not take, and for two outputs of one name.
+pub(super) fn targets(context: &Context, job: &Job, generation: i64) -> Result<Vec<Target>, Failure> {
+    let invalid = |message| Failure::new(FailureCode::MessageInvalid, message);
+    let job_id = job.id(Some(generation));
+    let mut targets: Vec<Target> = Vec::with_capacity(job.outputs.len());
+    for output in &job.outputs {
+        let name = output.name.fill(&NameValues {
+            bucket: &job.source.bucket,
+            object: &job.source.name,
+            generation,
+            extension: output.format.as_str(),
+            job_id: job_id.as_str(),
+        });
+        if !is_object_name(&name) {
+            return Err(invalid(format!(
+                "The output name {:?} makes {name:?} of this source, which Cloud Storage does not take.",
+                output.name.as_str()
+            )));
+        }
+        if targets.iter().any(|target| target.name == name) {
+            return Err(invalid(format!(
+                "Two outputs of the job have the name {name:?}: give each its own."
+            )));
+        }
+        targets.push(Target {
+            bucket: context.output_bucket.clone(),
+            name,
+            format: output.format,
+            disposition: job.disposition,
+            job_id: job_id.clone(),
+        });
+    }
+    Ok(targets)
+}
+
+/// A slot, or the answer that all are taken: a queue here would only outlive the ack deadline.
+fn slot(context: &Context) -> Result<SemaphorePermit<'_>, Refusal> {
+    if !*context.engine.warm().borrow() {
+        return Err(Refusal::new(RefusalKind::Unavailable, "the engine is not warm yet"));
+    }
+    context
+        .slots
+        .try_acquire()
+        .map_err(|_| Refusal::new(RefusalKind::Busy, "every conversion slot is taken"))
+}
