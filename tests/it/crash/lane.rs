@@ -35,7 +35,6 @@ pub(super) struct Run {
     paused: Option<usize>,
     /// The last one that gave a document to a child.
     converting: Option<usize>,
-    replaced: bool,
     /// Every message that was published: its id, and what it asks for.
     pub(super) published: Vec<(String, Asks)>,
     /// Generations of each source, oldest first.
@@ -62,7 +61,10 @@ impl Run {
 struct Shared {
     cloud: LocalCloud,
     run: Mutex<Option<Run>>,
+    /// Set when the late worker may go on.
     released: watch::Sender<bool>,
+    /// Whether the run's source has been replaced; held while that is done.
+    replaced: tokio::sync::Mutex<bool>,
 }
 
 struct Slot {
@@ -121,6 +123,7 @@ impl Lane {
             cloud,
             run: Mutex::default(),
             released: watch::Sender::new(false),
+            replaced: tokio::sync::Mutex::default(),
         });
         let temporary = Arc::new(tempfile::tempdir().unwrap());
         let sockets = tempfile::tempdir().unwrap();
@@ -152,6 +155,7 @@ impl Lane {
             self.cloud().add_fault(fault.clone());
         }
         self.shared.released.send_replace(false);
+        *self.shared.replaced.lock().await = false;
         let messages = plan.messages.clone();
         *self.shared.run.lock().unwrap() = Some(Run {
             plan,
@@ -161,7 +165,6 @@ impl Lane {
             killed: Vec::new(),
             paused: None,
             converting: None,
-            replaced: false,
             published: Vec::new(),
             generations: BTreeMap::new(),
         });
@@ -186,7 +189,7 @@ impl Lane {
             );
             self.kill_while_a_child_works();
             self.see_to_the_dead().await;
-            let paused = self.shared.run.lock().unwrap().as_mut().unwrap().paused;
+            let paused = self.shared.with_run(|run| run.paused);
             if paused == Some(self.active) && !*self.shared.released.borrow() {
                 self.turn_to(1 - self.active).await;
             }
@@ -249,7 +252,7 @@ impl Lane {
             };
             let log = self.slots[index].worker.all_of_the_log().await;
             assert_eq!(status.signal(), Some(9), "the worker ended by itself: {status}\n{log}");
-            let known = self.shared.run.lock().unwrap().as_ref().unwrap().killed.clone();
+            let known = self.shared.with_run(|run| run.killed.clone());
             assert!(
                 known.iter().any(|(_, killed)| *killed == index),
                 "nobody killed it\n{log}"
@@ -356,8 +359,13 @@ fn slot(
 }
 
 impl Shared {
+    /// Looks into the run that is under way.
+    fn with_run<T>(&self, look: impl FnOnce(&mut Run) -> T) -> T {
+        look(self.run.lock().unwrap().as_mut().unwrap())
+    }
+
     /// What the worker in this place does at a point.
-    async fn decide(&self, index: usize, name: &str) -> Word {
+    async fn decide(self: &Arc<Self>, index: usize, name: &str) -> Word {
         let (pause, replace) = {
             let mut guard = self.run.lock().unwrap();
             let Some(run) = guard.as_mut() else { return Word::Go };
@@ -395,32 +403,29 @@ impl Shared {
     }
 
     async fn upload(&self, asks: Asks) {
-        let (object, text) = {
-            let guard = self.run.lock().unwrap();
-            let run = guard.as_ref().unwrap();
-            (run.object(asks), run.text(asks))
-        };
+        let (object, text) = self.with_run(|run| (run.object(asks), run.text(asks)));
         let generation = upload_to(&self.cloud, INPUT, &object, text.into_bytes()).await;
-        let mut guard = self.run.lock().unwrap();
-        let run = guard.as_mut().unwrap();
-        run.generations.entry(object).or_default().push(generation);
+        self.with_run(|run| run.generations.entry(object).or_default().push(generation));
     }
 
-    /// Replaces the source that the plan says is replaced, and announces that; false when it was done before.
-    async fn replace(&self) -> bool {
-        let news = {
-            let mut guard = self.run.lock().unwrap();
-            let run = guard.as_mut().unwrap();
-            if std::mem::replace(&mut run.replaced, true) {
+    /// Replaces the source that the plan says is replaced, and announces that; false when it was done before. It is
+    /// done to its end, whatever becomes of the worker at whose point it was begun.
+    async fn replace(self: &Arc<Self>) -> bool {
+        let shared = Arc::clone(self);
+        tokio::spawn(async move {
+            let mut replaced = shared.replaced.lock().await;
+            if *replaced {
                 return false;
             }
-            run.plan.news
-        };
-        self.upload(Asks::New).await;
-        for _ in 0..news {
-            self.publish(Asks::New);
-        }
-        true
+            shared.upload(Asks::New).await;
+            for _ in 0..shared.with_run(|run| run.plan.news) {
+                shared.publish(Asks::New);
+            }
+            *replaced = true;
+            true
+        })
+        .await
+        .unwrap()
     }
 
     fn publish(&self, asks: Asks) {

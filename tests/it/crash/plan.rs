@@ -81,7 +81,7 @@ impl Plan {
             _ => 1 + u32::try_from(number / STEPS % 2).unwrap(),
         };
         let mut some = |one_in: usize| (random.below(one_in) == 0).then(|| POINTS[random.below(POINTS.len())]);
-        let (again, paused) = (some(4), some(3));
+        let (again, paused) = (some(6), some(3));
         let mut messages = vec![Asks::One, Asks::Two, Asks::Old];
         for index in 0..messages.len() {
             if random.below(2) == 0 {
