@@ -13,7 +13,6 @@ mod peer;
 mod architecture;
 mod cli;
 mod clients;
-#[cfg(feature = "failpoints")]
 mod crash;
 mod credentials;
 mod decoding;
