@@ -112,6 +112,8 @@ pub enum FailureCode {
     DocumentEngineCrashed,
     /// The output name belongs to another source.
     OutputConflict,
+    /// The last delivery of the message is refused: it goes to the dead letter.
+    AttemptsExhausted,
 }
 
 impl FailureCode {
@@ -131,6 +133,7 @@ impl FailureCode {
             Self::DocumentTooComplex => "document.too_complex",
             Self::DocumentEngineCrashed => "document.engine_crashed",
             Self::OutputConflict => "output.conflict",
+            Self::AttemptsExhausted => "attempts.exhausted",
         }
     }
 }

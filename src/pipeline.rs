@@ -5,6 +5,7 @@
 //! [`deliver::publish`] has returned, and a [`Refusal`] (not acknowledged) never reaches it.
 
 mod deadline;
+mod exhausted;
 mod flight;
 mod passwords;
 mod run;
@@ -35,6 +36,8 @@ use crate::google::storage::Storage;
 use crate::job::Disposition;
 use crate::secrets::Secrets;
 
+pub use exhausted::DeliveryAttempts;
+
 /// Everything the pipeline works with.
 pub struct Context {
     /// Who finds out who sent a request.
@@ -59,6 +62,8 @@ pub struct Context {
     pub secrets: Secrets,
     /// The jobs that are under way.
     pub runs: Runs,
+    /// How often a message is delivered.
+    pub attempts: DeliveryAttempts,
 }
 
 /// The runs that are under way: one of each job, however many deliveries wait for it.
@@ -131,11 +136,54 @@ pub enum Outcome {
 pub async fn run(context: &Arc<Context>, request: &Request) -> Result<Outcome, Refusal> {
     let message = accept::push(&request.headers, &request.body)?;
     failpoint!("envelope.read");
+    let report = report(request, &message);
     let deadline = Deadline::of(request.started, context.ack_deadline);
-    let google = context.google.within(&deadline.budget());
+    let may_be_last = exhausted::may_be_last(&message);
+    let delivery = take(context.clone(), message, deadline, report);
+    if !may_be_last {
+        return delivery.await;
+    }
+    // Nobody delivers it again: it comes to its result also when its caller has hung up.
+    tokio::spawn(delivery)
+        .await
+        .unwrap_or_else(|_| Err(exhausted::panicked()))
+}
+
+/// Refuses a request that nothing is done for. Where that is its last delivery, its job has a result all the same.
+pub async fn refuse(context: &Context, request: &Request, refusal: Refusal) -> Refusal {
+    let Ok(message) = accept::push(&request.headers, &request.body) else {
+        return refusal;
+    };
+    let mut report = report(request, &message);
+    if let Ok(event) = accept::decode(&message.payload) {
+        report.event(&event);
+        match accept::plan(&context.rules, event) {
+            Ok(Plan::Convert(job)) => report.job(&job),
+            Ok(Plan::Ignore(_)) => return refusal,
+            Err(_) => {}
+        }
+    }
+    exhausted::publish_if_last(context, &message, &report, &refusal).await;
+    refusal
+}
+
+fn report(request: &Request, message: &Message) -> Report {
     let trace = Trace::from_headers(&request.headers);
-    let mut report = Report::new(&message, trace, request.started, request.arrived);
-    answer(context, &google, &message, deadline, &mut report).await
+    Report::new(message, trace, request.started, request.arrived)
+}
+
+async fn take(
+    context: Arc<Context>,
+    message: Message,
+    deadline: Deadline,
+    mut report: Report,
+) -> Result<Outcome, Refusal> {
+    let google = context.google.within(&deadline.budget());
+    let ended = exhausted::or_bug(answer(&context, &google, &message, deadline, &mut report)).await;
+    if let Err(refusal) = &ended {
+        exhausted::publish_if_last(&context, &message, &report, refusal).await;
+    }
+    ended
 }
 
 async fn answer(

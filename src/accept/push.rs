@@ -24,6 +24,8 @@ pub struct Message {
     pub published: Option<DateTime<Utc>>,
     /// Which delivery this is, counted from 1; Pub/Sub counts only where the subscription has a dead-letter policy.
     pub delivery_attempt: Option<u32>,
+    /// The subscription that delivers it: `projects/P/subscriptions/S`.
+    pub subscription: Option<String>,
     /// What it says.
     pub payload: Payload,
 }
@@ -99,6 +101,7 @@ pub fn push(headers: &HeaderMap, body: &[u8]) -> Result<Message, Refusal> {
             id: None,
             published: None,
             delivery_attempt: None,
+            subscription: None,
             payload: Payload::Data {
                 data: Ok(body.to_vec()),
                 attributes: BTreeMap::new(),
@@ -130,6 +133,7 @@ impl CloudEvent {
                 id: self.id,
                 published: self.time.as_deref().and_then(time),
                 delivery_attempt: None,
+                subscription: None,
                 payload: Payload::StorageEvent {
                     kind: kind.to_owned(),
                     resource: data.unwrap_or_default(),
@@ -219,11 +223,13 @@ fn wrapped(envelope: &Map<String, Value>) -> Result<Message, Refusal> {
         .get("deliveryAttempt")
         .and_then(Value::as_u64)
         .and_then(|attempt| u32::try_from(attempt).ok());
+    let subscription = envelope.get("subscription").and_then(Value::as_str).map(str::to_owned);
     let payload = payload(data, attributes)?;
     Ok(Message {
         id,
         published,
         delivery_attempt,
+        subscription,
         payload,
     })
 }
@@ -262,6 +268,7 @@ fn unwrapped(headers: &HeaderMap, body: &[u8]) -> Message {
         id: text(headers, "x-goog-pubsub-message-id"),
         published: text(headers, "x-goog-pubsub-publish-time").as_deref().and_then(time),
         delivery_attempt: text(headers, "x-goog-pubsub-delivery-attempt").and_then(|attempt| attempt.parse().ok()),
+        subscription: text(headers, "x-goog-pubsub-subscription-name"),
         payload: Payload::Data {
             data: Ok(body.to_vec()),
             attributes,

@@ -132,6 +132,8 @@ pub struct Config {
     pub input_exclude: GlobSet,
     /// `ACK_DEADLINE`.
     pub ack_deadline: Duration,
+    /// `MAX_DELIVERY_ATTEMPTS`; none: what the subscription says.
+    pub max_delivery_attempts: Option<u32>,
     /// The engine's part.
     pub engine: EngineConfig,
     /// Where Google's APIs are.
@@ -265,6 +267,8 @@ impl Config {
         let input_include = reader.optional("INPUT_INCLUDE", parse::globs);
         let input_exclude = reader.or("INPUT_EXCLUDE", GlobSet::empty(), parse::globs);
         let ack_deadline = reader.or("ACK_DEADLINE", Duration::from_secs(600), parse::ack_deadline);
+        // Google's range.
+        let max_delivery_attempts = reader.optional("MAX_DELIVERY_ATTEMPTS", |text| parse::number(text, &(5..=100)));
         let engine = EngineConfig::read(reader);
         if let (Some(engine), Some(ack_deadline)) = (&engine, ack_deadline) {
             time::check(reader, engine.limits.time, ack_deadline);
@@ -295,6 +299,7 @@ impl Config {
             input_include: input_include?,
             input_exclude: input_exclude?,
             ack_deadline: ack_deadline?,
+            max_delivery_attempts: max_delivery_attempts?,
             engine: engine?,
             endpoints,
             credentials,

@@ -11,7 +11,7 @@ use crate::job::ObjectAddress;
 use crate::units::duration;
 
 /// Every variable that `platen serve` reads.
-pub(super) const VARIABLES: [&str; 40] = [
+pub(super) const VARIABLES: [&str; 41] = [
     "PORT",
     "OUTPUT_BUCKET",
     "OUTPUT_NAME",
@@ -33,6 +33,7 @@ pub(super) const VARIABLES: [&str; 40] = [
     "DOCUMENT_LOCALE",
     "CONVERT_CONCURRENCY",
     "ACK_DEADLINE",
+    "MAX_DELIVERY_ATTEMPTS",
     "SANDBOX",
     "METRICS_PORT",
     "LOG_FORMAT",

@@ -1,4 +1,4 @@
-//! Pub/Sub: reading a subscription.
+//! Pub/Sub: reading a subscription's messages, and how it is set up.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +14,10 @@ use super::token::Tokens;
 use super::{Error, Kind, encode};
 
 const CONSUME: &str = "pubsub.subscriptions.consume";
+const GET: &str = "pubsub.subscriptions.get";
+/// What a dead-letter policy has that does not say.
+/// Source: DeadLetterPolicy in google/pubsub/v1/pubsub.proto.
+const DEFAULT_ATTEMPTS: u32 = 5;
 /// The most that one answer may have: a message has up to 10 MB, a third more as base64.
 const LIMIT: usize = 64 * 1024 * 1024;
 /// The most messages in one answer.
@@ -114,6 +118,38 @@ impl Subscription {
             self.call::<Value>("modifyAckDeadline", &body).await?;
         }
         Ok(())
+    }
+
+    /// How often a message is delivered before it goes to the dead-letter topic; none where there is no such topic.
+    ///
+    /// # Errors
+    /// `NotFound` without that subscription, `Forbidden` without roles/pubsub.viewer on it.
+    pub async fn max_delivery_attempts(&self, budget: &Budget) -> Result<Option<u32>, Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Settings {
+            dead_letter_policy: Option<DeadLetterPolicy>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct DeadLetterPolicy {
+            #[serde(default)]
+            max_delivery_attempts: u32,
+        }
+        let settings: Settings = self
+            .api
+            .within(budget)
+            .call(|access| async move {
+                let request = authorized(self.api.http.request(Method::GET, &self.url), access.as_ref());
+                http::json(GET, &self.name, http::send(GET, &self.name, request).await?).await
+            })
+            .await?;
+        Ok(settings
+            .dead_letter_policy
+            .map(|policy| match policy.max_delivery_attempts {
+                0 => DEFAULT_ATTEMPTS,
+                attempts => attempts,
+            }))
     }
 
     async fn call<T: DeserializeOwned>(&self, verb: &str, body: &Value) -> Result<T, Error> {

@@ -230,6 +230,15 @@ impl LocalCloud {
         self.world.storage.create_bucket(&self.world, name, versioning)
     }
 
+    /// How many objects were written to a bucket without `ifGenerationMatch`: each could have replaced anything.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such bucket.
+    pub fn unconditional_writes(&self, bucket: &str) -> Result<u64, Refusal> {
+        self.world.storage.unconditional_writes(bucket)
+    }
+
     /// Makes `host` (without a port) an address of `bucket` for signed URLs.
     pub fn bind_host(&self, host: &str, bucket: &str) {
         self.world.storage.bind_host(host, bucket);
@@ -470,6 +479,11 @@ impl LocalCloud {
     /// Scripts a failure; rules are tried in the order they came.
     pub fn add_fault(&self, fault: Fault) {
         self.world.faults.add(fault);
+    }
+
+    /// How many requests scripted failures have hit: by peer, and by the name that the effect has in JSON.
+    pub fn fault_hits(&self) -> BTreeMap<(Peer, &'static str), u64> {
+        self.world.faults.hits()
     }
 
     /// Forgets all scripted failures.

@@ -16,7 +16,7 @@ use std::{
 
 use axum::{
     Router,
-    body::{Body, Bytes, to_bytes},
+    body::{Body, Bytes},
     extract::{ConnectInfo, connect_info::Connected},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::Response,
@@ -35,7 +35,7 @@ use super::{World, faults, front_door, iam, jwks, kms, metadata, pubsub, storage
 const BODY_LIMIT: usize = 1 << 30;
 
 /// One of the APIs of the local cloud.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Peer {
     /// Cloud Storage: JSON API and signed URLs.
@@ -54,6 +54,8 @@ pub enum Peer {
     Kms,
     /// What stands before a private Cloud Run service.
     FrontDoor,
+    /// Not a listener: the deliveries of push subscriptions, for a [`super::Fault`] to hit on their way.
+    Push,
 }
 
 /// One request, read whole, its path and query as they were on the wire.
@@ -178,20 +180,25 @@ pub(super) fn serve(world: Arc<World>, peer: Peer, listener: TcpListener, mut st
 
 async fn answer(world: &Arc<World>, peer: Peer, connection: &Connection, request: axum::extract::Request) -> Response {
     let (parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, BODY_LIMIT).await else {
+    let path = parts.uri.path();
+    let scripts = path == "/_faults";
+    let effect = (!scripts)
+        .then(|| world.faults.take(peer, parts.method.as_str(), path))
+        .flatten();
+    let Ok(body) = faults::request_body(effect.as_ref(), body, BODY_LIMIT).await else {
         return text(StatusCode::BAD_REQUEST, "the request body broke off");
     };
     let request = Request {
         method: parts.method,
-        path: parts.uri.path().to_owned(),
+        path: path.to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),
         headers: parts.headers,
-        body,
+        // Where the body was cut, the effect answers: no peer gets to see the request.
+        body: body.unwrap_or_default(),
     };
-    if request.path == "/_faults" {
+    if scripts {
         return world.faults.handle(peer, &request);
     }
-    let effect = world.faults.take(peer, &request);
     if let Some(answer) = faults::before(effect.as_ref(), connection).await {
         return answer;
     }
@@ -204,6 +211,7 @@ async fn answer(world: &Arc<World>, peer: Peer, connection: &Connection, request
         Peer::Jwks => jwks::handle(world, &request),
         Peer::Kms => kms::handle(world, &request),
         Peer::FrontDoor => front_door::handle(world, request).await,
+        Peer::Push => text(StatusCode::NOT_FOUND, "pushes have no listener"),
     };
     faults::after(effect.as_ref(), connection, answer).await
 }

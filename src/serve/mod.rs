@@ -74,9 +74,7 @@ async fn bounded_headers(request: Request, next: Next) -> Response {
 async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Response {
     let (arrived, started) = (Utc::now(), Instant::now());
     let (parts, body) = request.into_parts();
-    if service.draining.load(Ordering::Relaxed) {
-        return answer::refuse(&Refusal::new(RefusalKind::Unavailable, "the worker is shutting down"));
-    }
+    let draining = service.draining.load(Ordering::Relaxed);
     // The token first: nobody makes us read 16 MiB without one.
     match service.context.verifier.verify(&parts.headers, arrived).await {
         Ok(caller) => tracing::debug!(caller = caller.email, "verified"),
@@ -94,6 +92,10 @@ async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Respo
         arrived,
         started,
     };
+    if draining {
+        let refusal = Refusal::new(RefusalKind::Unavailable, "the worker is shutting down");
+        return answer::refuse(&pipeline::refuse(&service.context, &request, refusal).await);
+    }
     // Nothing of a request that panicked is used again, so nothing half-done can be seen.
     let ended = AssertUnwindSafe(pipeline::run(&service.context, &request))
         .catch_unwind()

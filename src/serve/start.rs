@@ -20,7 +20,7 @@ use crate::google::pubsub::Publisher;
 use crate::google::storage::Storage;
 use crate::google::token::Tokens;
 use crate::google::{self, Kind};
-use crate::pipeline::{Context, Google, Runs};
+use crate::pipeline::{Context, DeliveryAttempts, Google, Runs};
 use crate::secrets::{Loaded, Secrets, Store};
 
 /// Where Debian's packages put LibreOffice.
@@ -109,6 +109,12 @@ pub async fn start(mut config: Config, loaded: Option<Loaded>) -> Result<Arc<Ser
         audiences: config.push_audiences,
         emails: config.push_service_accounts,
     };
+    let attempts = DeliveryAttempts::new(
+        config.max_delivery_attempts,
+        http.clone(),
+        &config.endpoints.pubsub,
+        tokens.clone(),
+    );
     let context = Context {
         verifier: Verifier::new(rules, keys.clone()),
         keys,
@@ -134,6 +140,7 @@ pub async fn start(mut config: Config, loaded: Option<Loaded>) -> Result<Arc<Ser
         },
         secrets,
         runs: Runs::default(),
+        attempts,
     };
     Ok(Arc::new(Service {
         context: Arc::new(context),

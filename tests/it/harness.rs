@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 pub(crate) const INPUT: &str = "input";
 pub(crate) const OUTPUT: &str = "output";
 pub(crate) const AUDIENCE: &str = "https://worker.example";
-const USER: &str = "user@local-project.iam.gserviceaccount.com";
+pub(crate) const USER: &str = "user@local-project.iam.gserviceaccount.com";
 
 /// How long anything may take before a test gives up: generous, because machines are shared. Nothing asserts it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -36,7 +36,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Starts `platen serve`.
-    fn spawn(environment: &HashMap<String, String>) -> Self {
+    pub(crate) fn spawn(environment: &HashMap<String, String>) -> Self {
         Self::spawn_in(Arc::new(tempfile::tempdir().unwrap()), environment)
     }
 
@@ -559,7 +559,7 @@ pub(crate) fn run(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn encode(name: &str) -> String {
+pub(crate) fn encode(name: &str) -> String {
     percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 

@@ -2,19 +2,24 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
-    super::{World, server::lock},
+    super::{
+        World,
+        faults::Effect,
+        server::{Peer, lock},
+    },
     Subscription, forward_dead,
     model::{PushConfig, Settings},
     queue::Delivery,
 };
 
 const USER_AGENT: &str = "APIs-Google; (+https://developers.google.com/webmasters/APIs-Google.html)";
-/// Outstanding pushes before the endpoint has shown what it can take.
+/// Outstanding pushes before the endpoint has shown what it can take, and never fewer after that: one slow push must
+/// not hold up all others.
 const FIRST_WINDOW: usize = 5;
 
 /// How an endpoint has done so far.
@@ -48,7 +53,7 @@ impl Pace {
     /// 100 ms to 60 s for the whole subscription, and no way to turn it off.
     fn failed(&mut self, second: Duration) {
         self.outstanding = self.outstanding.saturating_sub(1);
-        self.window = (self.window / 2).max(1);
+        self.window = (self.window / 2).max(FIRST_WINDOW);
         self.pause = (self.pause * 2.0).clamp(0.1, 60.0);
         self.closed_until = Some(Instant::now() + second.mul_f64(self.pause));
     }
@@ -146,23 +151,52 @@ async fn send(world: &World, settings: &Settings, delivery: &Delivery) -> bool {
     if let Some(token) = token(world, config).and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok()) {
         headers.insert(header::AUTHORIZATION, token);
     }
+    let request = world.http.post(&config.push_endpoint).headers(headers);
     let deadline = settings.ack_deadline(world.settings.pubsub_second);
-    let request = world
-        .http
-        .post(&config.push_endpoint)
-        .headers(headers)
-        .body(body)
-        .timeout(deadline);
-    match request.send().await {
-        Ok(answer) => {
-            // 102 acknowledges too, but is no final answer in HTTP/1.1: a client never gets to see it.
-            matches!(answer.status().as_u16(), 200 | 201 | 202 | 204)
-        }
+    let sent = tokio::time::timeout(deadline, under_faults(world, config, request, body)).await;
+    match sent.unwrap_or(Ok(None)) {
+        // 102 acknowledges too, but is no final answer in HTTP/1.1: a client never gets to see it.
+        Ok(status) => matches!(status.map(|status| status.as_u16()), Some(200 | 201 | 202 | 204)),
         Err(error) => {
             tracing::debug!(error = %error.without_url(), subscription = settings.name, "a push got no answer");
             false
         }
     }
+}
+
+/// The endpoint's status; none where a scripted failure lost it.
+async fn under_faults(
+    world: &World,
+    config: &PushConfig,
+    request: reqwest::RequestBuilder,
+    body: Vec<u8>,
+) -> reqwest::Result<Option<StatusCode>> {
+    let path = config.push_endpoint.parse::<Uri>();
+    let path = path.as_ref().map_or("/", |uri| uri.path());
+    let effect = world.faults.take(Peer::Push, "POST", path);
+    let body = match &effect {
+        Some(Effect::Status { status, .. }) => return Ok(StatusCode::from_u16(*status).ok()),
+        Some(Effect::Reset { .. }) => return Ok(None),
+        Some(Effect::Silence { .. }) => std::future::pending().await,
+        Some(Effect::Delay { delay_milliseconds }) => {
+            tokio::time::sleep(Duration::from_millis(*delay_milliseconds)).await;
+            reqwest::Body::from(body)
+        }
+        Some(Effect::CutRequest { cut_request_after }) => {
+            let head = body[..body.len().min(*cut_request_after)].to_vec();
+            let cut = futures_util::stream::iter([Ok(head), Err(std::io::Error::other("scripted cut"))]);
+            return request
+                .header(header::CONTENT_LENGTH, body.len())
+                .body(reqwest::Body::wrap_stream(cut))
+                .send()
+                .await
+                .map(|_| None);
+        }
+        _ => reqwest::Body::from(body),
+    };
+    let status = request.body(body).send().await?.status();
+    let lost = matches!(effect, Some(Effect::LoseAnswer { .. }));
+    Ok((!lost).then_some(status))
 }
 
 fn token(world: &World, config: &PushConfig) -> Option<String> {

@@ -46,6 +46,12 @@ impl Storage {
             .map(|_| ())
     }
 
+    pub(super) fn unconditional_writes(&self, bucket: &str) -> Result<u64, Refusal> {
+        lock(&self.store)
+            .bucket(bucket)
+            .map(|bucket| bucket.unconditional_writes)
+    }
+
     pub(super) fn create_notification(&self, world: &World, bucket: &str, body: &Value) -> Result<Value, Refusal> {
         let mut notification = Notification::read(world, body)?;
         let mut store = lock(&self.store);

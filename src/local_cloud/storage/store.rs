@@ -126,6 +126,8 @@ pub(super) struct Bucket {
     pub(super) objects: BTreeMap<String, Vec<Object>>,
     pub(super) notifications: Vec<Notification>,
     pub(super) notifications_made: u64,
+    /// Objects written without saying which generation they replace.
+    pub(super) unconditional_writes: u64,
 }
 
 impl Bucket {
@@ -184,6 +186,7 @@ impl Store {
             objects: BTreeMap::new(),
             notifications: Vec::new(),
             notifications_made: 0,
+            unconditional_writes: 0,
         }))
     }
 
@@ -232,6 +235,7 @@ impl Store {
             fields,
         };
         let bucket = self.bucket_mut(bucket)?;
+        bucket.unconditional_writes += u64::from(conditions.generation_match.is_none());
         let replaced = retire(bucket, name, now);
         bucket.objects.entry(name.to_owned()).or_default().push(object.clone());
         let changes = match replaced {

@@ -174,3 +174,129 @@ async fn silence_holds_until_the_cloud_ends() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn a_dripping_body_comes_whole_in_pieces() {
+    let content: Vec<u8> = (0..=255).collect();
+    let (cloud, url) = with_object(&content).await;
+    cloud.cloud.add_fault(fault(Effect::Drip {
+        drip_bytes: 100,
+        every_milliseconds: 20,
+    }));
+    let mut answer = cloud.get(url).send().await.unwrap();
+    assert_eq!(answer.content_length(), Some(256));
+    let mut pieces = Vec::new();
+    while let Some(piece) = answer.chunk().await.unwrap() {
+        pieces.push(piece);
+    }
+    assert!(pieces.len() > 1, "all at once");
+    assert_eq!(pieces.concat(), content);
+}
+
+#[tokio::test]
+async fn a_cut_request_is_not_done() {
+    let (cloud, _) = with_object(b"x").await;
+    cloud.cloud.add_fault(Fault {
+        method: Some("POST".to_owned()),
+        ..fault(Effect::CutRequest {
+            cut_request_after: 1000,
+        })
+    });
+    let url = format!(
+        "{}/upload/storage/v1/b/faults/o?uploadType=media&name=cut",
+        cloud.cloud.urls().storage
+    );
+    // More than the sockets' buffers hold: the client is still writing when the reset comes.
+    let error = cloud.post(url).body(vec![b'a'; 64 << 20]).send().await;
+    let text = format!("{:?}", error.expect_err("no answer arrives"));
+    assert!(
+        text.contains("ConnectionReset") || text.contains("BrokenPipe"),
+        "a reset in the middle of the body: {text}"
+    );
+    let there = cloud.get(cloud.storage("faults/o/cut")).send().await.unwrap();
+    assert_eq!(there.status(), 404);
+}
+
+#[tokio::test]
+async fn chance_is_the_same_for_the_same_seed_and_never_used_up() {
+    let rule = |seed: u64| {
+        json!({"count": null, "effect": {"probability": 0.2, "seed": seed,
+            "oneOf": [{"status": 500}, {"status": 429}]}})
+    };
+    let mut runs = Vec::new();
+    for seed in [1, 1, 2] {
+        let (cloud, url) = with_object(b"x").await;
+        let faults = format!("{}/_faults", cloud.cloud.urls().storage);
+        ok_text(cloud.http.post(&faults).json(&rule(seed))).await;
+        let mut statuses = Vec::new();
+        for _ in 0..200 {
+            statuses.push(cloud.get(url.clone()).send().await.unwrap().status().as_u16());
+        }
+        let hits = cloud.cloud.fault_hits();
+        let failed = statuses.iter().filter(|status| **status != 200).count();
+        assert_eq!(hits[&(Peer::Storage, "status")], failed as u64);
+        assert!((20..=60).contains(&failed), "{failed} of 200 at a probability of 0.2");
+        assert!(statuses.contains(&500) && statuses.contains(&429));
+        let listed = ok_text(cloud.http.get(&faults)).await;
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&listed).unwrap()[0]["count"],
+            json!(null)
+        );
+        runs.push(statuses);
+    }
+    assert_eq!(runs[0], runs[1]);
+    assert_ne!(runs[0], runs[2]);
+}
+
+#[tokio::test]
+async fn a_rule_that_chance_spares_leaves_the_request_to_the_next() {
+    let (cloud, url) = with_object(b"x").await;
+    cloud.cloud.add_fault(fault(Effect::Chance {
+        probability: 0.0,
+        seed: 1,
+        one_of: vec![Effect::Reset { reset: true }],
+    }));
+    cloud.cloud.add_fault(fault(Effect::Status {
+        status: 418,
+        retry_after: None,
+    }));
+    assert_eq!(cloud.get(url.clone()).send().await.unwrap().status(), 418);
+    assert_eq!(cloud.get(url).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_rule_for_every_peer_hits_every_one() {
+    let (cloud, url) = with_object(b"x").await;
+    let faults = format!("{}/_faults", cloud.cloud.urls().kms);
+    ok_text(
+        cloud
+            .http
+            .post(&faults)
+            .json(&json!({"peer": null, "count": 2, "effect": {"status": 502}})),
+    )
+    .await;
+    assert_eq!(cloud.get(url).send().await.unwrap().status(), 502);
+    let keys = cloud.http.get(cloud.cloud.urls().jwks.clone()).send().await.unwrap();
+    assert_eq!(keys.status(), 502);
+    for bad in [
+        json!({"effect": {"probability": 1.5, "seed": 1, "oneOf": [{"reset": true}]}}),
+        json!({"effect": {"probability": 0.5, "seed": 1, "oneOf": []}}),
+        json!({"effect": {"probability": 0.5, "seed": 1, "oneOf": [
+            {"probability": 0.5, "seed": 1, "oneOf": [{"reset": true}]}]}}),
+        json!({"effect": {"dripBytes": 0, "everyMilliseconds": 1}}),
+    ] {
+        assert_eq!(
+            cloud.http.post(&faults).json(&bad).send().await.unwrap().status(),
+            400,
+            "{bad}"
+        );
+    }
+}
+
+async fn ok_text(request: reqwest::RequestBuilder) -> String {
+    let answer = request.send().await.unwrap();
+    let status = answer.status();
+    let text = answer.text().await.unwrap();
+    assert_eq!(status, 200, "{text}");
+    text
+}

@@ -301,3 +301,36 @@ async fn a_burst_arrives_whole_once_each() {
     received.sort();
     assert_eq!(sent, received);
 }
+
+#[tokio::test]
+async fn scripted_failures_hit_pushes_too() {
+    let cloud = with_topic().await;
+    let mut endpoint = Endpoint::answering(&[204]).await;
+    let wanted = Subscription {
+        dead_letter: Some(("dead", 100)),
+        ..subscription(&endpoint.url)
+    };
+    let rule = |effect: Value| json!({"peer": "push", "pathPrefix": "/push", "effect": effect});
+    let faults = format!("{}/_faults", cloud.cloud.urls().pubsub);
+    for effect in [
+        json!({"reset": true}),
+        json!({"status": 429}),
+        json!({"loseAnswer": true}),
+        json!({"cutRequestAfter": 10}),
+    ] {
+        let posted = cloud.http.post(&faults).json(&rule(effect)).send().await.unwrap();
+        assert_eq!(posted.status(), 200);
+    }
+    let name = cloud.cloud.create_subscription(&wanted).unwrap();
+    cloud.cloud.publish("topic", b"x", &[]).unwrap();
+    let mut attempts = Vec::new();
+    for _ in 0..2 {
+        attempts.push(endpoint.next().await.json()["deliveryAttempt"].clone());
+    }
+    drained(&cloud, &name).await;
+    assert_eq!(
+        attempts,
+        [3, 5],
+        "the first two never left, the third's answer was lost, the fourth was cut off, the fifth acknowledged"
+    );
+}

@@ -1,0 +1,269 @@
+//! The last delivery: what Pub/Sub gives up on has a result as well, published before the message goes to the dead
+//! letter.
+//!
+//! The refusal is answered all the same: acknowledged, the message would not reach the dead-letter topic, and could not
+//! be published again from there once its cause is gone.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use serde_json::json;
+
+use super::Context;
+use crate::accept::Message;
+use crate::deliver::{self, End, Report};
+use crate::error::{Failure, FailureCode, Refusal, RefusalKind};
+use crate::google::flight::{Flight, locked};
+use crate::google::http::Http;
+use crate::google::retry::Budget;
+use crate::google::subscription::Subscription;
+use crate::google::token::Tokens;
+
+/// The fewest deliveries that a dead-letter policy can have, and how many it has if it does not say.
+/// Source: cloud.google.com/pubsub/docs/handling-failures#set_the_maximum_number_of_delivery_attempts.
+const DEFAULT_MAXIMUM: u32 = 5;
+/// How long an answer about a subscription holds, the answer that it cannot be had included.
+const HOLDS: Duration = Duration::from_mins(5);
+/// How long the question may take.
+const ASK: Duration = Duration::from_secs(5);
+/// How long publishing may take, and how much of that is for retries. With the question it stays within what one
+/// delivery may take for its retries.
+const PUBLISH: Duration = Duration::from_secs(15);
+const PUBLISH_RETRIES: Duration = Duration::from_secs(10);
+/// Subscriptions that are remembered; a worker has one or two.
+const REMEMBERED: usize = 64;
+/// Bytes. A subscription's own name has up to 255, a project's up to 30, before which there may be a domain.
+const LONGEST_NAME: usize = 600;
+
+/// How many deliveries a message gets before it goes to the dead letter.
+pub struct DeliveryAttempts {
+    configured: Option<u32>,
+    http: Http,
+    base_url: String,
+    tokens: Option<Tokens>,
+    asked: Mutex<HashMap<String, Arc<Asked>>>,
+    warned: AtomicBool,
+}
+
+/// One subscription's answer.
+struct Asked {
+    flight: Flight<Option<u32>>,
+    answer: Mutex<Option<(Instant, Option<u32>)>>,
+}
+
+impl Asked {
+    /// Both are options: not asked lately, and without a dead letter.
+    #[expect(clippy::option_option, reason = "not known and none are two things")]
+    fn fresh(&self) -> Option<Option<u32>> {
+        let (at, answer) = (*locked(&self.answer))?;
+        (at.elapsed() < HOLDS).then_some(answer)
+    }
+}
+
+impl DeliveryAttempts {
+    /// `configured` is `MAX_DELIVERY_ATTEMPTS`. Without it subscriptions are asked, at the Pub/Sub API at `base_url`.
+    pub fn new(configured: Option<u32>, http: Http, base_url: &str, tokens: Option<Tokens>) -> Self {
+        Self {
+            configured,
+            http,
+            base_url: base_url.to_owned(),
+            tokens,
+            asked: Mutex::default(),
+            warned: AtomicBool::new(false),
+        }
+    }
+
+    /// The most deliveries of a message of this subscription; none when it is delivered for ever.
+    async fn maximum(&self, subscription: Option<&str>) -> Option<u32> {
+        if self.configured.is_some() {
+            return self.configured;
+        }
+        let Some(name) = subscription.filter(|name| name.len() <= LONGEST_NAME) else {
+            self.warn("the message does not name its subscription", None);
+            return Some(DEFAULT_MAXIMUM);
+        };
+        let asked = self.of(name);
+        if let Some(answer) = asked.fresh() {
+            return answer;
+        }
+        let work = async {
+            // Whoever had the turn before may have just asked.
+            if let Some(answer) = asked.fresh() {
+                return answer;
+            }
+            let answer = self.ask(name).await;
+            *locked(&asked.answer) = Some((Instant::now(), answer));
+            answer
+        };
+        asked.flight.run(work).await
+    }
+
+    fn of(&self, name: &str) -> Arc<Asked> {
+        let mut all = locked(&self.asked);
+        if all.len() >= REMEMBERED && !all.contains_key(name) {
+            all.clear();
+        }
+        let new = || {
+            Arc::new(Asked {
+                flight: Flight::new(),
+                answer: Mutex::default(),
+            })
+        };
+        all.entry(name.to_owned()).or_insert_with(new).clone()
+    }
+
+    async fn ask(&self, name: &str) -> Option<u32> {
+        let question = async {
+            Subscription::new(self.http.clone(), &self.base_url, self.tokens.clone(), name)?
+                .max_delivery_attempts(&Budget::new(ASK))
+                .await
+        };
+        match tokio::time::timeout(ASK, question).await {
+            Ok(Ok(maximum)) => maximum,
+            Ok(Err(error)) => {
+                self.warn(&error.to_string(), Some(name));
+                Some(DEFAULT_MAXIMUM)
+            }
+            Err(_) => {
+                let message = format!("the subscription {name} could not be read within {} s", ASK.as_secs());
+                self.warn(&message, Some(name));
+                Some(DEFAULT_MAXIMUM)
+            }
+        }
+    }
+
+    /// Said once: it is about the deployment, and stays so.
+    fn warn(&self, reason: &str, name: Option<&str>) {
+        if self.warned.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let grant = name.map_or_else(String::new, |name| {
+            format!(", or let the worker read the subscription: gcloud pubsub subscriptions add-iam-policy-binding {name} --member=serviceAccount:WORKER --role=roles/pubsub.viewer")
+        });
+        tracing::warn!(
+            "how often a message is delivered before it goes to the dead letter is not known, and {DEFAULT_MAXIMUM} taken, Google's default: {reason}. Set MAX_DELIVERY_ATTEMPTS to what the subscription has{grant}"
+        );
+    }
+}
+
+/// What `work` ends with; a panic is a bug, and refused like one. Nothing of a request that panicked is used again
+/// but what its report had before, so nothing half-done can be seen.
+pub(super) async fn or_bug<T>(work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    AssertUnwindSafe(work)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| Err(panicked()))
+}
+
+/// What a delivery that panicked is answered with.
+pub(super) fn panicked() -> Refusal {
+    let message = "a request panicked; the line before says where";
+    Refusal::new(RefusalKind::Bug, message)
+}
+
+/// Whether this delivery can be the last one, as far as the message alone tells.
+pub(super) fn may_be_last(message: &Message) -> bool {
+    message
+        .delivery_attempt
+        .is_some_and(|attempt| attempt >= DEFAULT_MAXIMUM)
+}
+
+/// The cause as a program reads it, for refusals that are about the job and not about the request.
+fn cause(kind: RefusalKind) -> Option<&'static str> {
+    match kind {
+        RefusalKind::NotAnEvent | RefusalKind::Unauthenticated | RefusalKind::WrongCaller => None,
+        RefusalKind::Busy => Some("busy"),
+        RefusalKind::Unavailable => Some("unavailable"),
+        RefusalKind::Bug => Some("bug"),
+    }
+}
+
+/// Publishes `attempts.exhausted` if this refusal is the last that its message gets. Whether it could or not, the
+/// refusal stays what it is.
+pub(super) async fn publish_if_last(context: &Context, message: &Message, report: &Report, refusal: &Refusal) {
+    let (Some(attempt), Some(cause), true) = (message.delivery_attempt, cause(refusal.kind), may_be_last(message))
+    else {
+        return;
+    };
+    let Some(maximum) = context.attempts.maximum(message.subscription.as_deref()).await else {
+        return;
+    };
+    if attempt < maximum {
+        return;
+    }
+    let result = report.result(
+        End::Failed(failure(attempt, maximum, cause, &refusal.message)),
+        Some(context.engine.version()),
+    );
+    let results = context.google.within(&Budget::new(PUBLISH_RETRIES)).results;
+    let published = match tokio::time::timeout(PUBLISH, deliver::publish(&results, report, &result)).await {
+        Ok(published) => published.map_err(|refusal| refusal.message),
+        Err(_) => Err(format!("Pub/Sub took over {} s", PUBLISH.as_secs())),
+    };
+    match published {
+        Ok(()) => tracing::warn!(
+            jobId = report.job_id(),
+            messageId = report.message_id(),
+            source = report.source_name(),
+            code = FailureCode::AttemptsExhausted.as_str(),
+            attempt,
+            maximum,
+            "the job failed: its last delivery is refused: {}",
+            refusal.message
+        ),
+        Err(reason) => tracing::error!(
+            jobId = report.job_id(),
+            messageId = report.message_id(),
+            source = report.source_name(),
+            attempt,
+            maximum,
+            "the message goes to the dead letter without a result, which could not be published: {reason}. Its last delivery is refused: {}",
+            refusal.message
+        ),
+    }
+}
+
+fn failure(attempt: u32, maximum: u32, cause: &str, reason: &str) -> Failure {
+    let reason = reason.trim_end_matches('.');
+    Failure::new(
+        FailureCode::AttemptsExhausted,
+        format!(
+            "The job was delivered {attempt} times, of {maximum} that it gets, and the last time ended with: {reason}. Its message goes to the dead-letter topic: mend the cause and publish it again."
+        ),
+    )
+    .with("attempt", attempt)
+    .with("maximum", maximum)
+    .with("cause", json!({"code": cause, "message": reason}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_a_bug_and_what_is_none_stays_as_it_is() {
+        let refusal = or_bug(async { panic!("as a test wants it") as Result<(), Refusal> })
+            .await
+            .unwrap_err();
+        assert_eq!(refusal.kind, RefusalKind::Bug);
+        assert_eq!(or_bug(async { Ok(5) }).await.unwrap(), 5);
+    }
+
+    #[test]
+    fn what_is_about_the_request_is_no_jobs_end() {
+        use RefusalKind::{Bug, Busy, NotAnEvent, Unauthenticated, Unavailable, WrongCaller};
+        assert!(
+            [NotAnEvent, Unauthenticated, WrongCaller]
+                .into_iter()
+                .all(|kind| cause(kind).is_none())
+        );
+        assert_eq!(
+            [Busy, Unavailable, Bug].map(cause),
+            [Some("busy"), Some("unavailable"), Some("bug")]
+        );
+    }
+}
