@@ -276,7 +276,7 @@ impl Random {
             .ok()
             .map_or(20_260_101, |seed| seed.parse().unwrap());
         println!("PLATEN_SEED={seed} repeats this choice");
-        Self::of(seed)
+        Self(seed | 1)
     }
 
     /// From any number, however small: neighbours have nothing in common (the last steps of splitmix64, Vigna 2015).
