@@ -48,6 +48,15 @@ pub(super) async fn judge(lane: &Lane, run: &Run) {
             assert!(status == "succeeded" || overtaken, "{asks:?}: {}", result.data);
             let source = &result.data["source"]["name"];
             assert_eq!(*source, run.object(*asks), "{}", result.data);
+            // What a message names is what is read, or nothing.
+            let generations = &run.generations[&run.object(*asks)];
+            let pinned = if *asks == Asks::New {
+                generations.last()
+            } else {
+                generations.first()
+            };
+            let generation = result.data["source"]["generation"].as_str().map(str::to_owned);
+            assert_eq!(generation.as_ref(), pinned, "{asks:?}: {}", result.data);
             let job = result.data["jobId"].as_str().unwrap().to_owned();
             assert_eq!(
                 *jobs.entry(*asks).or_insert_with(|| job.clone()),

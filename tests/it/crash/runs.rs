@@ -66,6 +66,7 @@ async fn work(seeds: Arc<Mutex<VecDeque<u64>>>, table: Arc<Mutex<Table>>) {
             run.killed.first().is_some_and(|(point, _)| point == step),
             "no worker was killed at {step}, pass {pass}"
         );
+        println!("seed {seed}: killed at {step}, pass {pass}");
         table.lock().unwrap().entry(step).or_default().push((pass, seed));
         drop((story, told));
     }
