@@ -32,6 +32,7 @@ pub(crate) struct Worker {
     log: Arc<Mutex<String>>,
     readers: Vec<std::thread::JoinHandle<()>>,
     pub(crate) temporary: Arc<tempfile::TempDir>,
+    _port: tokio::net::TcpSocket,
 }
 
 impl Worker {
@@ -42,11 +43,7 @@ impl Worker {
 
     /// The same with a `TMPDIR` that it shares with others, or has from one before it.
     pub(crate) fn spawn_in(temporary: Arc<tempfile::TempDir>, environment: &HashMap<String, String>) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let (port, held) = port();
         let mut child = Command::new(env!("CARGO_BIN_EXE_platen"))
             .arg("serve")
             .env_clear()
@@ -69,6 +66,7 @@ impl Worker {
             log,
             readers,
             temporary,
+            _port: held,
         }
     }
 
@@ -110,6 +108,7 @@ impl Worker {
     }
 
     /// How it ended, if it has.
+    #[cfg(feature = "failpoints")]
     pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
         self.child.try_wait().unwrap()
     }
@@ -153,6 +152,15 @@ impl Worker {
         });
         found
     }
+}
+
+/// A port that nobody is given until the worker listens there: its engine takes seconds to start, and a connection of
+/// another test could have the port meanwhile. A socket that is bound and does not listen stands in no server's way.
+fn port() -> (u16, tokio::net::TcpSocket) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    (socket.local_addr().unwrap().port(), socket)
 }
 
 impl Drop for Worker {
