@@ -80,8 +80,14 @@ impl Plan {
             "store.precondition_failed" | CHILD => 1,
             _ => 1 + u32::try_from(number / STEPS % 2).unwrap(),
         };
-        let mut some = |one_in: usize| (random.below(one_in) == 0).then(|| POINTS[random.below(POINTS.len())]);
-        let (again, paused) = (some(6), some(3));
+        let any = |random: &mut Random| POINTS[random.below(POINTS.len())];
+        let again = (random.below(6) == 0).then(|| any(&mut random));
+        // A late worker is most dangerous when it is about to write.
+        let paused = match random.below(6) {
+            0 => Some("store.before"),
+            1 => Some(any(&mut random)),
+            _ => None,
+        };
         let mut messages = vec![Asks::One, Asks::Two, Asks::Old];
         for index in 0..messages.len() {
             if random.below(2) == 0 {
@@ -91,17 +97,20 @@ impl Plan {
         for index in (1..messages.len()).rev() {
             messages.swap(index, random.below(index + 1));
         }
+        if paused.is_some() {
+            // It comes late with a source that is replaced meanwhile, or with one that is not.
+            let old_first = random.below(2) == 0;
+            messages.sort_by_key(|asks| (*asks == Asks::Old) != old_first);
+        }
         let mut faults: Vec<Fault> = (0..random.below(3)).map(|_| fault(&mut random)).collect();
         if step == "store.precondition_failed" {
             // What makes a worker come by there on its own.
             faults.clear();
-            faults.push(on(
-                Peer::Storage,
-                "POST",
-                UPLOAD,
-                0,
-                Effect::LoseAnswer { lose_answer: true },
-            ));
+            for skip in [0, 1] {
+                // The first is where the worker is killed; what comes of the second is looked into.
+                let lost = Effect::LoseAnswer { lose_answer: true };
+                faults.push(on(Peer::Storage, "POST", UPLOAD, skip, lost));
+            }
         }
         Self {
             seed,
