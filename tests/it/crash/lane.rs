@@ -11,7 +11,7 @@ use platen::local_cloud::{LocalCloud, Settings, Subscription};
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::plan::{Asks, CHILD, Plan};
+use super::plan::{Asks, CHILD, Plan, lost_upload};
 use super::points::{Points, Word};
 use crate::engine_limits::processes;
 use crate::harness::{
@@ -257,6 +257,10 @@ impl Lane {
                 known.iter().any(|(_, killed)| *killed == index),
                 "nobody killed it\n{log}"
             );
+            if self.shared.with_run(|run| run.plan.step) == "store.precondition_failed" {
+                // It was killed before it looked into the 412; the next one is looked into.
+                self.cloud().add_fault(lost_upload());
+            }
             let zygote = self.slots[index].zygote.cast_signed();
             let started = Instant::now();
             while processes(self.temporary.path())

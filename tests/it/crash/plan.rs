@@ -106,11 +106,7 @@ impl Plan {
         if step == "store.precondition_failed" {
             // What makes a worker come by there on its own.
             faults.clear();
-            for skip in [0, 1] {
-                // The first is where the worker is killed; what comes of the second is looked into.
-                let lost = Effect::LoseAnswer { lose_answer: true };
-                faults.push(on(Peer::Storage, "POST", UPLOAD, skip, lost));
-            }
+            faults.push(lost_upload());
         }
         Self {
             seed,
@@ -138,6 +134,17 @@ fn on(peer: Peer, method: &str, path_prefix: &str, skip: u32, effect: Effect) ->
         count: 1,
         effect,
     }
+}
+
+/// An output is written, and its writer does not learn of it: its next attempt meets a 412.
+pub(crate) fn lost_upload() -> Fault {
+    on(
+        Peer::Storage,
+        "POST",
+        UPLOAD,
+        0,
+        Effect::LoseAnswer { lose_answer: true },
+    )
 }
 
 /// One request of Google's side that goes wrong.
