@@ -115,7 +115,11 @@ impl Plan {
             again,
             messages,
             news: 1 + random.below(2),
-            replaced_at: random.below(40),
+            replaced_at: match step {
+                // Last of all, so that something is written after the kill.
+                "store.precondition_failed" => usize::MAX,
+                _ => random.below(40),
+            },
             // A worker that is killed has to pass the point first.
             paused: paused.filter(|point| *point != step),
             faults,
