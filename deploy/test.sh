@@ -58,7 +58,7 @@ fi
 
 # Each test counts by itself. --show-output, because a test says there what it left out.
 sum() { sed -n 's/^test result: .* \([0-9][0-9]*\) '"$1"';.*/\1/p' "$logs/tests.log" | awk '{ sum += $1 } END { print sum + 0 }'; }
-run tests "$CARGO" test --locked --no-fail-fast -- --show-output
+run tests "$CARGO" test --locked --no-fail-fast --features failpoints -- --show-output
 status=$?
 good=$(sum passed) bad=$(sum failed) ignored=$(sum ignored)
 # A failure that no test owns: something does not compile, or a test binary died.
@@ -66,11 +66,30 @@ if [ "$status" != 0 ] && [ "$bad" = 0 ]; then bad=1; fi
 note "$([ "$bad" = 0 ] && echo passed || echo FAILED)" tests "$took: $good passed, $bad failed, $ignored ignored"
 passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + ignored))
 
+# Failpoints (src/failpoint.rs) are in the binary that the tests have built, and in no other: the demo builds what a
+# release builds, and a release with them does not compile.
+binary=${CARGO_TARGET_DIR:-target}/debug/platen
+points="PLATEN_FAILPOINTS $(grep -rhoE 'failpoint!\("[a-z_.]+"' src | cut -d'"' -f2 | sort -u)"
+failpoints() {
+  for point in $points; do
+    if grep -aqF "$point" "$binary"; then found=yes; else found=no; fi
+    [ "$found" = "$1" ] || { echo "$binary: $point: $found"; return 1; }
+  done
+}
+lane failpoints-in-tests failpoints yes
+
 demo() {
   "$CARGO" run --locked --quiet -- demo fixtures/documents/plain/invoice.docx --out "$logs/demo" &&
     pdfinfo "$logs/demo/invoice.pdf" | grep '^Pages: *1$'
 }
 lane demo demo
+
+no_failpoints() {
+  failpoints no || return 1
+  said=$("$CARGO" rustc --locked --quiet --lib --features failpoints -- -C debug-assertions=off 2>&1) && return 1
+  echo "$said" | grep -F 'for builds with debug assertions alone'
+}
+lane no-failpoints no_failpoints
 
 # These two run inside the tests, which look for them by themselves; here is said whether they were there.
 jar=${PUBSUB_EMULATOR_JAR:-}

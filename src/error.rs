@@ -192,6 +192,21 @@ impl From<Refusal> for Stop {
     }
 }
 
+/// As if Google had refused.
+#[cfg(feature = "failpoints")]
+impl From<crate::failpoint::Injected> for Refusal {
+    fn from(crate::failpoint::Injected(name): crate::failpoint::Injected) -> Self {
+        Self::new(RefusalKind::Unavailable, format!("the failpoint {name} refuses"))
+    }
+}
+
+#[cfg(feature = "failpoints")]
+impl From<crate::failpoint::Injected> for Stop {
+    fn from(injected: crate::failpoint::Injected) -> Self {
+        Self::Refused(injected.into())
+    }
+}
+
 /// The kinds of refusal, in the order of the contract's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalKind {

@@ -16,6 +16,7 @@ pub mod convert;
 pub mod deliver;
 pub mod engine;
 pub mod error;
+mod failpoint;
 pub mod google;
 pub mod job;
 #[cfg(feature = "local-cloud")]

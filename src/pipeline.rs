@@ -34,6 +34,7 @@ use crate::convert::{self, Look};
 use crate::deliver::{self, End, Links, OutputResult, Report, ResultMessage, Results, Stored};
 use crate::engine::Engine;
 use crate::error::{Failure, Refusal, RefusalKind, Step, Stop};
+use crate::failpoint::failpoint;
 use crate::google::keys::KeySet;
 use crate::google::retry::Budget;
 use crate::google::storage::Storage;
@@ -141,6 +142,7 @@ pub enum Outcome {
 /// Every way in which the request is not acknowledged.
 pub async fn run(context: &Arc<Context>, request: &Request) -> Result<Outcome, Refusal> {
     let message = accept::push(&request.headers, &request.body)?;
+    failpoint!("envelope.read");
     let report = report(request, &message);
     let deadline = Deadline::of(request.started, context.ack_deadline);
     let may_be_last = exhausted::may_be_last(&message);
@@ -243,6 +245,7 @@ async fn work(
     report: &mut Report,
 ) -> Step<Work> {
     let event = decode(message, report)?;
+    failpoint!("event.decoded");
     let job = match accept::plan(&context.rules, event)? {
         Plan::Convert(job) => *job,
         Plan::Ignore(reason) => return Ok(Work::Ignored(reason)),
@@ -253,7 +256,9 @@ async fn work(
     // Names that clash, or that Cloud Storage does not take, are the job's fault whether the source is there or not.
     run::targets(context, &job, job.source.generation.unwrap_or(1))?;
     let admitted = admit(context, &job, message)?;
+    failpoint!("look.before");
     let looked = convert::look(&google.storage, &job.source).await;
+    failpoint!("look.after");
     let run = |job| Run {
         context: context.clone(),
         google: google.clone(),
@@ -328,7 +333,9 @@ async fn tell(context: &Context, google: &Google, work: Step<Work>, report: &mut
         Err(stop) => end(stop, report)?,
     };
     let result = report.result(end, Some(context.engine.version()));
+    failpoint!("publish.before");
     deliver::publish(&google.results, report, &result).await?;
+    failpoint!("publish.after");
     tracing::info!(
         jobId = report.job_id(),
         messageId = report.message_id(),
@@ -381,12 +388,15 @@ async fn sign(
     ttl: Duration,
     report: &mut Report,
 ) -> Step<Vec<OutputResult>> {
+    failpoint!("sign.before");
     let started = Instant::now();
     let mut outputs = Vec::with_capacity(stored.len());
     for output in stored {
         let link = google.links.link(output, disposition, ttl).await?;
         outputs.push(OutputResult::new(output, &link));
+        failpoint!("sign.each");
     }
     report.timings.sign_ms = deliver::milliseconds(started);
+    failpoint!("sign.after");
     Ok(outputs)
 }

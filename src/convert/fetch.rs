@@ -10,6 +10,7 @@ use crate::accept::Ignored;
 use crate::config::Limits;
 use crate::engine::JobDirectory;
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop, grant_on_bucket};
+use crate::failpoint::failpoint;
 use crate::google::{self, Kind, storage::Storage};
 use crate::job::Source;
 
@@ -168,6 +169,7 @@ pub async fn fetch(
         }
         checksum = crc32c::crc32c_append(checksum, &chunk);
         file.write_all(&chunk).await.map_err(|error| disk(&error))?;
+        failpoint!("fetch.middle");
     }
     // The client has compared what the download itself promised; this is what the look promised, which also holds for
     // a storage that sends no checksum with its downloads.

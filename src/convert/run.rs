@@ -15,6 +15,7 @@ use super::warning::{Warning, warnings};
 use crate::config::Limits;
 use crate::engine::{self, Conversion, Engine, Exceeded, Export, Import, Limit, Password, Verdict};
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
+use crate::failpoint::failpoint;
 use crate::google::secret::Secret;
 use crate::job::{Format, Options};
 
@@ -85,6 +86,7 @@ pub async fn run(
         .enumerate()
         .map(|(index, wanted)| settings::export(index, wanted, &kind, name))
         .collect::<Step<Vec<_>>>()?;
+    failpoint!("convert.inspected");
     let converted = open_and_convert(engine, limits, document, &kind, passwords, &exports, deadline)
         .await
         .map_err(|verdict| stop(&verdict, name))?;

@@ -17,6 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::accept::JOB_METADATA;
 use crate::convert::{ConvertedFile, SourceObject, Warning};
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop, grant_on_bucket};
+use crate::failpoint::failpoint;
 use crate::google::Kind;
 use crate::google::storage::{Object, Storage, Upload};
 use crate::job::{Disposition, Format, JobId, Source};
@@ -252,6 +253,7 @@ pub async fn store(
                 });
             }
             Err(error) if error.kind == Kind::PreconditionFailed => {
+                failpoint!("store.precondition_failed");
                 match find(storage, target, &source.source, source.generation).await? {
                     Found::Done(stored) => {
                         let sent = stored.size == file.size && stored.crc32c.is_none_or(|there| there == file.crc32c);

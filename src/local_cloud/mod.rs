@@ -42,6 +42,7 @@ use tokio::{net::TcpListener, sync::watch};
 pub use self::{
     clock::Clock,
     faults::{Effect, Fault},
+    pubsub::{Acknowledgement, number_of},
     roles::AccountRole,
     server::Peer,
     settings::{Settings, Subscription, Urls},
@@ -317,6 +318,16 @@ impl LocalCloud {
     /// When there is no such subscription.
     pub fn backlog(&self, subscription: &str) -> Result<usize, Refusal> {
         self.world.pubsub.backlog(subscription)
+    }
+
+    /// What a subscription (its full name) has seen acknowledged, oldest first, and how much was published by then. The
+    /// last 100,000 are kept.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such subscription.
+    pub fn acknowledgements(&self, subscription: &str) -> Result<Vec<Acknowledgement>, Refusal> {
+        self.world.pubsub.acknowledgements(subscription)
     }
 
     /// Publishes what happens in a bucket on a topic (its id), payload included; the configuration's id.

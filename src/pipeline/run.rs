@@ -14,6 +14,7 @@ use super::{Context, Google, passwords};
 use crate::convert::{self, SourceObject, Wanted};
 use crate::deliver::{self, Found, Place, Stored, Target, Timings};
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
+use crate::failpoint::failpoint;
 use crate::job::{Job, JobId, NameValues, SecretName, is_object_name};
 
 /// What deliveries must have in common to share a run. The password is not part of the job's identity, but decides how
@@ -102,6 +103,7 @@ impl Run {
         admitted: Option<Arc<Admitted>>,
         timings: &mut Timings,
     ) -> Step<Vec<Stored>> {
+        failpoint!("find.before");
         let mut outputs: Vec<Option<Stored>> = Vec::with_capacity(self.job.outputs.len());
         let mut missing = Vec::new();
         let targets = targets(&self.context, &self.job, source.generation)?;
@@ -119,6 +121,7 @@ impl Run {
                 }
             }
         }
+        failpoint!("find.after");
         if !missing.is_empty() {
             let made = self.convert_and_store(source, admitted, &missing, timings).await?;
             for (gap, output) in outputs.iter_mut().filter(|output| output.is_none()).zip(made) {
@@ -180,6 +183,7 @@ impl Run {
         timings: &mut Timings,
     ) -> Step<Vec<Stored>> {
         let context = &self.context;
+        failpoint!("slot.taken");
         let started = Instant::now();
         let directory = context.engine.job_directory_keeping(admitted).map_err(|error| {
             Refusal::new(
@@ -187,8 +191,10 @@ impl Run {
                 format!("no job directory can be made: {error}; see TMPDIR"),
             )
         })?;
+        failpoint!("fetch.before");
         let mut document = convert::fetch(&self.google.storage, source, directory, &context.limits).await?;
         timings.fetch_ms = deliver::milliseconds(started.into_std());
+        failpoint!("fetch.after");
 
         let started = Instant::now();
         let wanted: Vec<_> = missing.iter().map(|(wanted, ..)| wanted.clone()).collect();
@@ -196,12 +202,15 @@ impl Run {
         let files =
             passwords::convert_with(context, name, &mut document, password, &wanted, self.deadline.work).await?;
         timings.convert_ms = deliver::milliseconds(started.into_std());
+        failpoint!("convert.after");
 
         // One after the other, so that what is stored when the time is over is whole, and the next delivery has less to do.
         let started = Instant::now();
         let mut stored = Vec::with_capacity(missing.len());
         for ((_, target, place), file) in missing.iter().zip(&files) {
+            failpoint!("store.before");
             stored.push(deliver::store(&self.google.storage, target, source, file, *place).await?);
+            failpoint!("store.after");
         }
         timings.store_ms = deliver::milliseconds(started.into_std());
         Ok(stored)

@@ -24,6 +24,7 @@ use futures_util::FutureExt;
 use serde_json::json;
 
 use crate::error::{Refusal, RefusalKind};
+use crate::failpoint::failpoint;
 use crate::pipeline::{self, Context};
 
 use bodies::Bodies;
@@ -91,6 +92,7 @@ async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Respo
             Ok(caller) => tracing::debug!(caller = caller.email, "verified"),
             Err(refusal) => return Err(Box::new(answer::refuse(&refusal))),
         }
+        failpoint!("token.verified", |refusal| Err(Box::new(answer::refuse(&refusal))));
         service.bodies.read(body).await
     };
     let body = tokio::select! {
@@ -119,6 +121,7 @@ async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Respo
         ended = run => ended,
         () = service.shutdown.ending() => return refuse_and_report(&service, &request).await,
     };
+    failpoint!("answer.before", |refusal| answer::refuse(&refusal));
     match ended {
         Ok(Ok(outcome)) => answer::done(&outcome, wants_result),
         Ok(Err(refusal)) => answer::refuse(&refusal),

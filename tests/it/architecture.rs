@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::harness::walk;
 
 /// What each module may import from this crate. What is not listed may import nothing.
-const ARROWS: [(&str, &str); 17] = [
+const ARROWS: [(&str, &str); 18] = [
     ("main", "engine cli"),
     (
         "cli",
@@ -15,20 +15,21 @@ const ARROWS: [(&str, &str); 17] = [
     ),
     (
         "serve",
-        "accept config convert deliver engine error google pipeline secrets",
+        "accept config convert deliver engine error failpoint google pipeline secrets",
     ),
     (
         "pipeline",
-        "accept config convert deliver engine error google job secrets",
+        "accept config convert deliver engine error failpoint google job secrets",
     ),
     ("accept", "error google job"),
-    ("convert", "accept config engine error google job"),
-    ("deliver", "accept convert error google job"),
+    ("convert", "accept config engine error failpoint google job"),
+    ("deliver", "accept convert error failpoint google job"),
     ("config", "google job sandbox units"),
     ("job", "error units"),
-    ("error", "google"),
+    ("error", "failpoint google"),
     ("telemetry", "config"),
     ("units", ""),
+    ("failpoint", ""),
     ("secrets", "config google job telemetry"),
     ("engine", "sandbox"),
     ("google", ""),

@@ -31,22 +31,24 @@ pub(crate) struct Worker {
     pub(crate) url: String,
     log: Arc<Mutex<String>>,
     readers: Vec<std::thread::JoinHandle<()>>,
-    pub(crate) temporary: tempfile::TempDir,
+    pub(crate) temporary: Arc<tempfile::TempDir>,
+    _port: tokio::net::TcpSocket,
 }
 
 impl Worker {
     /// Starts `platen serve`.
     pub(crate) fn spawn(environment: &HashMap<String, String>) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
         // In the place that the test names, if it names one.
         let temporary = match environment.get("TMPDIR") {
             Some(parent) => tempfile::tempdir_in(parent).unwrap(),
             None => tempfile::tempdir().unwrap(),
         };
+        Self::spawn_in(Arc::new(temporary), environment)
+    }
+
+    /// The same with a `TMPDIR` that it shares with others, or has from one before it.
+    pub(crate) fn spawn_in(temporary: Arc<tempfile::TempDir>, environment: &HashMap<String, String>) -> Self {
+        let (port, held) = port();
         let mut child = Command::new(env!("CARGO_BIN_EXE_platen"))
             .arg("serve")
             .env_clear()
@@ -69,6 +71,7 @@ impl Worker {
             log,
             readers,
             temporary,
+            _port: held,
         }
     }
 
@@ -118,6 +121,12 @@ impl Worker {
         self.log()
     }
 
+    /// How it ended, if it has.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -157,6 +166,15 @@ impl Worker {
         });
         found
     }
+}
+
+/// A port that nobody is given until the worker listens there: its engine takes seconds to start, and a connection of
+/// another test could have the port meanwhile. A socket that is bound and does not listen stands in no server's way.
+fn port() -> (u16, tokio::net::TcpSocket) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    (socket.local_addr().unwrap().port(), socket)
 }
 
 impl Drop for Worker {

@@ -16,6 +16,7 @@ mod architecture;
 mod cli;
 mod clients;
 mod connections;
+mod crash;
 mod credentials;
 mod deadlines;
 mod decoding;

@@ -276,11 +276,15 @@ impl Random {
             .ok()
             .map_or(20_260_101, |seed| seed.parse().unwrap());
         println!("PLATEN_SEED={seed} repeats this choice");
-        Self::of(seed)
+        Self(seed | 1)
     }
 
+    /// From any number, however small: neighbours have nothing in common (the last steps of splitmix64, Vigna 2015).
     pub(crate) fn of(seed: u64) -> Self {
-        Self(seed | 1)
+        let mixed = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        Self((mixed ^ (mixed >> 31)) | 1)
     }
 
     pub(crate) fn below(&mut self, limit: usize) -> usize {

@@ -16,6 +16,7 @@ use std::{
 use axum::http::StatusCode;
 use tokio::sync::watch;
 
+pub use self::queue::Acknowledgement;
 pub(super) use self::{model::Draft, rest::handle};
 use self::{
     model::{Message, Settings, check_drafts, check_name},
@@ -23,6 +24,15 @@ use self::{
     queue::Queue,
 };
 use super::{Refusal, World, server::lock};
+
+/// Google's ids are numbers of 14 to 17 digits; nobody may read more into them but who asks this cloud what came first.
+const FIRST_ID: u64 = 10_000_000_000_000_000;
+
+/// Which of all messages of a local cloud a message id is, counted from 1 in the order they were published; none for
+/// what is no id of one.
+pub fn number_of(message_id: &str) -> Option<u64> {
+    message_id.parse::<u64>().ok()?.checked_sub(FIRST_ID)?.checked_add(1)
+}
 
 /// What a subscription's `topic` says after that was deleted.
 const DELETED_TOPIC: &str = "_deleted-topic_";
@@ -170,6 +180,16 @@ impl Pubsub {
         Ok(lock(&self.subscription(subscription)?.queue).len())
     }
 
+    /// What a subscription has seen acknowledged, oldest first.
+    pub(super) fn acknowledgements(&self, subscription: &str) -> Result<Vec<Acknowledgement>, Refusal> {
+        Ok(lock(&self.subscription(subscription)?.queue).acknowledged())
+    }
+
+    /// How many messages were published so far.
+    fn published(&self) -> u64 {
+        self.published.load(Ordering::SeqCst)
+    }
+
     fn delete_subscription(&self, name: &str) -> Result<(), Refusal> {
         let subscription = lock(&self.subscriptions)
             .remove(name)
@@ -190,8 +210,7 @@ impl Pubsub {
         let messages: Vec<Arc<Message>> = drafts
             .into_iter()
             .map(|draft| {
-                // Google's ids are numbers of 14 to 17 digits; nobody may read more into them.
-                let number = 10_000_000_000_000_000 + self.published.fetch_add(1, Ordering::Relaxed);
+                let number = FIRST_ID + self.published.fetch_add(1, Ordering::SeqCst);
                 Arc::new(Message {
                     id: number.to_string(),
                     published,

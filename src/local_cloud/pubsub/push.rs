@@ -117,7 +117,7 @@ async fn deliver(world: &World, subscription: &Subscription, settings: &Settings
         _ = stopped.wait_for(|stopped| *stopped) => return,
     };
     if acknowledged {
-        lock(&subscription.queue).acknowledge(&delivery.ack_id);
+        lock(&subscription.queue).acknowledge(&delivery.ack_id, world.pubsub.published());
         lock(&subscription.pace).succeeded(world.settings.push_window);
     } else {
         lock(&subscription.queue).nack(&delivery.ack_id, settings, second);

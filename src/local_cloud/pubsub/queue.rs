@@ -1,7 +1,7 @@
 //! One subscription's messages: ready, leased, acknowledged. Knows no HTTP.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -41,10 +41,26 @@ pub(super) struct Taken {
     pub(super) again_at: Option<Instant>,
 }
 
+/// One message that a subscription has seen acknowledged: what a test compares with what was published by then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// The message's id.
+    pub message_id: String,
+    /// Deliveries that it took.
+    pub attempts: u32,
+    /// How many messages had been published in the whole cloud when it was acknowledged: the id of each one says which
+    /// it was (see [`super::number_of`]).
+    pub published: u64,
+}
+
+/// The acknowledgements that are kept: a local cloud may run for days.
+const KEPT: usize = 100_000;
+
 #[derive(Default)]
 pub(super) struct Queue {
     entries: BTreeMap<u64, Entry>,
     next: u64,
+    acknowledged: VecDeque<Acknowledgement>,
 }
 
 impl Queue {
@@ -120,10 +136,24 @@ impl Queue {
         }
     }
 
-    /// Forgets the message. An id that is no longer valid does nothing, as at Google.
-    pub(super) fn acknowledge(&mut self, ack_id: &str) {
-        self.entries
-            .retain(|_, entry| entry.lease.as_ref().is_none_or(|lease| lease.ack_id != ack_id));
+    /// Forgets the message; `published` is for [`Acknowledgement`]. An id that is no longer valid does nothing, as at
+    /// Google.
+    pub(super) fn acknowledge(&mut self, ack_id: &str, published: u64) {
+        let held = |entry: &Entry| entry.lease.as_ref().is_some_and(|lease| lease.ack_id == ack_id);
+        for (_, entry) in self.entries.extract_if(.., |_, entry| held(entry)) {
+            if self.acknowledged.len() == KEPT {
+                self.acknowledged.pop_front();
+            }
+            self.acknowledged.push_back(Acknowledgement {
+                message_id: entry.message.id.clone(),
+                attempts: entry.attempts,
+                published,
+            });
+        }
+    }
+
+    pub(super) fn acknowledged(&self) -> Vec<Acknowledgement> {
+        self.acknowledged.iter().cloned().collect()
     }
 
     pub(super) fn nack(&mut self, ack_id: &str, settings: &Settings, second: Duration) {

@@ -232,7 +232,7 @@ fn acknowledge(world: &World, name: &str, request: &Request) -> Result<Value, Re
     let ids = ack_ids(request)?;
     let mut queue = lock(&subscription.queue);
     for id in &ids.ack_ids {
-        queue.acknowledge(id);
+        queue.acknowledge(id, world.pubsub.published());
     }
     drop(queue);
     subscription.touch();
