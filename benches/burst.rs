@@ -42,8 +42,9 @@ const TURNS: u32 = 8;
 const AIM_RATIO: f64 = 1.5;
 /// Milliseconds until a refusal is there.
 const AIM_REFUSAL: f64 = 10.0;
-/// What the worker may have more at the end, in MiB: an allocator's arenas.
-const AIM_GROWTH: f64 = 4.0;
+/// What the worker may have more at the end, in MiB: the thousand links that it remembers take two, and an allocator's
+/// arenas.
+const AIM_GROWTH: f64 = 6.0;
 
 /// How long requests took, in milliseconds.
 #[derive(Default)]
