@@ -413,7 +413,11 @@ impl Shared {
     }
 
     async fn upload(&self, asks: Asks) {
-        let (object, text) = self.with_run(|run| (run.object(asks), run.text(asks)));
+        let (object, mut text) = self.with_run(|run| (run.object(asks), run.text(asks)));
+        if self.with_run(|run| run.plan.step == CHILD) {
+            // Pages enough that a child which converts them is seen before it has ended.
+            text.push_str(&"\n".repeat(10_000));
+        }
         let generation = upload_to(&self.cloud, INPUT, &object, text.into_bytes()).await;
         self.with_run(|run| run.generations.entry(object).or_default().push(generation));
     }
