@@ -105,6 +105,11 @@ elif ! command -v java >/dev/null; then
 else
   note 'in tests' pubsub-emulator "$jar"
 fi
+if [ -n "${STORAGE_TESTBENCH_URL:-}" ]; then
+  note 'in tests' storage-testbench "$STORAGE_TESTBENCH_URL"
+else
+  skip storage-testbench 'no STORAGE_TESTBENCH_URL (github.com/googleapis/storage-testbench)'
+fi
 shared=${PLATEN_SHARED:-../shared}
 if [ -d "$shared/documents" ]; then
   note 'in tests' shared-documents "$shared"

@@ -41,10 +41,7 @@ use crate::google::storage::Storage;
 use crate::job::{Disposition, Job};
 use crate::secrets::Secrets;
 
-pub use exhausted::DeliveryAttempts;
-/// After fewer deliveries no dead-letter policy gives up (`maxDeliveryAttempts` is 5 to 100).
-const LEAST_MAXIMUM: u32 = 5;
-
+pub use exhausted::{DeliveryAttempts, panicked};
 /// Everything the pipeline works with.
 pub struct Context {
     /// Who finds out who sent a request.
@@ -156,9 +153,7 @@ pub async fn run(context: &Arc<Context>, request: &Request, held: impl Send + 's
         return delivery.await;
     }
     // Nobody delivers it again: it comes to its result also when its caller has hung up.
-    tokio::spawn(delivery)
-        .await
-        .unwrap_or_else(|_| Err(exhausted::panicked()))
+    tokio::spawn(delivery).await.unwrap_or_else(|_| Err(panicked()))
 }
 
 /// Refuses a request that nothing is done for. Where that is its last delivery, its job has a result all the same.
@@ -310,7 +305,7 @@ fn admit(context: &Context, job: &Job, message: &Message) -> Result<Option<Arc<A
     }
     match context.admission.enter(key) {
         Ok(admitted) => Ok(Some(admitted)),
-        Err(_) if message.delivery_attempt >= Some(LEAST_MAXIMUM) => Ok(None),
+        Err(_) if exhausted::may_be_last(message) => Ok(None),
         Err(refusal) => Err(refusal),
     }
 }

@@ -49,6 +49,18 @@ impl Fault {
     /// The count of a rule that is never used up.
     pub const ENDLESS: u32 = u32::MAX;
 
+    /// For the next request of this peer and method whose path begins so.
+    pub fn once(peer: Peer, method: &str, path_prefix: &str, effect: Effect) -> Self {
+        Self {
+            peer: Some(peer),
+            method: Some(method.to_owned()),
+            path_prefix: path_prefix.to_owned(),
+            skip: 0,
+            count: 1,
+            effect,
+        }
+    }
+
     fn fits(&self, peer: Peer, method: &str, path: &str) -> bool {
         let peer_fits = match self.peer {
             Some(wanted) => wanted == peer,

@@ -32,8 +32,8 @@ const HOLDS: Duration = Duration::from_mins(5);
 const NONE_HOLDS: Duration = Duration::from_secs(30);
 /// How long the question may take.
 const ASK: Duration = Duration::from_secs(5);
-/// How long publishing may take, and how much of that is for retries. With the question it stays within what one
-/// delivery may take for its retries.
+/// How long publishing may take, and how much of that is for retries. Both are beside what the delivery itself has spent on
+/// retries: nobody delivers the message again, so what is not said now never is.
 const PUBLISH: Duration = Duration::from_secs(15);
 const PUBLISH_RETRIES: Duration = Duration::from_secs(10);
 /// Subscriptions that are remembered; a worker has one or two.
@@ -176,7 +176,7 @@ pub(super) async fn or_bug<T>(work: impl Future<Output = Result<T, Refusal>>) ->
 }
 
 /// What a delivery that panicked is answered with.
-pub(super) fn panicked() -> Refusal {
+pub fn panicked() -> Refusal {
     let message = "a request panicked; the line before says where";
     Refusal::new(RefusalKind::Bug, message)
 }

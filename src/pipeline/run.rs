@@ -15,7 +15,7 @@ use crate::convert::{self, SourceObject, Wanted};
 use crate::deliver::{self, Found, Place, Stored, Target, Timings};
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
 use crate::failpoint::failpoint;
-use crate::job::{Job, JobId, NameValues, SecretName, is_object_name};
+use crate::job::{Job, JobId, NameValues, SecretName, Source, is_object_name};
 
 /// What deliveries must have in common to share a run. The password is not part of the job's identity, but decides how
 /// the run ends.
@@ -69,17 +69,9 @@ impl Run {
         let mut timings = Timings::default();
         let (admitted, mut place) = (self.admitted.take(), None);
         let making = self.find_or_make(&source, admitted, &mut place, &mut timings);
-        let outputs = match timeout_at(self.deadline.run, making).await {
-            Ok(outputs) => outputs,
-            Err(_) => Err(Refusal::new(
-                RefusalKind::Unavailable,
-                format!(
-                    "{} was not fetched, converted and stored within ACK_DEADLINE: the next delivery goes on with the outputs that are there",
-                    source.source.display()
-                ),
-            )
-            .into()),
-        };
+        let outputs = timeout_at(self.deadline.run, making)
+            .await
+            .unwrap_or_else(|_| Err(late(&source.source)));
         // However it ended, and outside of its time: what is made is made.
         if let Some(place) = place {
             place.free().await;
@@ -91,10 +83,11 @@ impl Run {
     ///
     /// `gone` is what is said where they are not.
     pub(super) async fn find_all(self, generation: i64, gone: String) -> Made {
-        let outputs = match self.all_there(generation).await {
-            Ok(Some(stored)) => Ok(stored),
-            Ok(None) => Err(Stop::Superseded(gone)),
-            Err(stop) => Err(stop),
+        let outputs = match timeout_at(self.deadline.run, self.all_there(generation)).await {
+            Ok(Ok(Some(stored))) => Ok(stored),
+            Ok(Ok(None)) => Err(Stop::Superseded(gone)),
+            Ok(Err(stop)) => Err(stop),
+            Err(_) => Err(late(&self.job.source)),
         };
         Made {
             timings: Timings::default(),
@@ -214,6 +207,14 @@ impl Run {
         timings.store_ms = deliver::milliseconds(started.into_std());
         Ok(stored)
     }
+}
+
+fn late(source: &Source) -> Stop {
+    let message = format!(
+        "{} was not fetched, converted and stored within ACK_DEADLINE: the next delivery goes on with the outputs that are there",
+        source.display()
+    );
+    Refusal::new(RefusalKind::Unavailable, message).into()
 }
 
 /// Where each output goes.

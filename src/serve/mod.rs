@@ -125,10 +125,7 @@ async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Respo
     match ended {
         Ok(Ok(outcome)) => answer::done(&outcome, wants_result),
         Ok(Err(refusal)) => answer::refuse(&refusal),
-        Err(_) => answer::refuse(&Refusal::new(
-            RefusalKind::Bug,
-            "a request panicked; the line before says where",
-        )),
+        Err(_) => answer::refuse(&pipeline::panicked()),
     }
 }
 

@@ -23,12 +23,8 @@ fn slow(method: &str, path: &str, count: u32, delay_milliseconds: u64) -> Fault 
 
 fn fault(method: &str, path: &str, count: u32, effect: Effect) -> Fault {
     Fault {
-        peer: Some(Peer::Storage),
-        method: Some(method.to_owned()),
-        path_prefix: path.to_owned(),
-        skip: 0,
         count,
-        effect,
+        ..Fault::once(Peer::Storage, method, path, effect)
     }
 }
 

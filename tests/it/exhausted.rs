@@ -13,15 +13,8 @@ const NAME: &str = "projects/local-project/subscriptions/with-dead-letter";
 
 fn fault(peer: Peer, method: &str, path_prefix: &str, count: u32, status: u16) -> Fault {
     Fault {
-        peer: Some(peer),
-        method: Some(method.to_owned()),
-        path_prefix: path_prefix.to_owned(),
-        skip: 0,
         count,
-        effect: Effect::Status {
-            status,
-            retry_after: None,
-        },
+        ..Fault::once(peer, method, path_prefix, Effect::status(status))
     }
 }
 

@@ -10,19 +10,8 @@ const INVOICE: &str = "documents/plain/invoice.docx";
 
 fn fault(peer: Peer, method: &str, path_prefix: &str, count: u32, effect: Effect) -> Fault {
     Fault {
-        peer: Some(peer),
-        method: Some(method.to_owned()),
-        path_prefix: path_prefix.to_owned(),
-        skip: 0,
         count,
-        effect,
-    }
-}
-
-fn status(status: u16) -> Effect {
-    Effect::Status {
-        status,
-        retry_after: None,
+        ..Fault::once(peer, method, path_prefix, effect)
     }
 }
 
@@ -31,24 +20,36 @@ async fn passing_faults_of_every_api_are_ridden_out() {
     let world = World::start().await;
     world.notify();
     for fault in [
-        fault(Peer::Storage, "GET", "/storage/v1/b/input/", 1, status(503)),
+        fault(Peer::Storage, "GET", "/storage/v1/b/input/", 1, Effect::status(503)),
         fault(Peer::Storage, "GET", "/download/", 1, Effect::Cut { cut_after: 1000 }),
         fault(Peer::Storage, "GET", "/download/", 1, Effect::Reset { reset: true }),
-        fault(Peer::Storage, "POST", "/upload/storage/v1/b/output/", 1, status(500)),
-        fault(Peer::Iam, "POST", "/v1/projects/-/serviceAccounts/", 1, status(429)),
+        fault(
+            Peer::Storage,
+            "POST",
+            "/upload/storage/v1/b/output/",
+            1,
+            Effect::status(500),
+        ),
+        fault(
+            Peer::Iam,
+            "POST",
+            "/v1/projects/-/serviceAccounts/",
+            1,
+            Effect::status(429),
+        ),
         fault(
             Peer::Pubsub,
             "POST",
             "/v1/projects/local-project/topics/results:publish",
             1,
-            status(503),
+            Effect::status(503),
         ),
         fault(
             Peer::Metadata,
             "GET",
             "/computeMetadata/v1/instance/service-accounts/default/token",
             1,
-            status(503),
+            Effect::status(503),
         ),
     ] {
         world.cloud.add_fault(fault);
@@ -122,7 +123,7 @@ async fn nothing_is_acknowledged_while_a_result_cannot_be_published() {
         "POST",
         "/v1/projects/local-project/topics/results:publish",
         1000,
-        status(403),
+        Effect::status(403),
     );
     world.cloud.add_fault(down);
     let answer = world.post(&notification("invoice.docx", &generation)).await;
@@ -210,7 +211,7 @@ async fn with_every_slot_taken_the_answer_is_429() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_keys_the_answer_is_503_and_the_worker_is_not_ready() {
-    let mut world = World::unready(&[], Some(fault(Peer::Jwks, "GET", "/", 1_000_000, status(500)))).await;
+    let mut world = World::unready(&[], Some(fault(Peer::Jwks, "GET", "/", 1_000_000, Effect::status(500)))).await;
     let generation = world.upload_fixture(INVOICE, "a.docx").await;
     let event = notification("a.docx", &generation);
     let get = async |path: &str| {
@@ -316,7 +317,7 @@ async fn a_deployments_mistake_is_an_error_in_the_log_with_its_mend_and_costs_no
     assert_eq!(world.post(&event).await.status(), 503);
     assert!(world.worker.log().contains("ERROR"), "{}", world.worker.log());
     assert!(crate::harness::converting(world.worker.zygote().await).is_empty());
-    let forbidden = fault(Peer::Storage, "GET", "/storage/v1/b/input/", 1, status(403));
+    let forbidden = fault(Peer::Storage, "GET", "/storage/v1/b/input/", 1, Effect::status(403));
     world.cloud.add_fault(forbidden);
     assert_eq!(world.post(&event).await.status(), 503);
     let command = "gcloud storage buckets add-iam-policy-binding gs://input";

@@ -66,12 +66,8 @@ impl Calls {
     pub(crate) fn count(world: &World) -> Self {
         for (method, path) in [("GET", DOWNLOADS), ("POST", UPLOADS)] {
             world.cloud.add_fault(Fault {
-                peer: Some(Peer::Storage),
-                method: Some(method.to_owned()),
-                path_prefix: path.to_owned(),
-                skip: 0,
                 count: MANY,
-                effect: Effect::Delay { delay_milliseconds: 0 },
+                ..Fault::once(Peer::Storage, method, path, Effect::Delay { delay_milliseconds: 0 })
             });
         }
         Self {

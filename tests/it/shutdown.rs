@@ -91,14 +91,7 @@ fn left(directory: &Path) -> Vec<PathBuf> {
 }
 
 fn storage_fault(path_prefix: &str, effect: Effect) -> Fault {
-    Fault {
-        peer: Some(Peer::Storage),
-        method: Some("GET".to_owned()),
-        path_prefix: path_prefix.to_owned(),
-        skip: 0,
-        count: 1,
-        effect,
-    }
+    Fault::once(Peer::Storage, "GET", path_prefix, effect)
 }
 
 #[tokio::test(flavor = "multi_thread")]

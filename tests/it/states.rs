@@ -438,19 +438,9 @@ const ELSEWHERE: &[u8] = b"%PDF-1.7 of another run";
 
 fn fault(peer: Peer, method: &str, path_prefix: &str, skip: u32, count: u32, effect: Effect) -> Fault {
     Fault {
-        peer: Some(peer),
-        method: Some(method.to_owned()),
-        path_prefix: path_prefix.to_owned(),
         skip,
         count,
-        effect,
-    }
-}
-
-fn status(status: u16) -> Effect {
-    Effect::Status {
-        status,
-        retry_after: None,
+        ..Fault::once(peer, method, path_prefix, effect)
     }
 }
 
@@ -499,7 +489,7 @@ async fn what_breaks_on_the_way_costs_a_delivery_and_no_second_conversion() {
     let document = Document::upload(&world, INPUT, "c1").await;
     world
         .cloud
-        .add_fault(fault(Peer::Storage, "GET", download, 0, 1, status(404)));
+        .add_fault(fault(Peer::Storage, "GET", download, 0, 1, Effect::status(404)));
     let result = deliver(&world, &document.job(true, 1, "now")).await;
     assert_eq!(result["status"], "superseded", "{result}");
     assert_eq!(generation(&world, &document.output()).await, None);
@@ -508,27 +498,27 @@ async fn what_breaks_on_the_way_costs_a_delivery_and_no_second_conversion() {
     for (name, fault, work) in [
         (
             "c3",
-            fault(Peer::Storage, "POST", UPLOADS, 1, 1000, status(403)),
+            fault(Peer::Storage, "POST", UPLOADS, 1, 1000, Effect::status(403)),
             (1, 1),
         ),
         (
             "c4-signing",
-            fault(Peer::Iam, "POST", sign, 0, 1000, status(403)),
+            fault(Peer::Iam, "POST", sign, 0, 1000, Effect::status(403)),
             (0, 0),
         ),
         (
             "c4-publishing",
-            fault(Peer::Pubsub, "POST", publish, 0, 1000, status(403)),
+            fault(Peer::Pubsub, "POST", publish, 0, 1000, Effect::status(403)),
             (0, 0),
         ),
         (
             "s12-source",
-            fault(Peer::Storage, "GET", look, 0, 1000, status(403)),
+            fault(Peer::Storage, "GET", look, 0, 1000, Effect::status(403)),
             (1, 2),
         ),
         (
             "s12-output",
-            fault(Peer::Storage, "GET", find, 0, 1000, status(403)),
+            fault(Peer::Storage, "GET", find, 0, 1000, Effect::status(403)),
             (1, 2),
         ),
     ] {

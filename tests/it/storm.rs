@@ -206,16 +206,17 @@ fn script_faults(cloud: &LocalCloud, seed: u64, stalls: bool) {
     ];
     for (number, (peer, method, path_prefix, probability, one_of)) in (1..).zip(ways) {
         cloud.add_fault(Fault {
-            peer: Some(peer),
-            method: Some(method.to_owned()),
-            path_prefix: path_prefix.to_owned(),
-            skip: 0,
             count: Fault::ENDLESS,
-            effect: Effect::Chance {
-                probability,
-                seed: seed.wrapping_add(number),
-                one_of,
-            },
+            ..Fault::once(
+                peer,
+                method,
+                path_prefix,
+                Effect::Chance {
+                    probability,
+                    seed: seed.wrapping_add(number),
+                    one_of,
+                },
+            )
         });
     }
 }

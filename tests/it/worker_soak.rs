@@ -42,7 +42,7 @@ const LONG: f64 = 5.0;
 const SLOTS: usize = 2;
 /// KiB that a process gains or loses between two samples for no reason of ours: an allocator's arenas, buffers of the
 /// documents that happen to be under way, pages of the program that are touched for the first time; and the worker's cache
-/// of 1,024 links, which is about 2 MB when it is full.
+/// of 1,024 links, of up to 2 KB each, which a short soak sees fill.
 const NOISE: f64 = 4096.0;
 /// KiB a minute that are taken for none: a few hundred jobs are done in it, so a leak of 200 bytes a job is seen.
 const SLOPE: f64 = 64.0;
@@ -233,16 +233,17 @@ fn script_faults(world: &World, seed: u64, stalls: bool) {
     ];
     for (number, (peer, method, path_prefix, probability, one_of)) in (1..).zip(endpoints) {
         world.cloud.add_fault(Fault {
-            peer: Some(peer),
-            method: Some(method.to_owned()),
-            path_prefix: path_prefix.to_owned(),
-            skip: 0,
             count: Fault::ENDLESS,
-            effect: Effect::Chance {
-                probability,
-                seed: seed.wrapping_mul(number),
-                one_of,
-            },
+            ..Fault::once(
+                peer,
+                method,
+                path_prefix,
+                Effect::Chance {
+                    probability,
+                    seed: seed.wrapping_mul(number),
+                    one_of,
+                },
+            )
         });
     }
 }

@@ -92,6 +92,14 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// Answers with this status, and asks for no wait.
+    pub fn status(status: u16) -> Self {
+        Self::Status {
+            status,
+            retry_after: None,
+        }
+    }
+
     /// The effect on the `number`-th request; none where chance spares it.
     pub(super) fn drawn(&self, number: u64) -> Option<&Self> {
         let Self::Chance {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{BUCKET, KEY, NAME, OBJECT, cloud, kms_fault, seal, seal_by_hand, secrets, status, text};
+use super::{BUCKET, KEY, NAME, OBJECT, cloud, kms_fault, seal, seal_by_hand, secrets, text};
 use crate::harness::upload_to;
 use platen::local_cloud::{Effect, Fault, Peer};
 
@@ -231,7 +231,7 @@ async fn mistakes_have_their_exit_codes_and_help_has_examples() {
         assert_eq!(output.status.code(), Some(0));
         assert!(text(&output.stdout).contains("Example: "), "{arguments:?}");
     }
-    cloud.add_fault(kms_fault(u32::MAX, status(400)));
+    cloud.add_fault(kms_fault(u32::MAX, Effect::status(400)));
     assert_eq!(
         secrets(&cloud, &sealing(&["-"]), good.as_bytes()).status.code(),
         Some(1)

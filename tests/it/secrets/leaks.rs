@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::{KEY, cloud, config, kms_fault, seal, secrets, status, worker};
+use super::{Effect, KEY, cloud, config, kms_fault, seal, secrets, worker};
 use crate::harness::{AUDIENCE, INPUT, children, job, signal, walk};
 
 const LOCKED: &str = "documents/hostile/password.docx";
@@ -132,7 +132,7 @@ async fn no_sealed_value_is_seen_anywhere() {
         see("a command's stdout", &output.stdout, &canaries);
         see("a command's stderr", &output.stderr, &canaries);
     }
-    world.cloud.add_fault(kms_fault(u32::MAX, status(400)));
+    world.cloud.add_fault(kms_fault(u32::MAX, Effect::status(400)));
     let output = secrets(&world.cloud, &["open", "--key", KEY, "gs://config/other.enc"], b"");
     assert_ne!(output.status.code(), Some(0));
     see("a command's stderr", &output.stderr, &canaries);

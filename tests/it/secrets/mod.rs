@@ -131,13 +131,6 @@ fn kms_fault(count: u32, effect: Effect) -> Fault {
     }
 }
 
-fn status(status: u16) -> Effect {
-    Effect::Status {
-        status,
-        retry_after: None,
-    }
-}
-
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{BUCKET, KEY, NAME, OBJECT, cloud, config, config_until, kms_fault, seal, seal_by_hand, status, worker};
+use super::{BUCKET, Effect, KEY, NAME, OBJECT, cloud, config, config_until, kms_fault, seal, seal_by_hand, worker};
 
 fn of(password: &str) -> Value {
     json!({"passwords": {"contracts": password}})
@@ -17,7 +17,7 @@ async fn another_generation_is_taken_up_on_the_clock_and_the_same_one_is_not_fet
     let before = config(&world).await;
     assert_eq!(before["generation"], first);
     // From here on Cloud KMS would answer nothing: as long as nothing has changed nobody asks it.
-    world.cloud.add_fault(kms_fault(u32::MAX, status(500)));
+    world.cloud.add_fault(kms_fault(u32::MAX, Effect::status(500)));
     let looks = || world.worker.log().matches("has not changed since").count();
     crate::harness::until("it has looked three times", || (looks() >= 3).then_some(())).await;
     assert_eq!(config(&world).await, before);
@@ -62,7 +62,7 @@ async fn a_reload_that_fails_keeps_the_old_values_and_says_so_until_one_succeeds
     let state = config_until(&world, "it says that it is gone", |config| says(config, "is not there")).await;
     assert!(kept(&state), "{state}");
     // Cloud KMS is down. Repeating costs this reload its 20 seconds.
-    world.cloud.add_fault(kms_fault(1000, status(403)));
+    world.cloud.add_fault(kms_fault(1000, Effect::status(403)));
     seal_elsewhere(&world.cloud, &of("canary-4")).await;
     let state = config_until(&world, "it says that it may not", |config| says(config, "HTTP 403")).await;
     assert!(kept(&state), "{state}");
@@ -80,7 +80,7 @@ async fn a_reload_that_fails_keeps_the_old_values_and_says_so_until_one_succeeds
 async fn seal_elsewhere(cloud: &platen::local_cloud::LocalCloud, contents: &Value) {
     cloud.clear_faults();
     seal_by_hand(cloud, KEY, contents.to_string().as_bytes(), Some(OBJECT)).await;
-    cloud.add_fault(kms_fault(1000, status(403)));
+    cloud.add_fault(kms_fault(1000, Effect::status(403)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

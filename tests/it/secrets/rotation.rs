@@ -3,7 +3,7 @@
 use platen::local_cloud::Effect;
 use serde_json::{Value, json};
 
-use super::{KEY, OBJECT, cloud, config, kms_fault, seal, seal_by_hand, status, worker};
+use super::{KEY, OBJECT, cloud, config, kms_fault, seal, seal_by_hand, worker};
 use crate::harness::{INPUT, World, job};
 
 const LOCKED: &str = "documents/hostile/password.docx";
@@ -79,7 +79,7 @@ async fn while_it_cannot_be_looked_at_a_job_that_needs_it_waits_and_others_go_on
     world.upload_fixture(LOCKED, "locked.docx").await;
     let later = json!({"passwords": {"contracts": PASSWORD, "later": PASSWORD}});
     seal_by_hand(&world.cloud, KEY, later.to_string().as_bytes(), Some(OBJECT)).await;
-    world.cloud.add_fault(kms_fault(u32::MAX, status(403)));
+    world.cloud.add_fault(kms_fault(u32::MAX, Effect::status(403)));
 
     assert_eq!(post(&world, "later", "1").await, 503, "{}", world.worker.log());
     assert!(

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{BUCKET, KEY, NAME, OBJECT, cloud, config, kms_fault, seal, seal_by_hand, status, worker};
+use super::{BUCKET, Effect, KEY, NAME, OBJECT, cloud, config, kms_fault, seal, seal_by_hand, worker};
 use crate::harness::{INPUT, notification, upload_to};
 
 const OTHER_KEY: &str = "projects/local-project/locations/global/keyRings/platen/cryptoKeys/other";
@@ -221,14 +221,14 @@ async fn a_missing_right_is_named_with_the_command_that_grants_it() {
 async fn what_passes_is_ridden_out_and_what_stays_ends_the_start_in_time() {
     let passing = cloud().await;
     seal(&passing, &contents());
-    passing.add_fault(kms_fault(2, status(503)));
-    passing.add_fault(kms_fault(1, platen::local_cloud::Effect::Corrupt { corrupt: true }));
+    passing.add_fault(kms_fault(2, Effect::status(503)));
+    passing.add_fault(kms_fault(1, Effect::Corrupt { corrupt: true }));
     let mut world = worker(passing, &[], &[]).await;
     world.worker.ready().await;
 
     let lasting = cloud().await;
     seal(&lasting, &contents());
-    lasting.add_fault(kms_fault(u32::MAX, status(503)));
+    lasting.add_fault(kms_fault(u32::MAX, Effect::status(503)));
     let (code, log) = refused(lasting, &[]).await;
     assert_eq!(code, 1, "{log}");
     assert!(log.contains("CONFIG_OBJECT cannot be loaded"), "{log}");
