@@ -115,18 +115,11 @@ impl Admission {
     /// As [`Admission::admit`].
     pub(super) fn begin(&self, entered: Option<Arc<Admitted>>, disk: u64) -> Result<Arc<Admitted>, Refusal> {
         let mut taken = self.0.taken();
-        if let Some(admitted) = entered
-            && taken.jobs.get(&admitted.number).is_some_and(|job| !job.has_begun)
-        {
-            self.0.check(&taken, Some(admitted.number), disk)?;
-            if let Some(job) = taken.jobs.get_mut(&admitted.number) {
-                job.disk = disk;
-                job.has_begun = true;
-            }
-            return Ok(admitted);
-        }
-        // Another run has begun in that place: of two deliveries that name no generation, each found its own.
-        self.0.add(&mut taken, disk, None, true).map(Arc::new)
+        let begun = self.0.begin(&mut taken, entered.as_ref(), disk);
+        // In this order: to give back a place takes the lock.
+        drop(taken);
+        drop(entered);
+        begun
     }
 }
 
@@ -167,6 +160,30 @@ impl Shared {
             number,
             key,
         })
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        taken: &mut Taken,
+        entered: Option<&Arc<Admitted>>,
+        disk: u64,
+    ) -> Result<Arc<Admitted>, Refusal> {
+        if let Some(admitted) = entered
+            && let Some(has_begun) = taken.jobs.get(&admitted.number).map(|job| job.has_begun)
+            // Whoever has begun there has ended where nobody else holds it; new holders come by this lock alone.
+            && (!has_begun || Arc::strong_count(admitted) == 1)
+        {
+            self.check(taken, Some(admitted.number), disk)?;
+            if let Some(job) = taken.jobs.get_mut(&admitted.number) {
+                job.disk = disk;
+                if std::mem::replace(&mut job.has_begun, true) {
+                    job.began = Instant::now();
+                }
+            }
+            return Ok(admitted.clone());
+        }
+        // Another run has begun in that place: of two deliveries that name no generation, each found its own.
+        self.add(taken, disk, None, true).map(Arc::new)
     }
 
     /// Whether there is room for a job beside all others than itself.
@@ -400,6 +417,37 @@ mod tests {
         // One that has entered nowhere is admitted like any other.
         let _third = admission.begin(None, 600).unwrap();
         assert!(admission.begin(None, 300).is_err());
+    }
+
+    /// To give back a place takes the lock under which it is refused, so that a run which holds its place alone, as all do
+    /// that nobody shares, would wait for itself, and everybody for it.
+    #[test]
+    fn whoever_is_refused_gives_back_a_place_that_nobody_else_holds() {
+        let admission = Admission::of(Budget {
+            slots: 2,
+            files_are_memory: true,
+            ..budget()
+        });
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let first = admission.begin(Some(admission.enter(key(1)).unwrap()), 300).unwrap();
+            let refused = admission.begin(Some(admission.enter(key(2)).unwrap()), 101);
+            assert!(why(refused).contains("memory"));
+            assert_eq!(admission.0.taken().jobs.len(), 1, "the refused one still has its place");
+            // Two found generations of their own; the first has ended when the second begins.
+            let shared = [admission.enter(key(3)).unwrap(), admission.enter(key(3)).unwrap()];
+            let [one, two] = shared.map(|place| admission.begin(Some(place), 100));
+            assert!(why(two).contains("slot"), "two runs began in one place");
+            let late = admission.enter(key(3)).unwrap();
+            drop(one);
+            let late = admission.begin(Some(late), 100).unwrap();
+            drop((first, late));
+            assert!(admission.0.taken().jobs.is_empty());
+            done.send(()).unwrap();
+        });
+        ended
+            .recv_timeout(Duration::from_secs(60))
+            .expect("it failed, or waits for itself");
     }
 
     #[test]

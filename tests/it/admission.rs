@@ -103,6 +103,43 @@ async fn a_disk_for_one_is_not_for_two() {
     a_second_does_not_fit(&[("MAX_OUTPUT_SIZE", &output)], "disk", "MAX_OUTPUT_SIZE").await;
 }
 
+/// D6a: it has a place already when it shows how much it needs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_turns_out_too_large_is_refused_and_the_worker_goes_on() {
+    // Each output may be there twice: two of the smallest jobs fit with room to spare, one of six outputs and another do not.
+    let output = format!("{}B", room(&std::env::temp_dir()) / 10);
+    let world = World::with(&[("CONVERT_CONCURRENCY", "4"), ("MAX_OUTPUT_SIZE", &output)]).await;
+    world.upload_fixture(INVOICE, "second.docx").await;
+    let outputs: Vec<_> = (0..6)
+        .map(|number| json!({"format": "pdf", "name": format!("{{stem}}-{number}.{{ext}}")}))
+        .collect();
+    let source = format!("gs://{}/second.docx", crate::harness::INPUT);
+    let many = crate::harness::job(&json!({"source": source, "outputs": outputs}));
+    let one = crate::harness::job(&json!({"source": source}));
+    let post = async |event: &Value| {
+        tokio::time::timeout(PATIENCE, world.post(event))
+            .await
+            .expect("it hangs")
+    };
+    while_one_is_under_way(&world, async || {
+        for _ in 0..2 {
+            let answer = post(&many).await;
+            assert_eq!(answer.status(), 429, "{}", world.worker.log());
+            let body: Value = answer.json().await.unwrap();
+            assert_eq!(body["error"]["code"], "worker.busy");
+        }
+        assert!(
+            world.worker.log().contains("may take all the disk"),
+            "{}",
+            world.worker.log()
+        );
+        assert_eq!(post(&one).await.status(), 204, "{}", world.worker.log());
+    })
+    .await;
+    assert_eq!(post_when_there_is_room(&world, &many).await, 204);
+    assert_eq!(world.outputs().await, 8);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn files_in_memory_count_as_memory() {
     let shared = std::path::Path::new("/dev/shm");
