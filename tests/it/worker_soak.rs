@@ -73,6 +73,13 @@ async fn soak_of_the_worker() {
     );
     println!("{}", table(&samples));
     world.cloud.clear_faults();
+    let hits = world.cloud.fault_hits();
+    assert!(
+        [Peer::Storage, Peer::Push]
+            .iter()
+            .all(|peer| hits.keys().any(|(hit, _)| hit == peer)),
+        "a soak without faults: {hits:?}"
+    );
 
     assert_eq!(world.cloud.backlog(&world.push).unwrap(), 0, "messages without an end");
     let mut repeated = 0;
