@@ -261,25 +261,40 @@ impl Drop for Admitted {
 }
 
 impl Admitted {
-    /// Returns when the place has been given back, of which nothing is held for this; or after a while, because what holds
-    /// it may be a process that does not end. Whoever hears that a job has ended may then send the next one and finds the
-    /// place free: it would be refused for nothing, and Pub/Sub slows down a subscription that is refused.
-    pub(super) fn given_back(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (shared, number) = (self.shared.clone(), self.number);
-        async move {
-            let wait = async {
-                loop {
-                    let mut notified = pin!(shared.given_back.notified());
-                    // What comes between the look and the wait is not missed.
-                    notified.as_mut().enable();
-                    if !shared.taken().jobs.contains_key(&number) {
-                        return;
-                    }
-                    notified.await;
-                }
-            };
-            let _held_by_what_does_not_end = timeout(LONGEST_RETURN, wait).await;
+    /// To learn when the place is free again.
+    pub(super) fn given_back(&self) -> GivenBack {
+        GivenBack {
+            shared: self.shared.clone(),
+            number: self.number,
         }
+    }
+}
+
+/// The end of a place, of which this holds nothing.
+#[derive(Debug)]
+pub(super) struct GivenBack {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl GivenBack {
+    /// Returns when the place is free again; or after a while, because what holds it may be a process that does not end, or
+    /// another delivery of the job that still looks at its source. Whoever hears that a job has ended may then send the
+    /// next one and finds the place free: it would be refused for nothing, and Pub/Sub slows down a subscription that is
+    /// refused.
+    pub(super) async fn free(self) {
+        let wait = async {
+            loop {
+                let mut notified = pin!(self.shared.given_back.notified());
+                // What comes between the look and the wait is not missed.
+                notified.as_mut().enable();
+                if !self.shared.taken().jobs.contains_key(&self.number) {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        let _held_by_what_does_not_end = timeout(LONGEST_RETURN, wait).await;
     }
 }
 
@@ -462,6 +477,30 @@ mod tests {
         });
         assert!(panicked.join().is_err());
         admission.admit(1).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_jobs_end_waits_for_its_place_and_not_for_ever() {
+        let admission = Admission::of(Budget { slots: 1, ..budget() });
+        let free = |admitted: &Admitted| tokio::spawn(admitted.given_back().free());
+        let now = tokio::time::Instant::now;
+        let (job, began) = (admission.admit(1).unwrap(), now());
+        let waiting = free(&job);
+        tokio::time::sleep(LONGEST_RETURN / 2).await;
+        assert!(!waiting.is_finished(), "the place is not free");
+        drop(job);
+        waiting.await.unwrap();
+        assert_eq!(now() - began, LONGEST_RETURN / 2, "it was free");
+
+        let job = admission.admit(1).unwrap();
+        let given_back = job.given_back();
+        drop(job);
+        let (other, began) = (admission.admit(1).unwrap(), now());
+        given_back.free().await;
+        assert_eq!(now(), began, "another has the place now");
+        free(&other).await.unwrap();
+        assert_eq!(now() - began, LONGEST_RETURN);
+        drop(other);
     }
 
     #[test]
