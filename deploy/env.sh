@@ -94,3 +94,5 @@ REBUILD_SCHEDULE=${REBUILD_SCHEDULE:-'0 4 * * 1'}
 # How long to wait between two tries of what Google needs a while for (a new account, a new right), and how often.
 RETRY_SECONDS=${RETRY_SECONDS:-10}
 RETRY_TIMES=${RETRY_TIMES:-30}
+# Where the last step leaves the first PDF.
+FIRST_PDF=${FIRST_PDF:-out/platen-setup.pdf}

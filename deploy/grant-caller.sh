@@ -80,6 +80,7 @@ if [ -n "$DRY_RUN" ]; then
   printf 'callers=$(%s |\n  sed -n %s | paste -s -d , -)\n' \
     "$(service show gcloud run services get-iam-policy '--flatten=bindings[].members' '--format=csv[no-heading](bindings.role,bindings.members)')" \
     "'s/^roles\\/run\\.invoker,serviceAccount://p'"
+  # shellcheck disable=SC2016 # the same
   printf '%s "--update-env-vars=^|^PUSH_SERVICE_ACCOUNT=$callers"\n' "$(service show gcloud run services update)"
   exit 0
 fi

@@ -418,8 +418,8 @@ step_first_document() {
     '--format=value[separator="|"](ackId,message.attributes.sourceObject,message.attributes.sourceGeneration,message.attributes.status,message.data.decode(base64))'
   if [ -n "$DRY_RUN" ]; then
     # shellcheck disable=SC2016 # for the shell that runs the text
-    printf 'url=$(%s |\n  sed -n %s)\n%s\n' "$(show "$@")" "'s/.*\"signedUrl\":\"\\([^\"]*\\)\".*/\\1/p'" \
-      'printf '\''url = "%s"\n'\'' "$url" | curl --fail --silent --show-error --output platen-setup.pdf --config -'
+    printf 'url=$(%s |\n  sed -n %s | head -n 1)\n%s %s\n' "$(show "$@")" "'s/.*\"signedUrl\":\"\\([^\"]*\\)\".*/\\1/p'" \
+      'printf '\''url = "%s"\n'\'' "$url" | curl --fail --silent --show-error --create-dirs --config - --output' "$(show "$FIRST_PDF")"
     run gcloud storage objects update "$document" --update-custom-metadata=proven=yes
     return 0
   fi
@@ -449,11 +449,11 @@ step_first_document() {
     failed "the result has no signed URL: $(printf '%s\n' "$result" | sed -n 's/.*"error":\({[^}]*}\).*/\1/p')" "$@"
   fi
   # The link is a secret: it goes through a pipe, where no list of processes shows it.
-  printf 'url = "%s"\n' "$url" | curl --fail --silent --show-error --output platen-setup.pdf --config - 2>"$scratch/error" ||
-    failed "the signed URL does not answer: $(head -n 1 "$scratch/error")" curl --output platen-setup.pdf URL
-  [ "$(head -c 5 platen-setup.pdf)" = '%PDF-' ] || failed 'what the signed URL gives is no PDF' curl --output platen-setup.pdf URL
+  printf 'url = "%s"\n' "$url" | curl --fail --silent --show-error --create-dirs --config - --output "$FIRST_PDF" 2>"$scratch/error" ||
+    failed "the signed URL does not answer: $(head -n 1 "$scratch/error")" curl --output "$FIRST_PDF" URL
+  [ "$(head -c 5 "$FIRST_PDF")" = '%PDF-' ] || failed 'what the signed URL gives is no PDF' curl --output "$FIRST_PDF" URL
   run gcloud storage objects update "$document" --update-custom-metadata=proven=yes
-  say 'good: platen-setup.pdf is the first PDF, downloaded through its signed URL'
+  say "good: $FIRST_PDF is the first PDF, downloaded through its signed URL"
 }
 
 # --- the run --------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ mod cli;
 mod clients;
 mod credentials;
 mod decoding;
+mod deploy;
 mod emulator;
 mod engine;
 mod engine_limits;
