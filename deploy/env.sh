@@ -68,6 +68,9 @@ MAX_DELIVERY_ATTEMPTS=${MAX_DELIVERY_ATTEMPTS:-20}
 # Who reaches the service at all: "internal" is Pub/Sub and the project's own networks. "all" lets `platen submit`
 # call from anywhere; the right to call is asked for all the same.
 INGRESS=${INGRESS:-internal}
+# Who may call: "policy" is whoever has run.invoker on the service, "keep" leaves it as it is (Cloud Build, which may not
+# read that).
+CALLERS=${CALLERS:-policy}
 # More variables of the worker: NAME=VALUE|NAME=VALUE. They win over those that setup.sh derives.
 ENV_VARIABLES=${ENV_VARIABLES:-}
 

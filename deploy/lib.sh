@@ -90,6 +90,7 @@ settings() {
     eval "value=\$$name"
     check "$name" "$value" 'yes|no' 'wanted is yes or no'
   done
+  check CALLERS "$CALLERS" 'policy|keep' 'wanted is policy or keep'
   check CMEK_KEY "$CMEK_KEY" '(projects/[^/ ]+/locations/[^/ ]+/keyRings/[^/ ]+/cryptoKeys/[^/ ]+)?' \
     'wanted is the full name of a key: projects/P/locations/L/keyRings/R/cryptoKeys/K'
   check DEPLOYER "$DEPLOYER" '([^@ :]+@[^@ ]+)?' 'wanted is an email'

@@ -297,7 +297,7 @@ variables() {
     echo "RESULT_TOPIC=projects/$PROJECT_ID/topics/$RESULT_TOPIC"
     echo "PUSH_AUTH=cloud-run-iam"
     echo "PUSH_AUDIENCE=$URL"
-    echo "PUSH_SERVICE_ACCOUNT=$callers"
+    [ -z "$callers" ] || echo "PUSH_SERVICE_ACCOUNT=$callers"
     echo "SIGNER_SERVICE_ACCOUNT=$SIGNER"
     echo "INPUT_BUCKETS=$INPUT_BUCKET"
     echo "CONVERT_CONCURRENCY=$CONVERT_CONCURRENCY"
@@ -315,10 +315,13 @@ variables() {
 
 # The service is deployed anew when what it should be differs from what it was made as, which its label remembers.
 step_service() {
-  there='' has=''
+  has='' image=$IMAGE callers=$PUSH
   if [ -z "$DRY_RUN" ] && look gcloud run services describe "$SERVICE" "--project=$PROJECT_ID" "--region=$REGION" \
-    '--format=value[separator="|"](metadata.labels.platen-settings,metadata.labels.platen-callers)'; then
-    there=yes has=$FOUND
+    '--format=value[separator="|"](metadata.labels.platen-settings,metadata.labels.platen-callers,spec.template.spec.containers[0].image)'; then
+    has=$FOUND
+    # A service keeps the image that it has, which Cloud Build may have deployed since, unless one is named.
+    [ "$IMAGE" != "$BUILT_IMAGE" ] || image=${has##*|}
+    if [ "$CALLERS" = keep ]; then callers=''; else callers; fi
   fi
   config_object=''
   case $CONFIG_OBJECT in
@@ -330,13 +333,11 @@ step_service() {
       ;;
     *) config_object=$CONFIG_OBJECT ;;
   esac
-  callers=$PUSH
-  if [ -n "$there" ]; then callers; fi
   # --no-allow-unauthenticated, and callers proven by Cloud Run, which then removes the token's signature: cloud-run-iam.
   # gen2: the first generation has no Landlock, and the sandbox is required. --concurrency is the number of slots: a push
   # more would be answered 429, which slows the whole subscription down and counts as a delivery. --no-cpu-throttling:
   # the next child is made ready, and keys are refreshed, between two jobs.
-  set -- "--image=$IMAGE" "--service-account=$WORKER" --no-allow-unauthenticated "--ingress=$INGRESS" \
+  set -- "--service-account=$WORKER" --no-allow-unauthenticated "--ingress=$INGRESS" \
     --execution-environment=gen2 "--cpu=$CPU" "--memory=$MEMORY" "--concurrency=$CONVERT_CONCURRENCY" \
     "--timeout=$REQUEST_TIMEOUT" "--min-instances=$MIN_INSTANCES" "--max-instances=$MAX_INSTANCES" \
     --no-cpu-throttling --cpu-boost \
@@ -344,10 +345,16 @@ step_service() {
     --liveness-probe=httpGet.path=/health/live,periodSeconds=30,failureThreshold=3 \
     "--update-env-vars=^|^$(variables | paste -s -d '|' -)"
   # The callers have a label of their own, because grant-caller.sh changes them alone.
-  settings=$(printf '%s\n' "$@" | sed 's/PUSH_SERVICE_ACCOUNT=[^|]*//' | cksum | cut -d ' ' -f 1)
-  if [ "$has" = "$settings|$(fingerprint "$callers")" ]; then return 0; fi
-  patiently gcloud run deploy "$SERVICE" "--project=$PROJECT_ID" "--region=$REGION" "$@" \
-    "--labels=platen-settings=$settings,platen-callers=$(fingerprint "$callers")"
+  labels=platen-settings=$(printf '%s\n' "$@" | sed 's/PUSH_SERVICE_ACCOUNT=[^|]*|//' | cksum | cut -d ' ' -f 1)
+  wanted=${labels#*=}
+  if [ -n "$callers" ]; then
+    labels=$labels,platen-callers=$(fingerprint "$callers")
+    wanted="$wanted|$(fingerprint "$callers")"
+  else
+    wanted="$wanted|$(printf '%s' "$has" | cut -d '|' -f 2)"
+  fi
+  if [ "$has" = "$wanted|$image" ]; then return 0; fi
+  patiently gcloud run deploy "$SERVICE" "--project=$PROJECT_ID" "--region=$REGION" "--image=$image" "$@" "--labels=$labels"
 }
 
 step_invoker() {

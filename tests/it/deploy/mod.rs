@@ -229,6 +229,25 @@ fn a_changed_setting_is_carried_out_and_nothing_else() {
     );
 }
 
+#[test]
+fn an_image_that_cloud_build_deploys_stays_until_another_is_named() {
+    let gcloud = set_up(&[]);
+    gcloud.changes();
+    // What cloudbuild.yaml's last step does.
+    let built = ("IMAGE", "europe-west1-docker.pkg.dev/my-project/platen/platen@sha256:0123");
+    let settings = [built, ("CALLERS", "keep"), ("CONFIG_OBJECT", "none")];
+    gcloud.script("setup.sh", &["--only", "service"], &settings).good();
+    let changes = gcloud.changes();
+    assert_eq!(changes.len(), 1, "{changes:?}");
+    assert!(!changes[0].contains("PUSH_SERVICE_ACCOUNT"), "{changes:?}");
+    gcloud.script("setup.sh", &["--only", "service"], &settings).good();
+    gcloud.script("setup.sh", &[], &[]).good();
+    assert_eq!(gcloud.changes(), [""; 0]);
+    gcloud.with(|cloud| {
+        assert_eq!(cloud.resources["service/platen"]["image"], built.1);
+    });
+}
+
 /// Runs until nothing fails any more, each run ending at the next change.
 fn with_failures(failure: Failure) -> Gcloud {
     let gcloud = Gcloud::start();
