@@ -15,6 +15,17 @@ use serde_json::{Value, json};
 pub(crate) const INPUT: &str = "input";
 pub(crate) const OUTPUT: &str = "output";
 pub(crate) const AUDIENCE: &str = "https://worker.example";
+/// What the resources of deploy/policy.json are called here.
+pub(crate) const RESOURCES: [(&str, &str); 8] = [
+    ("bucket/input", INPUT),
+    ("bucket/output", OUTPUT),
+    ("bucket/config", "config"),
+    ("topic/events", "events"),
+    ("topic/results", "results"),
+    ("topic/dead-letter", "dead-letters"),
+    ("subscription/push", "push"),
+    ("key", "projects/local-project/locations/global/keyRings/platen/cryptoKeys/config"),
+];
 const USER: &str = "user@local-project.iam.gserviceaccount.com";
 
 /// How long anything may take before a test gives up: generous, because machines are shared. Nothing asserts it.
@@ -36,7 +47,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Starts `platen serve`.
-    fn spawn(environment: &HashMap<String, String>) -> Self {
+    pub(crate) fn spawn(environment: &HashMap<String, String>) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -417,6 +428,8 @@ pub(crate) async fn cloud() -> LocalCloud {
     };
     cloud.create_subscription(&results).unwrap();
     cloud.create_service_account(USER);
+    // Exactly the rights that deploy/setup.sh grants.
+    cloud.enforce(&RESOURCES).unwrap();
     cloud
 }
 

@@ -36,6 +36,7 @@ mod options;
 mod outputs;
 mod passwords;
 mod path;
+mod rights;
 mod sandbox;
 mod secrets;
 mod setup;
