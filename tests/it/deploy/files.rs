@@ -121,3 +121,166 @@ fn quoted(words: &[String]) -> String {
         .collect::<Vec<_>>()
         .join(" ")
 }
+
+/// The documents of a YAML text, where a Python with a YAML parser is.
+fn documents(text: &str) -> Option<Vec<Value>> {
+    let program = "import sys, json, yaml; print(json.dumps(list(yaml.safe_load_all(sys.stdin))))";
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("text.yaml");
+    std::fs::write(&file, text).unwrap();
+    let there = Command::new("python3").args(["-c", "import yaml"]).output();
+    if !there.is_ok_and(|output| output.status.success()) {
+        println!("skipped: no python3 with yaml here to parse what was written");
+        return None;
+    }
+    let output = Command::new("python3")
+        .args(["-c", program])
+        .stdin(std::fs::File::open(file).unwrap())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}\n{text}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Some(serde_json::from_slice(&output.stdout).unwrap())
+}
+
+#[test]
+fn the_manifests_are_kubernetes_and_as_strict_as_cloud_run() {
+    let gcloud = Gcloud::start();
+    let dry = gcloud
+        .script("gke/setup.sh", &["platen.example.com", "--dry-run"], &[])
+        .good();
+    let rendered = |file: &str| {
+        let line = dry.out.lines().find(|line| line.contains(file)).unwrap();
+        let sed = line.strip_suffix(" | kubectl apply --filename -").unwrap();
+        let text = gcloud.text(sed, &[]).good().out;
+        let code = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        assert!(!code.clone().any(|line| line.contains("${")), "{text}");
+        text
+    };
+    let Some(mut all) = documents(&rendered("platen.yaml")) else {
+        return;
+    };
+    all.extend(documents(&rendered("gateway.yaml")).unwrap());
+    let kinds: Vec<&str> = all.iter().map(|document| document["kind"].as_str().unwrap()).collect();
+    assert_eq!(
+        kinds,
+        [
+            "Namespace",
+            "ServiceAccount",
+            "ConfigMap",
+            "Deployment",
+            "Service",
+            "PodDisruptionBudget",
+            "HorizontalPodAutoscaler",
+            "NetworkPolicy",
+            "Gateway",
+            "HTTPRoute",
+            "GCPBackendPolicy",
+            "HealthCheckPolicy"
+        ]
+    );
+    let of = |kind: &str| &all[kinds.iter().position(|other| *other == kind).unwrap()];
+    let account = &of("ServiceAccount")["metadata"]["annotations"]["iam.gke.io/gcp-service-account"];
+    assert_eq!(account, "platen@my-project.iam.gserviceaccount.com");
+    let pod = &of("Deployment")["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    let container = &pod["containers"][0];
+    assert_eq!(
+        container["securityContext"],
+        json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}})
+    );
+    assert_eq!(container["resources"]["limits"]["memory"], "4Gi");
+    // What the worker is told is what it reads, and all of it is text.
+    let variables = of("ConfigMap")["data"].as_object().unwrap();
+    assert!(variables.values().all(Value::is_string), "{variables:?}");
+    assert_eq!(variables["PUSH_AUTH"], "oidc");
+    assert_eq!(variables["PUSH_AUDIENCE"], "https://platen.example.com");
+    assert!(
+        dry.out
+            .contains("--push-auth-token-audience=https://platen.example.com")
+    );
+    // The load balancer waits as long as Pub/Sub does.
+    assert_eq!(of("GCPBackendPolicy")["spec"]["default"]["timeoutSec"], 600);
+    for wrong in [&["x"][..], &[], &["a b.com"], &["--nonsense"]] {
+        assert_eq!(gcloud.script("gke/setup.sh", wrong, &[]).code, Some(64), "{wrong:?}");
+    }
+}
+
+#[test]
+fn cloud_build_knows_every_substitution_that_setup_gives_it() {
+    let text = std::fs::read_to_string(root().join("cloudbuild.yaml")).unwrap();
+    let gcloud = Gcloud::start();
+    let repository = "projects/my-project/locations/europe-west1/connections/c/repositories/r";
+    let dry = gcloud
+        .script("setup.sh", &["--dry-run"], &[("REBUILD_REPOSITORY", repository)])
+        .good();
+    let mut seen = 0;
+    for given in dry.out.split("--substitutions=^|^").skip(1) {
+        let given = given.split('\'').next().unwrap();
+        for pair in given.split('|') {
+            let name = pair.split('=').next().unwrap();
+            assert!(text.contains(&format!("\n  {name}: ")), "{name}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "{seen}: {}", dry.out);
+    let Some(build) = documents(&text) else { return };
+    let build = &build[0];
+    let names: Vec<&str> = build["substitutions"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    for name in [
+        "_SERVICE_NAME",
+        "_REGION",
+        "_OUTPUT_BUCKET",
+        "_RESULT_TOPIC",
+        "_TAG",
+        "_ENV_VARIABLES",
+    ] {
+        assert!(names.contains(&name), "{name}");
+    }
+    // Every one is used: Cloud Build refuses a build with one that is not.
+    for name in names {
+        assert!(text.contains(&format!("${{{name}}}")), "{name} is not used");
+    }
+    let steps = build["steps"].as_array().unwrap();
+    let ids: Vec<&str> = steps.iter().map(|step| step["id"].as_str().unwrap()).collect();
+    for step in steps {
+        for before in step["waitFor"].as_array().into_iter().flatten() {
+            let before = before.as_str().unwrap();
+            assert!(before == "-" || ids.contains(&before), "{step}");
+        }
+    }
+    let deploy = &steps[ids.iter().position(|id| *id == "deploy").unwrap()];
+    assert!(deploy["args"].to_string().contains("deploy/setup.sh --only service"));
+}
+
+/// shellcheck, where it is installed.
+#[test]
+fn the_scripts_are_clean() {
+    if Command::new("shellcheck").arg("--version").output().is_err() {
+        println!("skipped: no shellcheck here");
+        return;
+    }
+    let output = Command::new("shellcheck")
+        .args(["--external-sources", "--source-path=SCRIPTDIR/.."])
+        .args([
+            "setup.sh",
+            "grant-caller.sh",
+            "cleanup.sh",
+            "lib.sh",
+            "env.sh",
+            "gke/setup.sh",
+        ])
+        .current_dir(root().join("deploy"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
