@@ -270,16 +270,19 @@ fn the_scripts_are_clean() {
         return;
     }
     let output = Command::new("shellcheck")
-        .args(["--external-sources", "--source-path=SCRIPTDIR/.."])
-        .args([
-            "setup.sh",
-            "grant-caller.sh",
-            "cleanup.sh",
-            "lib.sh",
-            "env.sh",
-            "gke/setup.sh",
-        ])
-        .current_dir(root().join("deploy"))
+        .arg("--external-sources")
+        .args(
+            [
+                "setup.sh",
+                "grant-caller.sh",
+                "cleanup.sh",
+                "lib.sh",
+                "env.sh",
+                "gke/setup.sh",
+            ]
+            .map(|name| format!("deploy/{name}")),
+        )
+        .current_dir(root())
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
