@@ -24,7 +24,10 @@ pub(crate) const RESOURCES: [(&str, &str); 8] = [
     ("topic/results", "results"),
     ("topic/dead-letter", "dead-letters"),
     ("subscription/push", "push"),
-    ("key", "projects/local-project/locations/global/keyRings/platen/cryptoKeys/config"),
+    (
+        "key",
+        "projects/local-project/locations/global/keyRings/platen/cryptoKeys/config",
+    ),
 ];
 const USER: &str = "user@local-project.iam.gserviceaccount.com";
 
@@ -189,6 +192,10 @@ impl World {
         let cloud = cloud().await;
         for (name, bytes) in objects {
             upload_to(&cloud, INPUT, name, bytes.to_vec()).await;
+        }
+        // Fonts of a bucket take the right to list it, which the plain deployment has not.
+        if variables.iter().any(|(name, _)| *name == "FONTS") {
+            cloud.give("worker", "storage.objects.list", "bucket/input");
         }
         Self::beside(cloud, variables)
     }

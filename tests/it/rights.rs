@@ -63,10 +63,7 @@ async fn missing(permission: &str, resource: &str, words: &[&str]) {
     assert_eq!(answer.status(), 503, "{permission}: {}", world.worker.log());
     // The line may arrive after the answer.
     until("the error is logged", || {
-        words
-            .iter()
-            .all(|word| world.worker.log().contains(word))
-            .then_some(())
+        words.iter().all(|word| world.worker.log().contains(word)).then_some(())
     })
     .await;
     let log = world.worker.log();
