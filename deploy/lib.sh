@@ -196,11 +196,11 @@ look() {
   failed "$(quietly "$(cat "$scratch/error")")" "$@"
 }
 
-# ask COMMAND...: FOUND is its output; in a dry run nothing is asked and nothing printed.
+# ask COMMAND...: the same of what must be there; in a dry run nothing is asked and nothing printed.
 ask() {
   FOUND=''
   if [ -n "$DRY_RUN" ]; then return 0; fi
-  FOUND=$("$@" 2>"$scratch/error") || failed "$(quietly "$(cat "$scratch/error")")" "$@"
+  look "$@" || failed "$(quietly "$(cat "$scratch/error")")" "$@"
 }
 
 # run COMMAND...: does it, and says so.
