@@ -15,6 +15,7 @@ use super::{
     Subscription, forward_dead,
     model::{PushConfig, Settings},
     queue::Delivery,
+    working,
 };
 
 const USER_AGENT: &str = "APIs-Google; (+https://developers.google.com/webmasters/APIs-Google.html)";
@@ -99,7 +100,8 @@ fn start_deliveries(world: &Arc<World>, subscription: &Arc<Subscription>) -> Opt
     if room == 0 {
         return None;
     }
-    let taken = lock(&subscription.queue).take(room, &settings, world.settings.pubsub_second);
+    let given_up_by = working(world, settings.clone());
+    let taken = lock(&subscription.queue).take(room, &given_up_by, world.settings.pubsub_second);
     lock(&subscription.pace).outstanding += taken.deliveries.len();
     forward_dead(world, &settings, taken.dead);
     for delivery in taken.deliveries {
@@ -148,6 +150,16 @@ async fn send(world: &World, settings: &Settings, delivery: &Delivery) -> bool {
     headers.insert(header::FROM, HeaderValue::from_static("noreply@google.com"));
     headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate, br"));
+    // Without the right to make the token Pub/Sub does not push at all.
+    if let Some(oidc) = &config.oidc_token
+        && !world.policies.agent_may(
+            "pubsub-agent",
+            "iam.serviceAccounts.getOpenIdToken",
+            &format!("account/{}", oidc.service_account_email),
+        )
+    {
+        return false;
+    }
     if let Some(token) = token(world, config).and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok()) {
         headers.insert(header::AUTHORIZATION, token);
     }
