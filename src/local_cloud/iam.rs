@@ -103,7 +103,11 @@ fn allowed(
     if !world.identity.knows(account) {
         return Err(not_found(account));
     }
-    if world.identity.grants.may(&member, account, permission) {
+    let by_policy = world.policies.covers(&member)
+        && world
+            .policies
+            .allows(&member, permission.name(), &format!("account/{account}"));
+    if by_policy || world.identity.grants.may(&member, account, permission) {
         return Ok(());
     }
     Err(denied(permission))

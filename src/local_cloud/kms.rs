@@ -59,23 +59,28 @@ impl Kms {
 
     /// Google says the same of a key that is not there to somebody who may not see it.
     fn allowed(&self, caller: Option<&str>, key: &str, verb: &'static str) -> Result<(), Refusal> {
-        let denied = |caller: &str| lock(&self.denied).contains(&(caller.to_owned(), key.to_owned(), verb));
-        if !caller.is_some_and(denied) {
+        let is_denied = |caller: &str| lock(&self.denied).contains(&(caller.to_owned(), key.to_owned(), verb));
+        if !caller.is_some_and(is_denied) {
             return Ok(());
         }
-        let permission = if verb == "encrypt" {
-            "useToEncrypt"
-        } else {
-            "useToDecrypt"
-        };
-        Err(Refusal::new(
-            StatusCode::FORBIDDEN,
-            "PERMISSION_DENIED",
-            format!(
-                "Permission 'cloudkms.cryptoKeyVersions.{permission}' denied on resource '{key}' (or it may not exist)."
-            ),
-        ))
+        Err(denied(permission_of(verb), key))
     }
+}
+
+fn permission_of(verb: &str) -> &'static str {
+    if verb == "encrypt" {
+        "cloudkms.cryptoKeyVersions.useToEncrypt"
+    } else {
+        "cloudkms.cryptoKeyVersions.useToDecrypt"
+    }
+}
+
+fn denied(permission: &str, key: &str) -> Refusal {
+    Refusal::new(
+        StatusCode::FORBIDDEN,
+        "PERMISSION_DENIED",
+        format!("Permission '{permission}' denied on resource '{key}' (or it may not exist)."),
+    )
 }
 
 pub(super) fn handle(world: &World, request: &Request) -> Response {
@@ -103,6 +108,10 @@ fn call(world: &World, request: &Request, caller: Option<&str>) -> Result<Value,
     let verb = ["encrypt", "decrypt"].into_iter().find(|known| *known == verb);
     let verb = verb.filter(|_| request.method == "POST").ok_or_else(unknown)?;
     world.kms.allowed(caller, name, verb)?;
+    let permission = permission_of(verb);
+    if caller.is_some_and(|caller| !world.policies.allows(caller, permission, &format!("key/{name}"))) {
+        return Err(denied(permission, name));
+    }
     let body: Value = serde_json::from_slice(&request.body).map_err(|_| invalid("Invalid JSON payload received."))?;
     let keys = lock(&world.kms.keys);
     let key = keys.get(name).ok_or_else(|| {

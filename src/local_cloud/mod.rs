@@ -9,8 +9,9 @@
 //!                                            all of them -> identity (accounts, keys, tokens), clock
 //! ```
 //!
-//! What Google has and this has not: IAM policies on resources (every known caller may do everything but act as a
-//! service account, unless a KMS key is denied to it), subscription filters, exactly-once delivery, object holds, ACLs, copy, rewrite and compose.
+//! The accounts of a deployment are held to the bindings of `deploy/policy.json` once [`LocalCloud::enforce`] is called; every
+//! other known caller is an owner, who may do everything but act as a service account. What Google has and this has not:
+//! other policies, subscription filters, exactly-once delivery, object holds, ACLs, copy, rewrite and compose.
 
 mod clock;
 mod faults;
@@ -22,6 +23,7 @@ mod jwks;
 mod kms;
 mod metadata;
 mod oauth;
+mod policy;
 mod pubsub;
 mod roles;
 mod server;
@@ -48,7 +50,7 @@ pub use self::{
     settings::{Settings, Subscription, Urls},
 };
 use self::{
-    faults::Faults, front_door::FrontDoor, identity::Identity, kms::Kms, pubsub::Pubsub, server::Request,
+    faults::Faults, front_door::FrontDoor, identity::Identity, kms::Kms, policy::Policies, pubsub::Pubsub, server::Request,
     storage::Storage,
 };
 
@@ -80,6 +82,7 @@ struct World {
     clock: Clock,
     urls: Urls,
     identity: Identity,
+    policies: Policies,
     storage: Storage,
     pubsub: Pubsub,
     kms: Kms,
@@ -192,6 +195,7 @@ impl LocalCloud {
             settings,
             urls,
             identity,
+            policies: Policies::default(),
             storage: Storage::default(),
             pubsub: Pubsub::default(),
             kms: Kms::default(),
@@ -388,6 +392,41 @@ impl LocalCloud {
     /// Grants a role on an account, to the address of a user or account, to `principal://...` or `principalSet://.../*`.
     pub fn grant(&self, member: &str, account: &str, role: AccountRole) {
         self.world.identity.grants.grant(member, account, role);
+    }
+
+    /// Holds the deployment's accounts to the bindings of `deploy/policy.json`, as `deploy/setup.sh` would make them: from now on
+    /// they may do nothing else. `names` says which resources here are those of the file: `("bucket/input", "documents")`,
+    /// `("topic/results", "results")`, `("subscription/push", "push")`, `("key", "projects/...")`.
+    ///
+    /// # Errors
+    ///
+    /// When the file is not what it should be.
+    pub fn enforce(&self, names: &[(&str, &str)]) -> io::Result<()> {
+        let world = &self.world;
+        let (worker, signer) = (
+            &world.settings.worker_service_account,
+            &world.settings.signer_service_account,
+        );
+        for account in [worker, signer] {
+            world.identity.grants.revoke(worker, account, AccountRole::TokenCreator);
+        }
+        world.policies.enforce(&world.settings, names)
+    }
+
+    /// Takes one permission away from an account on a resource, all three as `deploy/policy.json` names them; whether it was
+    /// there.
+    pub fn take_away(&self, account: &str, permission: &str, resource: &str) -> bool {
+        self.world.policies.take_away(account, permission, resource)
+    }
+
+    /// Gives an account of `deploy/policy.json` one permission more, on a resource of the file or on `bucket/NAME`.
+    pub fn give(&self, account: &str, permission: &str, resource: &str) {
+        self.world.policies.give(account, permission, resource);
+    }
+
+    /// Every right that is enforced: account, permission, resource, as `deploy/policy.json` names them.
+    pub fn rights(&self) -> Vec<(String, String, String)> {
+        self.world.policies.rights()
     }
 
     /// Logs a person in: the file that `gcloud auth application-default login` writes, with `token_uri` on this cloud.

@@ -128,11 +128,11 @@ async fn nothing_is_acknowledged_while_a_result_cannot_be_published() {
     let answer = world.post(&notification("invoice.docx", &generation)).await;
     assert_eq!(answer.status(), 503);
     assert!(answer.headers().contains_key("retry-after"));
-    assert!(
-        world.worker.log().contains("roles/pubsub.publisher"),
-        "{}",
-        world.worker.log()
-    );
+    // The line may be read after the answer.
+    until("the role is named", || {
+        world.worker.log().contains("roles/pubsub.publisher").then_some(())
+    })
+    .await;
     // A failure that is to be reported waits in the same way.
     let bad = job(&json!({"source": format!("gs://{INPUT}/none.docx")}));
     assert_eq!(world.post(&bad).await.status(), 503);

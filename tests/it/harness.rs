@@ -16,6 +16,20 @@ pub(crate) const INPUT: &str = "input";
 pub(crate) const OUTPUT: &str = "output";
 pub(crate) const AUDIENCE: &str = "https://worker.example";
 pub(crate) const USER: &str = "user@local-project.iam.gserviceaccount.com";
+/// What the resources of deploy/policy.json are called here.
+pub(crate) const RESOURCES: [(&str, &str); 8] = [
+    ("bucket/input", INPUT),
+    ("bucket/output", OUTPUT),
+    ("bucket/config", "config"),
+    ("topic/events", "events"),
+    ("topic/results", "results"),
+    ("topic/dead-letter", "dead-letters"),
+    ("subscription/push", "push"),
+    (
+        "key",
+        "projects/local-project/locations/global/keyRings/platen/cryptoKeys/config",
+    ),
+];
 
 /// How long anything may take before a test gives up: generous, because machines are shared. Nothing asserts it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -209,6 +223,10 @@ impl World {
         let cloud = cloud().await;
         for (name, bytes) in objects {
             upload_to(&cloud, INPUT, name, bytes.to_vec()).await;
+        }
+        // Fonts of a bucket take the right to list it, which the plain deployment has not.
+        if variables.iter().any(|(name, _)| *name == "FONTS") {
+            cloud.give("worker", "storage.objects.list", "bucket/input");
         }
         Self::beside(cloud, variables)
     }
@@ -448,6 +466,8 @@ pub(crate) async fn cloud() -> LocalCloud {
     };
     cloud.create_subscription(&results).unwrap();
     cloud.create_service_account(USER);
+    // Exactly the rights that deploy/setup.sh grants.
+    cloud.enforce(&RESOURCES).unwrap();
     cloud
 }
 

@@ -74,6 +74,15 @@ impl World {
         };
         cloud.create_subscription(&results).map_err(|error| error.to_string())?;
         cloud.create_service_account(USER);
+        // The worker may do here what it may do in a deployment.
+        let resources = [
+            ("bucket/input", INPUT_BUCKET),
+            ("bucket/output", OUTPUT_BUCKET),
+            ("topic/events", EVENTS),
+            ("topic/results", RESULTS),
+            ("subscription/push", "worker"),
+        ];
+        cloud.enforce(&resources).map_err(|error| error.to_string())?;
 
         let url = free_url()?;
         let worker = start_worker(&cloud, &url)?;

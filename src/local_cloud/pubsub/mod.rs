@@ -241,6 +241,18 @@ fn forward_dead(world: &World, settings: &Settings, dead: Vec<(Arc<Message>, u32
     let ["projects", project, "subscriptions", id] = settings.name.split('/').collect::<Vec<_>>()[..] else {
         return;
     };
+    let (topic, subscription) = (
+        format!("topic/{}", policy.dead_letter_topic),
+        format!("subscription/{}", settings.name),
+    );
+    let may = |permission, resource: &str| world.policies.agent_may("pubsub-agent", permission, resource);
+    if !may("pubsub.topics.publish", &topic) || !may("pubsub.subscriptions.consume", &subscription) {
+        tracing::warn!(
+            subscription = settings.name,
+            "a dead letter was not forwarded: Pub/Sub's agent may not"
+        );
+        return;
+    }
     for (message, attempts) in dead {
         let mut draft = message.draft.clone();
         let mut set = |key: &str, value: String| {

@@ -148,6 +148,16 @@ async fn send(world: &World, settings: &Settings, delivery: &Delivery) -> bool {
     headers.insert(header::FROM, HeaderValue::from_static("noreply@google.com"));
     headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate, br"));
+    // Without the right to make the token Pub/Sub does not push at all.
+    if let Some(oidc) = &config.oidc_token
+        && !world.policies.agent_may(
+            "pubsub-agent",
+            "iam.serviceAccounts.getOpenIdToken",
+            &format!("account/{}", oidc.service_account_email),
+        )
+    {
+        return false;
+    }
     if let Some(token) = token(world, config).and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok()) {
         headers.insert(header::AUTHORIZATION, token);
     }

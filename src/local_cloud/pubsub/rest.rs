@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{
     super::{
         Refusal, World, base64_of_google,
+        policy::pubsub_refusal,
         server::{Request, json as json_answer, lock, rpc_error},
     },
     Draft, forward_dead,
@@ -20,13 +21,40 @@ use super::{
 const LONGEST_PULL: u32 = 90;
 
 pub(in super::super) async fn handle(world: &Arc<World>, request: &Request) -> Response {
-    if let Err(refusal) = world.caller_or_refusal(request) {
-        return *refusal;
+    let caller = match world.caller_or_refusal(request) {
+        Ok(caller) => caller,
+        Err(refusal) => return *refusal,
+    };
+    if caller.is_some_and(|caller| !permitted(world, &caller, request)) {
+        let refusal = pubsub_refusal();
+        return rpc_error(refusal.code, refusal.status, &refusal.message);
     }
     match call(world, request).await {
         Ok(value) => json_answer(StatusCode::OK, &value),
         Err(refusal) => rpc_error(refusal.code, refusal.status, &refusal.message),
     }
+}
+
+/// Whether the policies let a caller do this.
+fn permitted(world: &World, caller: &str, request: &Request) -> bool {
+    let path = super::super::server::decode(request.path.strip_prefix("/v1/").unwrap_or_default());
+    let (path, verb) = match path.rsplit_once(':') {
+        Some((path, verb)) if !verb.contains('/') => (path, verb),
+        _ => (&*path, ""),
+    };
+    let kind = path.split('/').nth(2).unwrap_or_default();
+    let action = match (request.method.as_str(), verb) {
+        (_, "publish") => "publish",
+        (_, "pull" | "acknowledge" | "modifyAckDeadline") => "consume",
+        ("GET", _) if path.split('/').count() == 4 => "get",
+        ("GET", _) => "list",
+        ("PUT", _) => "create",
+        ("DELETE", _) => "delete",
+        _ => "update",
+    };
+    let permission = format!("pubsub.{kind}.{action}");
+    let resource = format!("{}/{path}", kind.trim_end_matches('s'));
+    world.policies.allows(caller, &permission, &resource)
 }
 
 async fn call(world: &Arc<World>, request: &Request) -> Result<Value, Refusal> {

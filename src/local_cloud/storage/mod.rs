@@ -24,6 +24,7 @@ use self::{
 };
 use super::{
     Refusal, World,
+    policy::storage_refusal,
     server::{Request, decode, json as json_answer, lock, text},
 };
 
@@ -131,9 +132,15 @@ pub(super) fn handle(world: &World, request: &Request) -> Response {
     let result = if let Some(path) = request.path.strip_prefix("/upload/storage/v1/b/") {
         upload::handle(world, request, path)
     } else if let Some(path) = request.path.strip_prefix("/download/storage/v1/b/") {
-        authorized(world, request).and_then(|()| media(world, request, path))
+        authorized(world, request).and_then(|caller| {
+            permit(world, caller.as_deref(), "storage.objects.get", bucket_of(path))?;
+            media(world, request, path)
+        })
     } else if let Some(path) = request.path.strip_prefix("/storage/v1/b") {
-        authorized(world, request).and_then(|()| json_api(world, request, path))
+        authorized(world, request).and_then(|caller| {
+            permit(world, caller.as_deref(), permission(request, path), bucket_of(path))?;
+            json_api(world, request, path)
+        })
     } else {
         return xml::handle(world, request);
     };
@@ -154,22 +161,58 @@ pub(super) fn handle(world: &World, request: &Request) -> Response {
     })
 }
 
-/// A valid access token, or the JSON API's 401.
-fn authorized(world: &World, request: &Request) -> Result<(), Refusal> {
+/// Whose access token that is, or the JSON API's 401.
+fn authorized(world: &World, request: &Request) -> Result<Option<String>, Refusal> {
     match request.bearer() {
-        None if !world.settings.demand_credentials => Ok(()),
+        None if !world.settings.demand_credentials => Ok(None),
         None => Err(Refusal::new(
             StatusCode::UNAUTHORIZED,
             "required",
             "Anonymous caller does not have storage.objects access to the Google Cloud Storage object. Permission \
              denied on resource (or it may not exist).",
         )),
-        Some(token) if world.identity.caller(token).is_some() => Ok(()),
-        Some(_) => Err(Refusal::new(
-            StatusCode::UNAUTHORIZED,
-            "authError",
-            "Invalid Credentials",
-        )),
+        Some(token) => world.identity.caller(token).map(Some).ok_or_else(|| {
+            let message = "Invalid Credentials";
+            Refusal::new(StatusCode::UNAUTHORIZED, "authError", message)
+        }),
+    }
+}
+
+/// Google's 403, where the policies do not let a caller do this.
+fn permit(world: &World, caller: Option<&str>, permission: &str, bucket: &str) -> Result<(), Refusal> {
+    let bucket = decode(bucket);
+    // That a bucket is not there anybody may know.
+    if !bucket.is_empty() && lock(&world.storage.store).bucket(&bucket).is_err() {
+        return Ok(());
+    }
+    let resource = format!("bucket/{bucket}");
+    match caller {
+        Some(caller) if !world.policies.allows(caller, permission, &resource) => {
+            Err(storage_refusal(caller, permission))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The bucket of a raw path, which may begin with a slash.
+fn bucket_of(path: &str) -> &str {
+    path.trim_start_matches('/').split('/').next().unwrap_or_default()
+}
+
+/// What a call of the JSON API needs.
+fn permission(request: &Request, path: &str) -> &'static str {
+    let path = path.trim_start_matches('/');
+    let of_object = path.contains("/o/");
+    match request.method.as_str() {
+        "GET" if of_object => "storage.objects.get",
+        "DELETE" if of_object => "storage.objects.delete",
+        _ if of_object => "storage.objects.update",
+        "GET" if path.ends_with("/o") => "storage.objects.list",
+        "GET" if path.is_empty() => "storage.buckets.list",
+        "GET" => "storage.buckets.get",
+        "POST" if path.is_empty() => "storage.buckets.create",
+        "DELETE" if !path.contains('/') => "storage.buckets.delete",
+        _ => "storage.buckets.update",
     }
 }
 

@@ -132,6 +132,13 @@ pub(super) fn publish(world: &World, bucket: &str, changes: &[Change]) {
         .bucket(bucket)
         .map(|found| found.notifications.clone());
     for notification in configurations.unwrap_or_default() {
+        let topic = format!("topic/{}", notification.topic);
+        if !world
+            .policies
+            .agent_may("storage-agent", "pubsub.topics.publish", &topic)
+        {
+            continue;
+        }
         for change in changes.iter().filter(|change| notification.wants(change)) {
             let attributes = attributes(bucket, &notification, change);
             let data = if notification.payload_format == "JSON_API_V1" {

@@ -42,8 +42,8 @@ struct Claim {
     signature: Vec<u8>,
 }
 
-/// Accepts the request, or says why not, as Google's XML API does.
-pub(super) fn verify(world: &World, request: &Request) -> Result<(), XmlError> {
+/// Whose signature that is, or why it is none, as Google's XML API says it.
+pub(super) fn verify(world: &World, request: &Request) -> Result<String, XmlError> {
     let claim = claim(request)?;
     let now = world.clock.now();
     if now > claim.expires_at {
@@ -71,7 +71,8 @@ pub(super) fn verify(world: &World, request: &Request) -> Result<(), XmlError> {
             .identity
             .verifies(&claim.email, None, to_sign.as_bytes(), &claim.signature)
         {
-            return payload_matches(request, &claim);
+            payload_matches(request, &claim)?;
+            return Ok(claim.email);
         }
     }
     let canonical = canonical_request(request, &claim.signed_headers, bare)?;

@@ -13,7 +13,7 @@ use super::{
         Refusal, World, base64_of_google, identity,
         server::{Request, decode, lock, text, with_type},
     },
-    authorized, body, download, multipart, notify, preconditions, resource,
+    authorized, body, download, multipart, notify, permit, preconditions, resource,
     store::{Fields, Preconditions, crc32c_text, md5_text},
     unknown_method,
 };
@@ -96,7 +96,11 @@ pub(super) fn handle(world: &World, request: &Request, path: &str) -> Result<Res
     if request.method != "POST" {
         return Err(unknown_method());
     }
-    authorized(world, request)?;
+    let caller = authorized(world, request)?;
+    permit(world, caller.as_deref(), "storage.objects.create", &bucket)?;
+    if replaces(world, request, &bucket) {
+        permit(world, caller.as_deref(), "storage.objects.delete", &bucket)?;
+    }
     match request.parameter("uploadType").as_deref() {
         Some("media") => media(world, request, &bucket),
         Some("multipart") => related(world, request, &bucket),
@@ -105,6 +109,14 @@ pub(super) fn handle(world: &World, request: &Request, path: &str) -> Result<Res
             "Upload type is required: media, multipart or resumable.",
         )),
     }
+}
+
+/// Whether an upload takes the place of an object, for which Google asks for the right to delete as well. One that demands that
+/// nothing is there does not.
+fn replaces(world: &World, request: &Request, bucket: &str) -> bool {
+    let name = request.parameter("name");
+    request.parameter("ifGenerationMatch").as_deref() != Some("0")
+        && name.is_some_and(|name| lock(&world.storage.store).object(bucket, &name, None).is_ok())
 }
 
 fn media(world: &World, request: &Request, bucket: &str) -> Result<Response, Refusal> {

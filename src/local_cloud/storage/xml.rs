@@ -10,6 +10,7 @@ use axum::{
 use super::{
     super::{
         Refusal, World, base64_of_google,
+        policy::storage_refusal,
         server::{Request, decode, lock, with_type},
     },
     download::{self, Overrides, set},
@@ -77,18 +78,21 @@ pub(super) fn handle(world: &World, request: &Request) -> Response {
 
 fn serve(world: &World, request: &Request) -> Result<Response, XmlError> {
     let signed = signed::is_signed(request);
+    let mut caller = request.bearer().and_then(|token| world.identity.caller(token));
     if signed {
-        signed::verify(world, request)?;
-    } else if world.settings.demand_credentials {
-        let caller = request.bearer().and_then(|token| world.identity.caller(token));
-        caller.ok_or_else(|| {
+        caller = Some(signed::verify(world, request)?);
+    } else if world.settings.demand_credentials && caller.is_none() {
+        return Err({
             XmlError::new(StatusCode::FORBIDDEN, "AccessDenied", "Access denied.").details(
                 "Anonymous caller does not have storage.objects.get access to the Google Cloud Storage object. \
                  Permission 'storage.objects.get' denied on resource (or it may not exist).",
             )
-        })?;
+        });
     }
     let (bucket, name) = address(world, request)?;
+    if let Some(caller) = caller {
+        permit(world, request, &caller, &bucket, &name)?;
+    }
     if name.is_empty() {
         return list(world, request, &bucket);
     }
@@ -111,6 +115,28 @@ fn serve(world: &World, request: &Request) -> Result<Response, XmlError> {
             "The specified method is not allowed against this resource.",
         )),
     }
+}
+
+/// A signed URL can do what its signer can at this moment.
+fn permit(world: &World, request: &Request, caller: &str, bucket: &str, name: &str) -> Result<(), XmlError> {
+    if lock(&world.storage.store).bucket(bucket).is_err() {
+        return Ok(());
+    }
+    let replaces = || lock(&world.storage.store).object(bucket, name, None).is_ok();
+    let needed: &[&str] = match request.method.as_str() {
+        "GET" if name.is_empty() => &["storage.objects.list"],
+        "GET" | "HEAD" => &["storage.objects.get"],
+        "DELETE" => &["storage.objects.delete"],
+        _ if replaces() => &["storage.objects.create", "storage.objects.delete"],
+        _ => &["storage.objects.create"],
+    };
+    for permission in needed {
+        if !world.policies.allows(caller, permission, &format!("bucket/{bucket}")) {
+            let refusal = storage_refusal(caller, permission);
+            return Err(XmlError::new(refusal.code, "AccessDenied", "Access denied.").details(refusal.message));
+        }
+    }
+    Ok(())
 }
 
 /// Bucket and object of path-style, virtual-hosted and bucket-bound addresses.

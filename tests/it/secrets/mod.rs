@@ -33,8 +33,26 @@ async fn cloud() -> LocalCloud {
     cloud
 }
 
-/// `platen secrets` with these arguments, reading `stdin`.
+/// What whoever seals needs beyond the worker's rights; the worker itself never has them.
+const SEALING: [(&str, &str); 3] = [
+    ("cloudkms.cryptoKeyVersions.useToEncrypt", "key"),
+    ("storage.objects.create", "bucket/config"),
+    ("storage.objects.delete", "bucket/config"),
+];
+
+/// `platen secrets` with these arguments, reading `stdin`, by the worker's account with the rights of who seals.
 fn secrets(cloud: &LocalCloud, arguments: &[&str], stdin: &[u8]) -> Output {
+    for (permission, resource) in SEALING {
+        cloud.give("worker", permission, resource);
+    }
+    let output = run(cloud, arguments, stdin);
+    for (permission, resource) in SEALING {
+        cloud.take_away("worker", permission, resource);
+    }
+    output
+}
+
+fn run(cloud: &LocalCloud, arguments: &[&str], stdin: &[u8]) -> Output {
     use std::io::Write as _;
     let mut child = Command::new(env!("CARGO_BIN_EXE_platen"))
         .arg("secrets")
@@ -67,9 +85,11 @@ async fn seal_by_hand(cloud: &LocalCloud, key: &str, plaintext: &[u8], additiona
     if let Some(additional) = additional {
         body["additionalAuthenticatedData"] = STANDARD.encode(additional).into();
     }
+    let operator = "operator@example.com";
+    cloud.create_service_account(operator);
     let answer = crate::harness::client()
         .post(format!("{}/v1/{key}:encrypt", cloud.urls().kms))
-        .bearer_auth(cloud.access_token(&cloud.settings().worker_service_account))
+        .bearer_auth(cloud.access_token(operator))
         .json(&body)
         .send()
         .await

@@ -1,0 +1,102 @@
+#!/bin/sh
+# Runs the worker on Google Kubernetes Engine. See `deploy/gke/setup.sh --help`.
+set -eu
+HERE=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=deploy/lib.sh
+. "$HERE/lib.sh"
+
+usage() {
+  cat <<'TEXT'
+Usage: deploy/gke/setup.sh HOST [--dry-run]
+
+Runs the worker on the cluster that kubectl points to, in place of Cloud Run, and sends the pushes there. Run
+deploy/setup.sh first: it makes accounts, buckets, topics and the image. HOST is a name of yours, such as
+platen.example.com; this says which address its DNS record must have.
+
+  --dry-run   print every command instead; needs neither gcloud, kubectl nor a network
+  --help      this text
+
+The cluster needs Workload Identity and the Gateway API: an Autopilot cluster has both, a Standard one takes
+  gcloud container clusters update CLUSTER --workload-pool=PROJECT_ID.svc.id.goog --gateway-api=standard
+Settings are in deploy/env.sh.
+TEXT
+}
+
+host=''
+while [ $# -gt 0 ]; do
+  case $1 in
+    --dry-run) DRY_RUN=yes ;;
+    --help | -h) usage && exit 0 ;;
+    -*) refuse "unknown argument '$1'; --help says what there is" ;;
+    *) host=$1 ;;
+  esac
+  shift
+done
+matches '[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+' "$host" ||
+  refuse "'$host' is no host name; wanted is one of yours, such as platen.example.com"
+
+# rendered FILE: with its ${...} filled in. The values are checked, and hold no / but in the image.
+rendered() {
+  set -- "deploy/gke/$1" "HOST=$host"
+  for name in PROJECT_ID SERVICE WORKER PUSH SIGNER INPUT_BUCKET OUTPUT_BUCKET RESULT_TOPIC IMAGE CPU MEMORY CONVERT_CONCURRENCY \
+    CONVERT_MEMORY CONVERT_TIMEOUT ACK_DEADLINE REQUEST_TIMEOUT MAX_DELIVERY_ATTEMPTS MAX_INSTANCES; do
+    eval "value=\$$name"
+    set -- "$@" "$name=$value"
+  done
+  file=$1
+  shift
+  text=''
+  for pair in "$@"; do text="${text}s|\${${pair%%=*}}|${pair#*=}|g;"; done
+  if [ -n "$DRY_RUN" ]; then
+    show sed "$text" "$file"
+  else
+    sed "$text" "$file"
+  fi
+}
+
+apply() {
+  if [ -n "$DRY_RUN" ]; then
+    printf '%s | kubectl apply --filename -\n' "$(rendered "$1")"
+    return 0
+  fi
+  rendered "$1" >"$scratch/manifest.yaml"
+  run kubectl apply --filename "$scratch/manifest.yaml"
+}
+
+begin
+[ -n "$DRY_RUN" ] || command -v kubectl >/dev/null || refuse 'no kubectl here: gcloud components install kubectl'
+project_number
+cd "$HERE/.."
+project=--project=$PROJECT_ID
+
+STEP=apis
+run gcloud services enable certificatemanager.googleapis.com compute.googleapis.com container.googleapis.com "$project"
+
+# Pods of the namespace's own account may be the worker, and no other pod of the cluster may.
+STEP=identity
+grant "serviceAccount:$PROJECT_ID.svc.id.goog[platen/platen]" roles/iam.workloadIdentityUser 'iam service-accounts' "$WORKER" "$project"
+
+STEP=certificate
+look gcloud compute addresses describe "$SERVICE" --global "$project" '--format=value(name)' ||
+  run gcloud compute addresses create "$SERVICE" --global "$project"
+look gcloud certificate-manager certificates describe "$SERVICE" "$project" '--format=value(name)' ||
+  run gcloud certificate-manager certificates create "$SERVICE" "--domains=$host" "$project"
+look gcloud certificate-manager maps describe "$SERVICE" "$project" '--format=value(name)' ||
+  run gcloud certificate-manager maps create "$SERVICE" "$project"
+look gcloud certificate-manager maps entries describe "$SERVICE" "--map=$SERVICE" "$project" '--format=value(name)' ||
+  run gcloud certificate-manager maps entries create "$SERVICE" "--map=$SERVICE" "--certificates=$SERVICE" "--hostname=$host" "$project"
+
+STEP=manifests
+apply platen.yaml
+apply gateway.yaml
+
+# From now on Pub/Sub pushes there, with a token for that audience.
+STEP=push
+run gcloud pubsub subscriptions update "$PUSH_SUBSCRIPTION" "$project" "--push-endpoint=https://$host/" \
+  "--push-auth-service-account=$PUSH" "--push-auth-token-audience=https://$host"
+
+[ -z "$DRY_RUN" ] || exit 0
+ask gcloud compute addresses describe "$SERVICE" --global "$project" '--format=value(address)'
+say "good, once $host has an A record with $FOUND and the certificate is active (up to an hour):"
+say "  gcloud certificate-manager certificates describe $SERVICE $project --format='value(managed.state)'"
+say "Cloud Run's service is idle now: gcloud run services delete $SERVICE --region=$REGION $project"

@@ -1,0 +1,290 @@
+#!/bin/sh
+# What setup.sh, grant-caller.sh and cleanup.sh have in common: names derived from env.sh, looking before doing, the
+# dry run, and what is said when a command fails. Sourced, never run.
+#
+# POSIX sh and not bash: the same text runs in Cloud Shell, on a bare Debian, in the image of Cloud Build and on a Mac
+# with its bash of 2007, and nothing here needs an array: commands travel as "$@".
+# shellcheck disable=SC2034 # names that only the sourcing scripts read
+
+program=$(basename "$0")
+say() { printf '%s: %s\n' "$program" "$*" >&2; }
+# 64: wrong usage or configuration, as the worker's own.
+refuse() { say "$*"; exit 64; }
+
+# Stand for what a dry run cannot know; `show` prints them as variables of the shell that will run the text.
+NUMBER_LATER=%PROJECT_NUMBER%
+PROJECT_LATER=%PROJECT_ID%
+
+DRY_RUN=${DRY_RUN:-}
+STEP=''
+
+# --- settings -----------------------------------------------------------------------------------------------------
+
+# column N: of the row of sizing.tsv that SIZE names.
+column() { awk -F '\t' -v size="$SIZE" -v n="$1" '$1 == size { print $n }' "$HERE/sizing.tsv"; }
+
+matches() { printf '%s\n' "$2" | grep -Eqx "$1" && [ "$(printf '%s\n' "$2" | wc -l)" -eq 1 ]; }
+
+problems=''
+# check NAME VALUE PATTERN HINT
+check() {
+  matches "$3" "$2" && return 0
+  problems="$problems
+  $1='$2': $4"
+}
+
+# Reads env.sh, fills in what it leaves open, and refuses what cannot work, all problems at once.
+settings() {
+  if [ -n "$DRY_RUN" ]; then
+    UNKNOWN_PROJECT=$PROJECT_LATER
+  elif [ -z "${PROJECT_ID:-}${GOOGLE_CLOUD_PROJECT:-}" ] && command -v gcloud >/dev/null; then
+    PROJECT_ID=$(gcloud config get-value project 2>/dev/null) || PROJECT_ID=''
+  fi
+  # shellcheck source=deploy/env.sh
+  . "$HERE/env.sh"
+
+  CPU=${CPU:-$(column 2)}
+  MEMORY=${MEMORY:-$(column 3)}
+  CONVERT_CONCURRENCY=${CONVERT_CONCURRENCY:-$(column 4)}
+  CONVERT_MEMORY=${CONVERT_MEMORY:-$(column 5)}
+  CONVERT_TIMEOUT=${CONVERT_TIMEOUT:-$(column 6)}
+  MIN_INSTANCES=${MIN_INSTANCES:-$(column 7)}
+  MAX_INSTANCES=${MAX_INSTANCES:-$(column 8)}
+
+  if [ "$PROJECT_ID" != "$PROJECT_LATER" ]; then
+    check PROJECT_ID "$PROJECT_ID" '[a-z][a-z0-9-]{4,28}[a-z0-9]' \
+      'wanted is the id of a project: 6 to 30 small letters, digits and hyphens (gcloud projects list)'
+  fi
+  check PROJECT_NUMBER "$PROJECT_NUMBER" '([0-9]+)?' 'wanted are digits'
+  check SERVICE "$SERVICE" '[a-z]([a-z0-9-]{0,20}[a-z0-9])?' \
+    'wanted are small letters, digits and hyphens, at most 22, because SERVICE-rebuild must fit an account name'
+  value='' # set by eval below
+  for name in REGION BUILD_REGION BUCKET_LOCATION; do
+    eval "value=\$$name"
+    check "$name" "$value" '[a-zA-Z0-9-]+' 'wanted is a location such as europe-west1'
+  done
+  for name in INPUT_BUCKET OUTPUT_BUCKET CONFIG_BUCKET BUILD_BUCKET; do
+    eval "value=\$$name"
+    # Derived from the project's id, which is checked above.
+    case $value in "$PROJECT_ID-$SERVICE-"*) continue ;; esac
+    check "$name" "$value" '[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]' \
+      'wanted is the name of a bucket, without gs://: 3 to 63 small letters, digits, hyphens, dots'
+  done
+  for name in EVENT_TOPIC PUSH_SUBSCRIPTION RESULT_TOPIC RESULT_SUBSCRIPTION DEAD_LETTER_TOPIC DEAD_LETTER_SUBSCRIPTION; do
+    eval "value=\$$name"
+    check "$name" "$value" '[a-zA-Z][a-zA-Z0-9._~%+-]{2,254}' 'wanted is an id alone: 3 to 255 letters, digits, hyphens'
+  done
+  for name in KEY_RING KEY; do
+    eval "value=\$$name"
+    check "$name" "$value" '[a-zA-Z0-9_-]{1,63}' 'wanted are letters, digits, hyphens'
+  done
+  check REPOSITORY "$REPOSITORY" '[a-z]([a-z0-9-]*[a-z0-9])?' 'wanted are small letters, digits and hyphens'
+  check TAG "$TAG" '[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}' 'wanted is the tag of an image'
+  check SIZE "$SIZE" "$(awk -F '\t' '!/^#/ { printf "%s%s", sep, $1; sep = "|" }' "$HERE/sizing.tsv")" \
+    'wanted is a row of deploy/sizing.tsv'
+  check ACK_DEADLINE "$ACK_DEADLINE" '[1-5]?[0-9]{2}|600' 'wanted are seconds, 10 to 600'
+  check REQUEST_TIMEOUT "$REQUEST_TIMEOUT" '[0-9]{2,4}' 'wanted are seconds, up to 3600'
+  check MAX_DELIVERY_ATTEMPTS "$MAX_DELIVERY_ATTEMPTS" '[5-9]|[1-9][0-9]|100' 'wanted is a number from 5 to 100'
+  check INGRESS "$INGRESS" 'internal|internal-and-cloud-load-balancing|all' "wanted is internal, internal-and-cloud-load-balancing or all"
+  for name in DOCTOR BUILD_TESTS; do
+    eval "value=\$$name"
+    check "$name" "$value" 'yes|no' 'wanted is yes or no'
+  done
+  check CALLERS "$CALLERS" 'policy|keep' 'wanted is policy or keep'
+  check CMEK_KEY "$CMEK_KEY" '(projects/[^/ ]+/locations/[^/ ]+/keyRings/[^/ ]+/cryptoKeys/[^/ ]+)?' \
+    'wanted is the full name of a key: projects/P/locations/L/keyRings/R/cryptoKeys/K'
+  check DEPLOYER "$DEPLOYER" '([^@ :]+@[^@ ]+)?' 'wanted is an email'
+  check CONFIG_OBJECT "$CONFIG_OBJECT" 'auto|none|gs://[^/ |]+/[^|]+' 'wanted is auto, none or gs://BUCKET/OBJECT'
+  check ENV_VARIABLES "$ENV_VARIABLES" '([A-Z_]+=[^|]*(\|[A-Z_]+=[^|]*)*)?' 'wanted is NAME=VALUE|NAME=VALUE'
+  check OUTPUT_NAME "$OUTPUT_NAME" '[^|]+' 'wanted is a template without |'
+  if [ "$INPUT_BUCKET" = "$OUTPUT_BUCKET" ]; then
+    problems="$problems
+  INPUT_BUCKET and OUTPUT_BUCKET are the same: each PDF would be a new document"
+  fi
+  if [ "${REQUEST_TIMEOUT:-0}" -lt "${ACK_DEADLINE:-0}" ] 2>/dev/null; then
+    problems="$problems
+  REQUEST_TIMEOUT=$REQUEST_TIMEOUT is shorter than ACK_DEADLINE=$ACK_DEADLINE: Cloud Run would end a job that Pub/Sub still waits for"
+  fi
+  [ -z "$problems" ] || refuse "settings that cannot work (deploy/env.sh explains each):$problems"
+
+  WORKER=$SERVICE@$PROJECT_ID.iam.gserviceaccount.com
+  PUSH=$SERVICE-push@$PROJECT_ID.iam.gserviceaccount.com
+  SIGNER=$SERVICE-signer@$PROJECT_ID.iam.gserviceaccount.com
+  BUILDER=$SERVICE-build@$PROJECT_ID.iam.gserviceaccount.com
+  REBUILDER=$SERVICE-rebuild@$PROJECT_ID.iam.gserviceaccount.com
+  CALLER=$SERVICE-caller@$PROJECT_ID.iam.gserviceaccount.com
+  ROLES=projects/$PROJECT_ID/roles/
+  # Ids of roles hold no hyphen.
+  ROLE_PREFIX=$(printf '%s' "$SERVICE" | tr - _)_
+  KEY_NAME=projects/$PROJECT_ID/locations/$REGION/keyRings/$KEY_RING/cryptoKeys/$KEY
+  BUILT_IMAGE=$REGION-docker.pkg.dev/$PROJECT_ID/$REPOSITORY/$SERVICE:$TAG
+  IMAGE=${IMAGE:-$BUILT_IMAGE}
+}
+
+# The number names Google's agents and the service's address.
+project_number() {
+  if [ -z "$PROJECT_NUMBER" ]; then
+    if [ -n "$DRY_RUN" ]; then
+      PROJECT_NUMBER=$NUMBER_LATER
+      if [ "$PROJECT_ID" = "$PROJECT_LATER" ]; then
+        # shellcheck disable=SC2016 # for the shell that runs the text
+        echo ': "${PROJECT_ID:?set it to the id of your project}"'
+      fi
+      # shellcheck disable=SC2016 # the same
+      printf 'PROJECT_NUMBER=$(%s)\n' "$(show gcloud projects describe "$PROJECT_ID" '--format=value(projectNumber)')"
+    elif look gcloud projects describe "$PROJECT_ID" '--format=value(projectNumber)'; then
+      PROJECT_NUMBER=$FOUND
+    else
+      failed "there is no project '$PROJECT_ID', or you may not see it" gcloud projects describe "$PROJECT_ID"
+    fi
+  fi
+  PUBSUB_AGENT=service-$PROJECT_NUMBER@gcp-sa-pubsub.iam.gserviceaccount.com
+  STORAGE_AGENT=service-$PROJECT_NUMBER@gs-project-accounts.iam.gserviceaccount.com
+  REGISTRY_AGENT=service-$PROJECT_NUMBER@gcp-sa-artifactregistry.iam.gserviceaccount.com
+  # Known before the service exists, and so the audience of the very first push.
+  URL=https://$SERVICE-$PROJECT_NUMBER.$REGION.run.app
+}
+
+# --- commands -----------------------------------------------------------------------------------------------------
+
+# A command as a shell reads it back.
+show() {
+  shown=''
+  for word in "$@"; do
+    case $word in
+      '' | *[!A-Za-z0-9_./:=,@%+^-]*) word=\'$(printf '%s' "$word" | sed "s/'/'\\\\''/g; s/%\(PROJECT_[A-Z]*\)%/'\"\$\1\"'/g")\' ;;
+      *%PROJECT_*) word=$(printf '%s' "$word" | sed 's/%\(PROJECT_[A-Z]*\)%/"$\1"/g') ;;
+    esac
+    shown="$shown${shown:+ }$word"
+  done
+  printf '%s' "$shown"
+}
+
+# failed WHY COMMAND...: the end of a run.
+failed() {
+  why=$1
+  shift
+  say "step '$STEP' failed: $why"
+  say "the command was: $(show "$@")"
+  say "what is done stays done: mend the cause and run $program again, it goes on from here"
+  exit 1
+}
+
+quietly() { printf '%s' "$1" | sed 's/^ERROR: //' | head -n 5; }
+
+# look COMMAND...: whether what it describes is there; then FOUND is what it says of it. Any other failure ends the run:
+# "may not see it" must never be taken for "is not there".
+look() {
+  if [ -n "$DRY_RUN" ]; then
+    FOUND=''
+    printf '%s >/dev/null 2>&1 ||\n  ' "$(show "$@")"
+    return 1
+  fi
+  if FOUND=$("$@" 2>"$scratch/error"); then return 0; fi
+  if grep -Eiq 'NOT_FOUND|not found|cannot find|does not exist|matched no objects' "$scratch/error"; then
+    FOUND=''
+    return 1
+  fi
+  failed "$(quietly "$(cat "$scratch/error")")" "$@"
+}
+
+# ask COMMAND...: FOUND is its output; in a dry run nothing is asked and nothing printed.
+ask() {
+  FOUND=''
+  if [ -n "$DRY_RUN" ]; then return 0; fi
+  FOUND=$("$@" 2>"$scratch/error") || failed "$(quietly "$(cat "$scratch/error")")" "$@"
+}
+
+# run COMMAND...: does it, and says so.
+run() {
+  if [ -n "$DRY_RUN" ]; then
+    printf '%s\n' "$(show "$@")"
+    return 0
+  fi
+  say "$(show "$@")"
+  "$@" >"$scratch/output" 2>"$scratch/error" || failed "$(quietly "$(cat "$scratch/error")")" "$@"
+}
+
+# patiently COMMAND...: the same, for what needs an account or a right that Google may not know everywhere yet.
+patiently() {
+  if [ -n "$DRY_RUN" ]; then
+    run "$@"
+    return 0
+  fi
+  say "$(show "$@")"
+  tries=0
+  until "$@" >"$scratch/output" 2>"$scratch/error"; do
+    tries=$((tries + 1))
+    if [ "$tries" -ge "$RETRY_TIMES" ] || ! grep -Eiq 'not exist|NOT_FOUND|not found|permission|forbidden|403' "$scratch/error"; then
+      failed "$(quietly "$(cat "$scratch/error")")" "$@"
+    fi
+    [ "$tries" != 1 ] || say 'not known everywhere yet, trying again'
+    sleep "$RETRY_SECONDS"
+  done
+}
+
+# members GROUP RESOURCE...: FOUND is a line "role,member,condition" for each member of each binding.
+members() {
+  group=$1
+  shift
+  # shellcheck disable=SC2086 # a group of commands is several words
+  ask gcloud $group get-iam-policy "$@" '--flatten=bindings[].members' \
+    '--format=csv[no-heading](bindings.role,bindings.members,bindings.condition.title)'
+}
+
+# grant MEMBER ROLE GROUP RESOURCE...: a binding, unless it is there.
+grant() {
+  member=$1 role=$2 group=$3
+  shift 3
+  members "$group" "$@"
+  if printf '%s\n' "$FOUND" | grep -qxF "$role,$member,"; then return 0; fi
+  # Without it gcloud asks, where another binding of the policy has a condition; Pub/Sub's commands do not know it.
+  case $group in pubsub*) ;; *) set -- "$@" --condition=None ;; esac
+  # shellcheck disable=SC2086
+  patiently gcloud $group add-iam-policy-binding "$@" "--member=$member" "--role=$role"
+}
+
+# revoke MEMBER ROLE GROUP RESOURCE...: the other way round.
+revoke() {
+  member=$1 role=$2 group=$3
+  shift 3
+  members "$group" "$@"
+  if [ -z "$DRY_RUN" ] && ! printf '%s\n' "$FOUND" | grep -qxF "$role,$member,"; then return 0; fi
+  case $group in pubsub*) ;; *) set -- "$@" --condition=None ;; esac
+  # shellcheck disable=SC2086
+  run gcloud $group remove-iam-policy-binding "$@" "--member=$member" "--role=$role"
+}
+
+# Who may call is one list, the service's own: whoever has run.invoker on it gets past Cloud Run, and the worker, which
+# checks the token's email as well, is told the same accounts. Sets `callers`, the push account first.
+callers() {
+  callers=$PUSH
+  members 'run services' "$SERVICE" "--project=$PROJECT_ID" "--region=$REGION"
+  for caller in $(printf '%s\n' "$FOUND" | sed -n 's/^roles\/run\.invoker,serviceAccount:\([^,]*\),$/\1/p' | sort); do
+    [ "$caller" = "$PUSH" ] || callers=$callers,$caller
+  done
+}
+
+# fingerprint WORD...: what a label remembers of settings.
+fingerprint() { printf '%s\n' "$@" | cksum | cut -d ' ' -f 1; }
+
+# member_of EMAIL: as policies write it.
+member_of() {
+  case $1 in
+    *.gserviceaccount.com) printf 'serviceAccount:%s' "$1" ;;
+    *) printf 'user:%s' "$1" ;;
+  esac
+}
+
+# begin: what every script does first.
+begin() {
+  settings
+  if [ -n "$DRY_RUN" ]; then return 0; fi
+  command -v gcloud >/dev/null || refuse 'no gcloud here: https://cloud.google.com/sdk/docs/install (or use Cloud Shell)'
+  # A question would wait for ever where nobody sees it.
+  export CLOUDSDK_CORE_DISABLE_PROMPTS=1
+  scratch=$(mktemp -d)
+  trap 'rm -rf "$scratch"' EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+}

@@ -1,0 +1,289 @@
+//! What else is in `deploy/`: the table of sizes, and that every command is one that gcloud has.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::gcloud::Gcloud;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// In MiB.
+fn size(text: &str) -> u64 {
+    let (number, unit) = text.split_at(text.find(|character: char| !character.is_ascii_digit()).unwrap());
+    let number: u64 = number.parse().unwrap();
+    match unit {
+        "Gi" | "GiB" => number * 1024,
+        "Mi" | "MiB" => number,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn every_size_holds_what_it_runs_at_once() {
+    let table = std::fs::read_to_string(root().join("deploy/sizing.tsv")).unwrap();
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.split('\t').collect())
+        .collect();
+    assert_eq!(rows.len(), 3);
+    for row in &rows {
+        let [name, cpu, memory, slots, each, timeout, least, most] = row[..] else {
+            panic!("{row:?}")
+        };
+        let slots: u64 = slots.parse().unwrap();
+        assert_eq!(
+            cpu.parse::<u64>().unwrap(),
+            slots,
+            "{name}: a conversion has a processor of its own"
+        );
+        // The worker, the warm engine and the child that waits; then for each slot the conversion, and the largest
+        // document and output, which lie in memory because Cloud Run's disk is memory.
+        let needed = 256 + slots * (size(each) + 100 + 500);
+        assert!(needed <= size(memory), "{name}: {needed} MiB in {memory}");
+        assert!(
+            timeout.strip_suffix('s').unwrap().parse::<u64>().unwrap() * 2 < 600,
+            "{name}: two tries fit in a push"
+        );
+        assert!(least.parse::<u64>().unwrap() <= most.parse::<u64>().unwrap());
+    }
+}
+
+/// gcloud's own parser, where gcloud is installed: every command and every flag exists.
+#[test]
+fn every_command_is_one_of_gclouds() {
+    let gcloud = Gcloud::start();
+    let everything = [
+        ("DOCTOR", "yes"),
+        ("DEPLOYER", super::DEPLOYER),
+        ("CMEK_KEY", super::CMEK_KEY),
+        (
+            "REBUILD_REPOSITORY",
+            "projects/my-project/locations/europe-west1/connections/c/repositories/r",
+        ),
+    ];
+    gcloud.with(|cloud| {
+        cloud
+            .resources
+            .insert("key/own/data".to_owned(), std::collections::BTreeMap::new())
+    });
+    gcloud.script("setup.sh", &[], &everything).good();
+    gcloud.script("setup.sh", &[], &[("MAX_DELIVERY_ATTEMPTS", "7")]).good();
+    gcloud
+        .script("grant-caller.sh", &["a@b.iam.gserviceaccount.com"], &[])
+        .good();
+    gcloud
+        .script("grant-caller.sh", &["a@b.iam.gserviceaccount.com", "--revoke"], &[])
+        .good();
+    gcloud.script("cleanup.sh", &["--yes"], &everything).good();
+    if Command::new("gcloud").arg("--version").output().is_err() {
+        println!("skipped: no gcloud here to ask whether it has these commands");
+        return;
+    }
+    let commands: Vec<Value> = gcloud.with(|cloud| {
+        cloud
+            .commands
+            .iter()
+            // What the linter does not take: a word after a flag without a value, and quotes.
+            .map(|words| words.iter().map(|word| word.replace('"', "")).collect::<Vec<_>>())
+            .map(|words| json!({"command_string": format!("gcloud {}", quoted(&words))}))
+            .collect()
+    });
+    assert!(commands.len() > 200);
+    let directory = tempfile::tempdir().unwrap();
+    let list = directory.path().join("commands.json");
+    std::fs::write(&list, Value::from(commands).to_string()).unwrap();
+    let output = Command::new("gcloud")
+        .args(["meta", "lint-gcloud-commands"])
+        .arg(format!("--commands-file={}", list.display()))
+        .env("CLOUDSDK_CONFIG", directory.path())
+        .env("CLOUDSDK_CORE_DISABLE_PROMPTS", "1")
+        .output()
+        .unwrap();
+    let verdicts: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(verdicts.len() > 100, "{}", String::from_utf8_lossy(&output.stderr));
+    let wrong: Vec<String> = verdicts
+        .iter()
+        .filter(|verdict| verdict["success"] != true)
+        .map(|verdict| format!("{}: {}", verdict["command_string"], verdict["error_message"]))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn quoted(words: &[String]) -> String {
+    words
+        .iter()
+        .map(|word| format!("'{word}'"))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// The documents of a YAML text, where a Python with a YAML parser is.
+fn documents(text: &str) -> Option<Vec<Value>> {
+    let program = "import sys, json, yaml; print(json.dumps(list(yaml.safe_load_all(sys.stdin))))";
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("text.yaml");
+    std::fs::write(&file, text).unwrap();
+    let there = Command::new("python3").args(["-c", "import yaml"]).output();
+    if !there.is_ok_and(|output| output.status.success()) {
+        println!("skipped: no python3 with yaml here to parse what was written");
+        return None;
+    }
+    let output = Command::new("python3")
+        .args(["-c", program])
+        .stdin(std::fs::File::open(file).unwrap())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}\n{text}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Some(serde_json::from_slice(&output.stdout).unwrap())
+}
+
+#[test]
+fn the_manifests_are_kubernetes_and_as_strict_as_cloud_run() {
+    let gcloud = Gcloud::start();
+    let dry = gcloud
+        .script("gke/setup.sh", &["platen.example.com", "--dry-run"], &[])
+        .good();
+    let rendered = |file: &str| {
+        let line = dry.out.lines().find(|line| line.contains(file)).unwrap();
+        let sed = line.strip_suffix(" | kubectl apply --filename -").unwrap();
+        let text = gcloud.text(sed, &[]).good().out;
+        let code = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        assert!(!code.clone().any(|line| line.contains("${")), "{text}");
+        text
+    };
+    let Some(mut all) = documents(&rendered("platen.yaml")) else {
+        return;
+    };
+    all.extend(documents(&rendered("gateway.yaml")).unwrap());
+    let kinds: Vec<&str> = all.iter().map(|document| document["kind"].as_str().unwrap()).collect();
+    assert_eq!(
+        kinds,
+        [
+            "Namespace",
+            "ServiceAccount",
+            "ConfigMap",
+            "Deployment",
+            "Service",
+            "PodDisruptionBudget",
+            "HorizontalPodAutoscaler",
+            "NetworkPolicy",
+            "Gateway",
+            "HTTPRoute",
+            "GCPBackendPolicy",
+            "HealthCheckPolicy"
+        ]
+    );
+    let of = |kind: &str| &all[kinds.iter().position(|other| *other == kind).unwrap()];
+    let account = &of("ServiceAccount")["metadata"]["annotations"]["iam.gke.io/gcp-service-account"];
+    assert_eq!(account, "platen@my-project.iam.gserviceaccount.com");
+    let pod = &of("Deployment")["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    let container = &pod["containers"][0];
+    assert_eq!(
+        container["securityContext"],
+        json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}})
+    );
+    assert_eq!(container["resources"]["limits"]["memory"], "4Gi");
+    // What the worker is told is what it reads, and all of it is text.
+    let variables = of("ConfigMap")["data"].as_object().unwrap();
+    assert!(variables.values().all(Value::is_string), "{variables:?}");
+    assert_eq!(variables["PUSH_AUTH"], "oidc");
+    assert_eq!(variables["PUSH_AUDIENCE"], "https://platen.example.com");
+    assert!(
+        dry.out
+            .contains("--push-auth-token-audience=https://platen.example.com")
+    );
+    // The load balancer waits as long as Pub/Sub does.
+    assert_eq!(of("GCPBackendPolicy")["spec"]["default"]["timeoutSec"], 600);
+    for wrong in [&["x"][..], &[], &["a b.com"], &["--nonsense"]] {
+        assert_eq!(gcloud.script("gke/setup.sh", wrong, &[]).code, Some(64), "{wrong:?}");
+    }
+}
+
+#[test]
+fn cloud_build_knows_every_substitution_that_setup_gives_it() {
+    let text = std::fs::read_to_string(root().join("cloudbuild.yaml")).unwrap();
+    let gcloud = Gcloud::start();
+    let repository = "projects/my-project/locations/europe-west1/connections/c/repositories/r";
+    let dry = gcloud
+        .script("setup.sh", &["--dry-run"], &[("REBUILD_REPOSITORY", repository)])
+        .good();
+    let mut seen = 0;
+    for given in dry.out.split("--substitutions=^|^").skip(1) {
+        let given = given.split('\'').next().unwrap();
+        for pair in given.split('|') {
+            let name = pair.split('=').next().unwrap();
+            assert!(text.contains(&format!("\n  {name}: ")), "{name}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "{seen}: {}", dry.out);
+    let Some(build) = documents(&text) else { return };
+    let build = &build[0];
+    let names: Vec<&str> = build["substitutions"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    for name in [
+        "_SERVICE_NAME",
+        "_REGION",
+        "_OUTPUT_BUCKET",
+        "_RESULT_TOPIC",
+        "_TAG",
+        "_ENV_VARIABLES",
+    ] {
+        assert!(names.contains(&name), "{name}");
+    }
+    // Every one is used: Cloud Build refuses a build with one that is not.
+    for name in names {
+        assert!(text.contains(&format!("${{{name}}}")), "{name} is not used");
+    }
+    let steps = build["steps"].as_array().unwrap();
+    let ids: Vec<&str> = steps.iter().map(|step| step["id"].as_str().unwrap()).collect();
+    for step in steps {
+        for before in step["waitFor"].as_array().into_iter().flatten() {
+            let before = before.as_str().unwrap();
+            assert!(before == "-" || ids.contains(&before), "{step}");
+        }
+    }
+    let deploy = &steps[ids.iter().position(|id| *id == "deploy").unwrap()];
+    assert!(deploy["args"].to_string().contains("deploy/setup.sh --only service"));
+}
+
+/// shellcheck, where it is installed.
+#[test]
+fn the_scripts_are_clean() {
+    if Command::new("shellcheck").arg("--version").output().is_err() {
+        println!("skipped: no shellcheck here");
+        return;
+    }
+    let output = Command::new("shellcheck")
+        .arg("--external-sources")
+        .args(
+            [
+                "setup.sh",
+                "grant-caller.sh",
+                "cleanup.sh",
+                "lib.sh",
+                "env.sh",
+                "gke/setup.sh",
+            ]
+            .map(|name| format!("deploy/{name}")),
+        )
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}

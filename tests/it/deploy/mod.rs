@@ -1,0 +1,567 @@
+//! `deploy/`: the scripts against a stand-in for gcloud. What they leave behind is compared as data with
+//! `deploy/policy.json`, which is also what the local cloud enforces.
+
+mod commands;
+mod files;
+mod gcloud;
+mod policy;
+
+use std::collections::BTreeSet;
+
+use self::gcloud::{Ended, Failure, Gcloud, NUMBER, PROJECT};
+use self::policy::{CMEK_KEY, DEPLOYER, bindings};
+
+/// What is left of a project, to compare.
+type Left = (BTreeSet<String>, BTreeSet<gcloud::Binding>);
+
+fn left(gcloud: &Gcloud) -> Left {
+    gcloud.with(|cloud| (cloud.resources.keys().cloned().collect(), cloud.bindings.clone()))
+}
+
+fn set_up(settings: &[(&str, &str)]) -> Gcloud {
+    let gcloud = Gcloud::start();
+    gcloud.script("setup.sh", &[], settings).good();
+    gcloud
+}
+
+/// The names of all that setup.sh makes.
+fn resources() -> BTreeSet<String> {
+    let account = |name: &str| format!("account/{name}@{PROJECT}.iam.gserviceaccount.com");
+    [
+        "role/platen_object_reader",
+        "role/platen_object_writer",
+        "role/platen_url_signer",
+        "repository/platen",
+        "image/europe-west1-docker.pkg.dev/my-project/platen/platen:latest",
+        "bucket/my-project-platen-in",
+        "bucket/my-project-platen-out",
+        "bucket/my-project-platen-config",
+        "bucket/my-project-platen-build",
+        "keyring/platen",
+        "key/platen/config",
+        "topic/platen-events",
+        "topic/platen-results",
+        "topic/platen-dead-letter",
+        "subscription/platen-push",
+        "subscription/platen-results",
+        "subscription/platen-dead-letter",
+        "service/platen",
+        "object/my-project-platen-in/platen-setup/invoice.docx",
+    ]
+    .map(str::to_owned)
+    .into_iter()
+    .chain(["platen", "platen-push", "platen-signer", "platen-build"].map(account))
+    .collect()
+}
+
+#[test]
+fn an_empty_project_becomes_a_deployment_with_exactly_the_rights_of_the_policy() {
+    let gcloud = set_up(&[]);
+    let (made, granted) = left(&gcloud);
+    assert_eq!(made, resources());
+    assert_eq!(granted, bindings(&[]));
+    assert_eq!(gcloud.first_pdf().as_deref(), Some("%PDF-1.7 the first"));
+    gcloud.with(|cloud| {
+        assert!(cloud.messages.is_empty(), "its own result is acknowledged");
+        let policy = policy::policy();
+        for (name, permissions) in policy["roles"].as_object().unwrap() {
+            let Some(role) = cloud.resources.get(&format!("role/platen_{name}")) else {
+                continue;
+            };
+            let has: Vec<&str> = role["permissions"].split(',').collect();
+            assert_eq!(serde_json::json!(has), *permissions, "{name}");
+        }
+    });
+}
+
+#[test]
+fn nothing_on_the_project_but_what_google_grants_nowhere_else() {
+    let all = bindings(&["DOCTOR", "REBUILD_REPOSITORY", "DEPLOYER", "CMEK_KEY"]);
+    let on_project: Vec<&str> = all
+        .iter()
+        .filter(|(resource, _, _)| resource.starts_with("project/"))
+        .map(|(_, role, _)| role.rsplit('/').next().unwrap())
+        .collect();
+    assert_eq!(on_project, ["platen_build_starter", "logging.logWriter"]);
+    for (_, role, member) in &all {
+        assert!(
+            !member.contains("allUsers") && !member.contains("allAuthenticatedUsers"),
+            "{member}"
+        );
+        for wide in [
+            "roles/owner",
+            "roles/editor",
+            "roles/viewer",
+            "legacy",
+            "Admin",
+            "admin",
+            "serviceAccountTokenCreator",
+        ] {
+            assert!(!role.contains(wide), "{role}");
+        }
+    }
+}
+
+#[test]
+fn every_setting_brings_its_own_rights_and_no_more() {
+    let settings = [
+        ("DOCTOR", "yes", "DOCTOR"),
+        ("DEPLOYER", DEPLOYER, "DEPLOYER"),
+        ("CMEK_KEY", CMEK_KEY, "CMEK_KEY"),
+        (
+            "REBUILD_REPOSITORY",
+            "projects/my-project/locations/europe-west1/connections/c/repositories/r",
+            "REBUILD_REPOSITORY",
+        ),
+    ];
+    for (name, value, when) in settings {
+        let gcloud = Gcloud::start();
+        if name == "CMEK_KEY" {
+            gcloud.with(|cloud| {
+                cloud
+                    .resources
+                    .insert("key/own/data".to_owned(), std::collections::BTreeMap::new())
+            });
+        }
+        gcloud.script("setup.sh", &[], &[(name, value)]).good();
+        assert_eq!(left(&gcloud).1, bindings(&[when]), "{name}");
+        gcloud.changes();
+        gcloud.script("setup.sh", &[], &[(name, value)]).good();
+        assert_eq!(gcloud.changes(), [""; 0], "{name}: a second run");
+        gcloud.script("cleanup.sh", &["--yes"], &[(name, value)]).good();
+        let kept = left(&gcloud).1;
+        assert!(kept.iter().all(|(on, _, _)| on == "key/own/data"), "{name}: {kept:?}");
+    }
+}
+
+#[test]
+fn the_service_is_private_pinned_and_told_what_the_subscription_is_told() {
+    let gcloud = set_up(&[]);
+    gcloud.with(|cloud| {
+        let service = &cloud.resources["service/platen"];
+        let url = format!("https://platen-{NUMBER}.europe-west1.run.app");
+        assert_eq!(service["service-account"], "platen@my-project.iam.gserviceaccount.com");
+        assert_eq!(service["no-allow-unauthenticated"], "True");
+        assert_eq!(service["ingress"], "internal");
+        assert_eq!(service["execution-environment"], "gen2");
+        for wanted in [
+            "PUSH_AUTH=cloud-run-iam",
+            &format!("PUSH_AUDIENCE={url}"),
+            "PUSH_SERVICE_ACCOUNT=platen-push@my-project.iam.gserviceaccount.com",
+            "SIGNER_SERVICE_ACCOUNT=platen-signer@my-project.iam.gserviceaccount.com",
+            "INPUT_BUCKETS=my-project-platen-in",
+            "OUTPUT_BUCKET=my-project-platen-out",
+            "RESULT_TOPIC=projects/my-project/topics/platen-results",
+            "ACK_DEADLINE=600s",
+            "MAX_DELIVERY_ATTEMPTS=20",
+            "SANDBOX=required",
+        ] {
+            let (name, value) = wanted.split_once('=').unwrap();
+            assert_eq!(service[&format!("env {name}")], value);
+        }
+        let push = &cloud.resources["subscription/platen-push"];
+        assert_eq!(push["push-endpoint"], url);
+        assert_eq!(push["push-auth-token-audience"], url);
+        assert_eq!(
+            push["push-auth-service-account"],
+            "platen-push@my-project.iam.gserviceaccount.com"
+        );
+        assert_eq!(push["ack-deadline"], "600");
+        assert_eq!(push["max-delivery-attempts"], "20");
+        assert_eq!(
+            push["dead-letter-topic"],
+            "projects/my-project/topics/platen-dead-letter"
+        );
+        for subscription in ["push", "results", "dead-letter"] {
+            let subscription = &cloud.resources[&format!("subscription/platen-{subscription}")];
+            assert_eq!(subscription["expiration-period"], "never");
+        }
+        for bucket in ["in", "out", "config", "build"] {
+            let bucket = &cloud.resources[&format!("bucket/my-project-platen-{bucket}")];
+            assert_eq!(bucket["uniform-bucket-level-access"], "True");
+            assert_eq!(bucket["public-access-prevention"], "True");
+        }
+        assert_eq!(cloud.resources["bucket/my-project-platen-config"]["versioning"], "True");
+    });
+}
+
+#[test]
+fn a_second_run_changes_nothing() {
+    let gcloud = set_up(&[]);
+    let before = left(&gcloud);
+    gcloud.changes();
+    gcloud.script("setup.sh", &[], &[]).good();
+    assert_eq!(gcloud.changes(), [""; 0]);
+    assert_eq!(left(&gcloud), before);
+}
+
+#[test]
+fn a_changed_setting_is_carried_out_and_nothing_else() {
+    let gcloud = set_up(&[]);
+    gcloud.changes();
+    gcloud.script("setup.sh", &[], &[("SIZE", "large")]).good();
+    let changes = gcloud.changes();
+    assert_eq!(changes.len(), 1, "{changes:?}");
+    assert!(
+        changes[0].starts_with("run deploy platen") && changes[0].contains("--memory=8Gi"),
+        "{changes:?}"
+    );
+    gcloud
+        .script("setup.sh", &[], &[("SIZE", "large"), ("MAX_DELIVERY_ATTEMPTS", "7")])
+        .good();
+    let changes = gcloud.changes();
+    assert_eq!(changes.len(), 2, "{changes:?}");
+    assert!(changes[0].contains("MAX_DELIVERY_ATTEMPTS=7"), "{changes:?}");
+    assert!(changes[1].contains("--max-delivery-attempts=7"), "{changes:?}");
+    // Where nothing is ever replaced, nothing may be deleted.
+    gcloud
+        .script(
+            "setup.sh",
+            &["--only", "roles"],
+            &[("OUTPUT_NAME", "{generation}.{ext}")],
+        )
+        .good();
+    let changes = gcloud.changes();
+    assert_eq!(changes.len(), 1, "{changes:?}");
+    assert!(
+        changes[0].contains("--permissions=storage.objects.create,storage.objects.get"),
+        "{changes:?}"
+    );
+}
+
+#[test]
+fn an_image_that_cloud_build_deploys_stays_until_another_is_named() {
+    let gcloud = set_up(&[]);
+    gcloud.changes();
+    // What cloudbuild.yaml's last step does.
+    let built = ("IMAGE", "europe-west1-docker.pkg.dev/my-project/platen/platen@sha256:0123");
+    let settings = [built, ("CALLERS", "keep"), ("CONFIG_OBJECT", "none")];
+    gcloud.script("setup.sh", &["--only", "service"], &settings).good();
+    let changes = gcloud.changes();
+    assert_eq!(changes.len(), 1, "{changes:?}");
+    assert!(!changes[0].contains("PUSH_SERVICE_ACCOUNT"), "{changes:?}");
+    gcloud.script("setup.sh", &["--only", "service"], &settings).good();
+    gcloud.script("setup.sh", &[], &[]).good();
+    assert_eq!(gcloud.changes(), [""; 0]);
+    gcloud.with(|cloud| {
+        assert_eq!(cloud.resources["service/platen"]["image"], built.1);
+    });
+}
+
+/// Runs until nothing fails any more, each run ending at the next change.
+fn with_failures(failure: Failure) -> Gcloud {
+    let gcloud = Gcloud::start();
+    gcloud.with(|cloud| cloud.failure = failure);
+    let mut runs = 0;
+    loop {
+        let run = gcloud.script("setup.sh", &[], &[]);
+        runs += 1;
+        if run.code == Some(0) {
+            break;
+        }
+        assert_eq!(run.code, Some(1), "{}", run.err);
+        assert!(
+            run.err.contains("step '") && run.err.contains("the command was: gcloud "),
+            "{}",
+            run.err
+        );
+        assert!(run.err.contains("run setup.sh again"), "{}", run.err);
+        assert!(runs < 200, "{}", run.err);
+    }
+    assert!(runs > 40, "{runs}");
+    gcloud
+}
+
+#[test]
+fn a_failure_at_any_command_is_gone_on_from() {
+    let gcloud = with_failures(Failure::EachChangeOnce);
+    assert_eq!(left(&gcloud), (resources(), bindings(&[])));
+    assert!(gcloud.first_pdf().is_some());
+}
+
+#[test]
+fn an_answer_lost_at_any_command_is_gone_on_from() {
+    let gcloud = with_failures(Failure::EachAnswerOnce);
+    assert_eq!(left(&gcloud), (resources(), bindings(&[])));
+}
+
+#[test]
+fn what_google_does_not_know_everywhere_yet_is_tried_again() {
+    let gcloud = Gcloud::start();
+    gcloud.with(|cloud| cloud.failure = Failure::AccountsAreSlow);
+    gcloud.script("setup.sh", &[], &[]).good();
+    assert_eq!(left(&gcloud).1, bindings(&[]));
+}
+
+#[test]
+fn a_dry_run_needs_no_gcloud_and_its_text_does_what_the_script_does() {
+    let gcloud = Gcloud::start();
+    let dry = gcloud
+        .script("setup.sh", &["--dry-run"], &[("PATH", "/usr/bin:/bin")])
+        .good();
+    assert!(gcloud.with(|cloud| cloud.commands.is_empty()));
+    gcloud.text(&dry.out, &[]).good();
+    let (mut made, granted) = left(&gcloud);
+    assert_eq!(granted, bindings(&[]));
+    made.retain(|name| !name.starts_with("none"));
+    assert_eq!(made, resources());
+    assert!(gcloud.first_pdf().is_some());
+    // And the text without a project's name is for any.
+    let any = gcloud.script("setup.sh", &["--dry-run"], &[("PROJECT_ID", "")]).good();
+    assert!(
+        any.out.contains(r#"--project="$PROJECT_ID""#) && !any.out.contains("%PROJECT"),
+        "{}",
+        any.out
+    );
+    let other = Gcloud::start();
+    other.text(&any.out, &[]).good();
+    assert_eq!(left(&other).1, bindings(&[]));
+    let dry = gcloud.script("cleanup.sh", &["--dry-run"], &[]).good();
+    other.text(&dry.out, &[]).good();
+    assert_eq!(left(&other).1, BTreeSet::new());
+}
+
+#[test]
+fn cleanup_removes_all_but_what_google_keeps() {
+    let gcloud = set_up(&[]);
+    let ended = gcloud.script("cleanup.sh", &["--yes"], &[]).good();
+    let (kept, granted) = left(&gcloud);
+    assert_eq!(granted, BTreeSet::new());
+    let image = "image/europe-west1-docker.pkg.dev/my-project/platen/platen:latest";
+    let expected = [image, "key/platen/config", "keyring/platen"];
+    let deleted = |name: &String| name.starts_with("role/");
+    assert_eq!(
+        kept.iter().filter(|name| !deleted(name)).collect::<Vec<_>>(),
+        expected,
+        "images go with their repository"
+    );
+    gcloud.with(|cloud| {
+        for (name, role) in cloud.resources.iter().filter(|(name, _)| deleted(name)) {
+            assert_eq!(role["deleted"], "True", "{name}");
+        }
+        // What Google does by itself.
+        cloud.resources.remove(image);
+    });
+    assert!(ended.err.contains("keyRings/platen/cryptoKeys/config"), "{}", ended.err);
+    gcloud.changes();
+    gcloud.script("cleanup.sh", &["--yes"], &[]).good();
+    assert_eq!(gcloud.changes(), [""; 0], "a second run finds nothing to do");
+    // And the same project can be set up again: deleted roles are had back.
+    gcloud.script("setup.sh", &[], &[]).good();
+    assert_eq!(left(&gcloud), (resources(), bindings(&[])));
+}
+
+#[test]
+fn cleanup_asks_before_documents_go() {
+    let gcloud = set_up(&[]);
+    let document = "object/my-project-platen-out/reports/q3.pdf".to_owned();
+    gcloud.with(|cloud| {
+        cloud
+            .resources
+            .insert(document.clone(), std::collections::BTreeMap::new())
+    });
+    let refused = gcloud.script("cleanup.sh", &[], &[]);
+    assert_eq!(refused.code, Some(64), "{}", refused.err);
+    assert!(left(&gcloud).0.contains("service/platen"));
+    // Nobody is there to type the bucket's name.
+    let ended = gcloud.script("cleanup.sh", &["--yes"], &[]).good();
+    let (kept, granted) = left(&gcloud);
+    assert!(kept.contains(&document) && kept.contains("bucket/my-project-platen-out"));
+    assert!(
+        ended.err.contains("gs://my-project-platen-out, which holds documents"),
+        "{}",
+        ended.err
+    );
+    assert_eq!(granted, BTreeSet::new(), "nobody keeps a right on it");
+    gcloud
+        .script("cleanup.sh", &["--yes", "--delete-documents"], &[])
+        .good();
+    assert!(!left(&gcloud).0.contains(&document));
+}
+
+#[test]
+fn a_bucket_that_was_there_is_locked_down_and_kept() {
+    let gcloud = Gcloud::start();
+    gcloud.with(|cloud| {
+        cloud
+            .resources
+            .insert("bucket/my-documents".to_owned(), std::collections::BTreeMap::new())
+    });
+    let settings = [("INPUT_BUCKET", "my-documents")];
+    gcloud.script("setup.sh", &[], &settings).good();
+    gcloud.with(|cloud| {
+        assert_eq!(
+            cloud.resources["bucket/my-documents"]["public-access-prevention"],
+            "True"
+        );
+    });
+    let ended = gcloud
+        .script("cleanup.sh", &["--yes", "--delete-documents"], &settings)
+        .good();
+    let (kept, granted) = left(&gcloud);
+    assert!(kept.contains("bucket/my-documents"), "{}", ended.err);
+    assert_eq!(granted, BTreeSet::new());
+    gcloud.with(|cloud| {
+        let left: Vec<&String> = cloud.resources["bucket/my-documents"].keys().collect();
+        assert!(!left.iter().any(|key| key.starts_with("notification-")), "{left:?}");
+    });
+}
+
+#[test]
+fn hostile_settings_are_refused_before_anything_is_done() {
+    let gcloud = Gcloud::start();
+    let hostile = [
+        ("PROJECT_ID", "my project"),
+        ("PROJECT_ID", "x'; rm -rf /; '"),
+        ("PROJECT_ID", "\"$(id)\""),
+        ("SERVICE", "a-name-that-is-too-long-for-an-account"),
+        ("SERVICE", "Platen"),
+        ("REGION", "europe west1"),
+        ("INPUT_BUCKET", "gs://bucket"),
+        ("INPUT_BUCKET", "my-project-platen-out"),
+        ("RESULT_TOPIC", "projects/p/topics/t"),
+        ("ENV_VARIABLES", "novalue"),
+        ("ENV_VARIABLES", "A=b\nC=d"),
+        ("SIZE", "huge"),
+        ("ACK_DEADLINE", "900"),
+        ("REQUEST_TIMEOUT", "300"),
+        ("MAX_DELIVERY_ATTEMPTS", "3"),
+        ("CMEK_KEY", "key"),
+    ];
+    for (name, value) in hostile {
+        for script in ["setup.sh", "cleanup.sh"] {
+            let Ended { code, err, .. } = gcloud.script(script, &["--dry-run"], &[(name, value)]);
+            assert_eq!(code, Some(64), "{script} {name}={value}: {err}");
+            assert!(err.contains(name), "{script} {name}={value}: {err}");
+        }
+    }
+    assert!(gcloud.with(|cloud| cloud.commands.is_empty()));
+    // All at once.
+    let ended = gcloud.script("setup.sh", &[], &[("SIZE", "x"), ("TAG", "a b")]);
+    assert!(ended.err.contains("SIZE") && ended.err.contains("TAG"), "{}", ended.err);
+}
+
+#[test]
+fn values_that_a_shell_would_read_stay_words() {
+    let gcloud = Gcloud::start();
+    let settings = [("OUTPUT_NAME", "it's \"{stem}\" $(touch x) `y` %PROJECT_ID.{ext}")];
+    let dry = gcloud
+        .script("setup.sh", &["--dry-run", "--only", "service"], &settings)
+        .good();
+    gcloud.with(|cloud| {
+        let account = "account/platen@my-project.iam.gserviceaccount.com".to_owned();
+        cloud.resources.insert(account, std::collections::BTreeMap::new());
+    });
+    gcloud.text(&dry.out, &[]).good();
+    gcloud.with(|cloud| {
+        assert_eq!(cloud.resources["service/platen"]["env OUTPUT_NAME"], settings[0].1);
+    });
+}
+
+#[test]
+fn a_bucket_of_somebody_else_is_named() {
+    for (bucket, number) in [("forbidden-bucket", None), ("their-bucket", Some("999"))] {
+        let gcloud = Gcloud::start();
+        if let Some(number) = number {
+            let attributes = [("number".to_owned(), number.to_owned())].into();
+            gcloud.with(|cloud| cloud.resources.insert(format!("bucket/{bucket}"), attributes));
+        }
+        let ended = gcloud.script("setup.sh", &[], &[("INPUT_BUCKET", bucket)]);
+        assert_eq!(ended.code, Some(1));
+        assert!(
+            ended.err.contains(bucket) && ended.err.contains("step 'buckets'"),
+            "{}",
+            ended.err
+        );
+        assert!(
+            left(&gcloud)
+                .1
+                .iter()
+                .all(|(on, _, _)| on != &format!("bucket/{bucket}"))
+        );
+    }
+    let gcloud = Gcloud::start();
+    let ended = gcloud.script("setup.sh", &[], &[("PROJECT_ID", "not-my-project")]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.err.contains("not-my-project"), "{}", ended.err);
+    assert!(gcloud.changes().is_empty());
+}
+
+#[test]
+fn a_caller_is_let_in_by_google_and_by_the_worker() {
+    let gcloud = set_up(&[]);
+    let caller = "batch@elsewhere.iam.gserviceaccount.com";
+    gcloud.changes();
+    gcloud.script("grant-caller.sh", &[caller], &[]).good();
+    let mut expected = bindings(&[]);
+    let invoker = |email: &str| {
+        (
+            "service/platen".to_owned(),
+            "roles/run.invoker".to_owned(),
+            format!("serviceAccount:{email}"),
+        )
+    };
+    expected.insert(invoker(caller));
+    assert_eq!(left(&gcloud).1, expected);
+    let told = || gcloud.with(|cloud| cloud.resources["service/platen"]["env PUSH_SERVICE_ACCOUNT"].clone());
+    let push = "platen-push@my-project.iam.gserviceaccount.com";
+    assert_eq!(told(), format!("{push},{caller}"));
+    gcloud.changes();
+    // Neither the same again nor a setup takes it back.
+    gcloud.script("grant-caller.sh", &[caller], &[]).good();
+    gcloud.script("setup.sh", &[], &[]).good();
+    assert_eq!(gcloud.changes(), [""; 0]);
+    gcloud.script("setup.sh", &[], &[("SIZE", "small")]).good();
+    assert_eq!(told(), format!("{push},{caller}"));
+    // A person calls as an account that is there for it.
+    gcloud.script("grant-caller.sh", &["ann@example.com"], &[]).good();
+    let shared = "platen-caller@my-project.iam.gserviceaccount.com";
+    expected.insert(invoker(shared));
+    expected.insert((
+        format!("account/{shared}"),
+        "roles/iam.serviceAccountOpenIdTokenCreator".to_owned(),
+        "user:ann@example.com".to_owned(),
+    ));
+    assert_eq!(left(&gcloud).1, expected);
+    gcloud.script("grant-caller.sh", &[caller, "--revoke"], &[]).good();
+    assert_eq!(told(), format!("{push},{shared}"));
+    gcloud.script("cleanup.sh", &["--yes"], &[]).good();
+    assert_eq!(left(&gcloud).1, BTreeSet::new());
+    for wrong in [&["x"][..], &[], &["a@b.c", "d@e.f"], &["--nonsense"]] {
+        assert_eq!(gcloud.script("grant-caller.sh", wrong, &[]).code, Some(64), "{wrong:?}");
+    }
+    assert_eq!(
+        gcloud.script("grant-caller.sh", &[caller], &[]).code,
+        Some(64),
+        "no service any more"
+    );
+}
+
+#[test]
+fn results_of_others_stay_on_the_subscription() {
+    let gcloud = Gcloud::start();
+    gcloud.with(|cloud| {
+        let line = r#"theirs|reports/q3.docx|7|succeeded|{"outputs":[{"signedUrl":"http://127.0.0.1:1/no"}]}"#;
+        cloud.messages.push(("theirs".to_owned(), line.to_owned()));
+    });
+    gcloud.script("setup.sh", &[], &[]).good();
+    gcloud.with(|cloud| assert_eq!(cloud.messages.len(), 1));
+    let given_back = |word: &String| word.contains("modify-message-ack-deadline") && word.contains("theirs");
+    assert!(gcloud.changes().iter().any(given_back));
+}
+
+#[test]
+fn help_is_help_and_wrong_usage_is_wrong() {
+    let gcloud = Gcloud::start();
+    for script in ["setup.sh", "grant-caller.sh", "cleanup.sh"] {
+        let help = gcloud.script(script, &["--help"], &[]).good();
+        assert!(
+            help.out.starts_with(&format!("Usage: deploy/{script}")) && help.out.contains("--dry-run"),
+            "{}",
+            help.out
+        );
+        assert_eq!(gcloud.script(script, &["--nonsense"], &[]).code, Some(64));
+    }
+    assert_eq!(gcloud.script("setup.sh", &["--only", "nonsense"], &[]).code, Some(64));
+    assert!(gcloud.with(|cloud| cloud.commands.is_empty()));
+}

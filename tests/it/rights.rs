@@ -1,0 +1,356 @@
+//! The worker under exactly the rights that deploy/setup.sh grants: with them everything works, and without any one of them
+//! it says which role is missing, keeps the message, and goes on once it is granted.
+
+use std::time::Duration;
+
+use platen::local_cloud::{LocalCloud, Settings, Subscription};
+use serde_json::{Value, json};
+
+use crate::harness::{INPUT, OUTPUT, RESOURCES, World, cloud, environment, job, until, upload_to};
+
+const KEY: &str = "projects/local-project/locations/global/keyRings/platen/cryptoKeys/config";
+
+/// The rights that the worker and its signer work with. Those of Google's agents are below, and the rest of the file is about
+/// building and deploying, which nothing here does.
+#[tokio::test]
+async fn the_rights_that_are_enforced_are_those_of_the_file() {
+    let cloud = cloud().await;
+    let mut rights: Vec<String> = cloud
+        .rights()
+        .into_iter()
+        .map(|(account, permission, resource)| format!("{account} {permission} {resource}"))
+        .collect();
+    rights.sort();
+    assert_eq!(
+        rights,
+        [
+            "pubsub-agent iam.serviceAccounts.getOpenIdToken account/push",
+            "pubsub-agent pubsub.snapshots.seek subscription/push",
+            "pubsub-agent pubsub.subscriptions.consume subscription/push",
+            "pubsub-agent pubsub.topics.attachSubscription subscription/push",
+            "pubsub-agent pubsub.topics.publish topic/dead-letter",
+            "push run.jobs.run service",
+            "push run.routes.invoke service",
+            "signer storage.objects.get bucket/output",
+            "storage-agent pubsub.topics.publish topic/events",
+            "worker cloudkms.cryptoKeyVersions.useToDecrypt key",
+            "worker iam.serviceAccounts.signBlob account/signer",
+            "worker pubsub.topics.publish topic/results",
+            "worker storage.objects.create bucket/output",
+            "worker storage.objects.delete bucket/output",
+            "worker storage.objects.get bucket/config",
+            "worker storage.objects.get bucket/input",
+            "worker storage.objects.get bucket/output",
+        ]
+    );
+}
+
+/// What is missing is named with the role and the command that grants it, the push is answered 503, and nothing is published.
+async fn missing(permission: &str, resource: &str, words: &[&str]) {
+    let mut world = World::unready(&[], None).await;
+    world.worker.ready().await;
+    // An older generation is converted, so that the next one replaces its PDF.
+    world.upload_fixture("documents/plain/invoice.docx", "a.docx").await;
+    let old = json!({"source": format!("gs://{INPUT}/a.docx")});
+    assert_eq!(world.post(&job(&old)).await.status(), 204);
+    assert_eq!(world.result().await.data["status"], "succeeded");
+    world.upload_fixture("documents/plain/invoice.docx", "a.docx").await;
+    assert!(
+        world.cloud.take_away("worker", permission, resource),
+        "{permission} was there"
+    );
+    let answer = world.post(&job(&old)).await;
+    assert_eq!(answer.status(), 503, "{permission}: {}", world.worker.log());
+    // The line may arrive after the answer.
+    until("the error is logged", || {
+        words.iter().all(|word| world.worker.log().contains(word)).then_some(())
+    })
+    .await;
+    let log = world.worker.log();
+    let errors = log
+        .lines()
+        .filter(|line| line.contains("ERROR") && line.contains(words[0]))
+        .count();
+    assert!(errors >= 1, "{permission}: no error in\n{log}");
+    assert!(world.pull().await.is_none(), "{permission}: something was published");
+    world.cloud.give("worker", permission, resource);
+    assert_eq!(world.post(&job(&old)).await.status(), 204);
+    assert_eq!(world.result().await.data["status"], "succeeded");
+}
+
+#[tokio::test]
+async fn without_the_right_to_read_documents() {
+    let words = [
+        "roles/storage.objectViewer",
+        "gcloud storage buckets add-iam-policy-binding gs://input",
+    ];
+    missing("storage.objects.get", "bucket/input", &words).await;
+}
+
+#[tokio::test]
+async fn without_the_right_to_look_at_outputs() {
+    let words = [
+        "roles/storage.objectUser",
+        "gcloud storage buckets add-iam-policy-binding gs://output",
+    ];
+    missing("storage.objects.get", "bucket/output", &words).await;
+}
+
+#[tokio::test]
+async fn without_the_right_to_write_outputs() {
+    let words = [
+        "roles/storage.objectUser",
+        "gcloud storage buckets add-iam-policy-binding gs://output",
+    ];
+    missing("storage.objects.create", "bucket/output", &words).await;
+}
+
+#[tokio::test]
+async fn without_the_right_to_replace_outputs() {
+    let words = [
+        "roles/storage.objectUser",
+        "gcloud storage buckets add-iam-policy-binding gs://output",
+    ];
+    missing("storage.objects.delete", "bucket/output", &words).await;
+}
+
+#[tokio::test]
+async fn without_the_right_to_sign() {
+    let words = [
+        "roles/iam.serviceAccountTokenCreator",
+        "gcloud iam service-accounts add-iam-policy-binding signer@",
+    ];
+    missing("iam.serviceAccounts.signBlob", "account/signer", &words).await;
+}
+
+#[tokio::test]
+async fn without_the_right_to_publish_results() {
+    let words = [
+        "roles/pubsub.publisher",
+        "gcloud pubsub topics add-iam-policy-binding projects/local-project/topics/results",
+    ];
+    missing("pubsub.topics.publish", "topic/results", &words).await;
+}
+
+/// The signer's own right is what a link gives: without it the link is there and gives nothing.
+#[tokio::test]
+async fn without_the_signers_right_links_give_nothing() {
+    let world = World::start().await;
+    world.upload_fixture("documents/plain/invoice.docx", "a.docx").await;
+    world
+        .post(&job(&json!({"source": format!("gs://{INPUT}/a.docx")})))
+        .await;
+    let result = world.result().await.data;
+    let url = result["outputs"][0]["signedUrl"].as_str().unwrap();
+    assert_eq!(world.download(url).await.status(), 200);
+    assert!(world.cloud.take_away("signer", "storage.objects.get", "bucket/output"));
+    let answer = world.download(url).await;
+    assert_eq!(answer.status(), 403);
+    let text = answer.text().await.unwrap();
+    assert!(
+        text.contains("AccessDenied") && text.contains("storage.objects.get"),
+        "{text}"
+    );
+}
+
+/// The sealed configuration needs two more.
+#[tokio::test]
+async fn without_the_rights_to_the_configuration() {
+    for (permission, resource, role) in [
+        ("storage.objects.get", "bucket/config", "roles/storage.objectViewer"),
+        (
+            "cloudkms.cryptoKeyVersions.useToDecrypt",
+            "key",
+            "roles/cloudkms.cryptoKeyDecrypter",
+        ),
+    ] {
+        let cloud = cloud().await;
+        cloud.create_bucket("config", false).unwrap();
+        cloud.rotate_kms_key(KEY).unwrap();
+        seal(&cloud).await;
+        let mut variables = environment(&cloud);
+        variables.insert("CONFIG_OBJECT".to_owned(), "gs://config/worker.enc".to_owned());
+        variables.insert("CONFIG_KMS_KEY".to_owned(), KEY.to_owned());
+        assert!(cloud.take_away("worker", permission, resource));
+        let mut world = World::on(cloud, &variables);
+        assert_eq!(world.worker.exit().await, Some(1), "{}", world.worker.log());
+        assert!(world.worker.log().contains(role), "{}", world.worker.log());
+        let World { cloud, .. } = world;
+        cloud.give("worker", permission, resource);
+        let mut worker = crate::harness::Worker::spawn(&variables);
+        worker.ready().await;
+    }
+}
+
+/// As an operator does, who is nobody of the policy's.
+async fn seal(cloud: &LocalCloud) {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    let operator = "operator@example.com";
+    cloud.create_service_account(operator);
+    let answer = crate::harness::client()
+        .post(format!("{}/v1/{KEY}:encrypt", cloud.urls().kms))
+        .bearer_auth(cloud.access_token(operator))
+        .json(&json!({
+            "plaintext": STANDARD.encode("{}"),
+            "additionalAuthenticatedData": STANDARD.encode("gs://config/worker.enc"),
+        }))
+        .send()
+        .await
+        .unwrap();
+    let answer: Value = answer.json().await.unwrap();
+    let sealed = STANDARD.decode(answer["ciphertext"].as_str().unwrap()).unwrap();
+    upload_to(cloud, "config", "worker.enc", sealed).await;
+}
+
+/// Without the right of Google's own accounts nothing reaches the worker, and nothing is lost.
+#[tokio::test]
+async fn without_the_rights_of_googles_agents_nothing_moves() {
+    let world = World::start().await;
+    world.notify();
+    assert!(
+        world
+            .cloud
+            .take_away("storage-agent", "pubsub.topics.publish", "topic/events")
+    );
+    world
+        .upload_fixture("documents/plain/invoice.docx", "silent.docx")
+        .await;
+    world
+        .cloud
+        .give("storage-agent", "pubsub.topics.publish", "topic/events");
+    assert!(
+        world
+            .cloud
+            .take_away("pubsub-agent", "iam.serviceAccounts.getOpenIdToken", "account/push")
+    );
+    world.upload_fixture("documents/plain/invoice.docx", "waits.docx").await;
+    assert_eq!(
+        world.cloud.backlog(&world.push).unwrap(),
+        1,
+        "the one that was announced waits"
+    );
+    world
+        .cloud
+        .give("pubsub-agent", "iam.serviceAccounts.getOpenIdToken", "account/push");
+    assert_eq!(world.result().await.data["source"]["name"], "waits.docx");
+    world.acknowledged().await;
+    assert!(world.pull().await.is_none(), "nobody heard of the other one");
+}
+
+/// A dead letter needs both rights of Pub/Sub's agent: without one the message stays.
+#[tokio::test]
+async fn without_a_right_to_dead_letters_they_stay() {
+    for (permission, resource) in [
+        ("pubsub.topics.publish", "topic/dead-letter"),
+        ("pubsub.subscriptions.consume", "subscription/push"),
+    ] {
+        let cloud = LocalCloud::start(Settings {
+            pubsub_second: Duration::from_millis(1),
+            ..Settings::default()
+        })
+        .await
+        .unwrap();
+        for topic in ["events", "dead-letters"] {
+            cloud.create_topic(topic).unwrap();
+        }
+        let letters = Subscription {
+            name: "letters",
+            topic: "dead-letters",
+            ..Subscription::default()
+        };
+        let letters = cloud.create_subscription(&letters).unwrap();
+        cloud.enforce(&RESOURCES).unwrap();
+        assert!(cloud.take_away("pubsub-agent", permission, resource));
+        let push = Subscription {
+            name: "push",
+            topic: "events",
+            // Nobody listens.
+            push_endpoint: Some("http://127.0.0.1:9"),
+            dead_letter: Some(("dead-letters", 5)),
+            ..Subscription::default()
+        };
+        cloud.create_subscription(&push).unwrap();
+        cloud.publish("events", b"first", &[]).unwrap();
+        // One with the right in place tells when the other would have been forwarded.
+        cloud.give("pubsub-agent", permission, resource);
+        cloud.publish("events", b"second", &[]).unwrap();
+        until("a dead letter arrives", || {
+            (cloud.backlog(&letters).unwrap() >= 1).then_some(())
+        })
+        .await;
+    }
+}
+
+/// Nobody of the policy may do what it does not grant, however it is asked for.
+#[tokio::test]
+async fn what_is_not_granted_is_refused_in_googles_words() {
+    let cloud = cloud().await;
+    upload_to(&cloud, INPUT, "a.txt", b"text".to_vec()).await;
+    let (worker, signer) = (
+        cloud.settings().worker_service_account.clone(),
+        cloud.settings().signer_service_account.clone(),
+    );
+    let push = cloud.settings().push_service_account.clone();
+    let (storage, pubsub) = (cloud.urls().storage.clone(), cloud.urls().pubsub.clone());
+    let topic = format!("{pubsub}/v1/projects/local-project/topics/events:publish");
+    let pull = format!("{pubsub}/v1/projects/local-project/subscriptions/results:pull");
+    let cases = [
+        (
+            &worker,
+            "GET",
+            format!("{storage}/storage/v1/b/{INPUT}/o"),
+            "storage.objects.list",
+        ),
+        (
+            &worker,
+            "DELETE",
+            format!("{storage}/storage/v1/b/{INPUT}/o/a.txt"),
+            "storage.objects.delete",
+        ),
+        (
+            &worker,
+            "PATCH",
+            format!("{storage}/storage/v1/b/{OUTPUT}/o/a.txt"),
+            "storage.objects.update",
+        ),
+        (
+            &worker,
+            "POST",
+            format!("{storage}/upload/storage/v1/b/{INPUT}/o?uploadType=media&name=x"),
+            "storage.objects.create",
+        ),
+        (
+            &worker,
+            "GET",
+            format!("{storage}/storage/v1/b/{OUTPUT}"),
+            "storage.buckets.get",
+        ),
+        (&worker, "POST", topic, "User not authorized to perform this action."),
+        (&worker, "POST", pull, "User not authorized to perform this action."),
+        (
+            &signer,
+            "GET",
+            format!("{storage}/storage/v1/b/{INPUT}/o/a.txt?alt=media"),
+            "storage.objects.get",
+        ),
+        (
+            &push,
+            "GET",
+            format!("{storage}/storage/v1/b/{INPUT}/o/a.txt"),
+            "storage.objects.get",
+        ),
+    ];
+    for (who, method, url, words) in cases {
+        let answer = crate::harness::client()
+            .request(method.parse().unwrap(), &url)
+            .bearer_auth(cloud.access_token(who))
+            .json(&json!({"maxMessages": 1, "messages": [{"data": "eA=="}]}))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 403, "{method} {url}");
+        let text = answer.text().await.unwrap();
+        assert!(text.contains(words), "{method} {url}: {text}");
+    }
+}
