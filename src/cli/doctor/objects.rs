@@ -1,0 +1,454 @@
+//! The worker's own work, tried for real: input, a probe in the output bucket, a link to it, a result.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::time::Duration;
+
+use chrono::Utc;
+
+use super::patient::{Patient, Reach, bucket_grant, shell};
+use super::report::{Grant, Line, State};
+use crate::deliver::sign::{Request, SignError, Signer, Style};
+use crate::google::inspect::fetch_signed;
+use crate::google::secret::Secret;
+use crate::google::storage::{Object, Upload};
+use crate::google::{self, Error, Kind};
+
+const VIEWER: &str = "roles/storage.objectViewer";
+const USER: &str = "roles/storage.objectUser";
+/// What the probe is first, and what replaces it.
+const FIRST: &[u8] = b"written by platen doctor\n";
+const SECOND: &[u8] = b"replaced by platen doctor\n";
+/// A generation that no object has: what may be done to it is refused because it is not there, and nothing else happens.
+const NO_GENERATION: i64 = 1;
+/// How long the link to the probe lasts.
+const LINK: Duration = Duration::from_secs(60);
+
+/// Whether documents can be read, by asking for one that is not there.
+pub(super) async fn input(reach: &Reach, bucket: &str) -> Line {
+    readable(
+        reach,
+        bucket,
+        &probe_name(),
+        format!("read documents of gs://{bucket}"),
+        VIEWER,
+    )
+    .await
+}
+
+/// Whether the objects of a bucket can be read. `name` is not there.
+async fn readable(reach: &Reach, bucket: &str, name: &str, what: String, role: &'static str) -> Line {
+    let resource = format!("gs://{bucket}");
+    let storage = reach.storage();
+    let error = match reach.within(&resource, storage.metadata(bucket, name, None)).await {
+        Ok(_) => return Line::good(what),
+        Err(error) => error,
+    };
+    match error.kind {
+        Kind::NotFound if !is_about_the_bucket(&error) => Line::good(what),
+        Kind::Forbidden if hides_what_is_missing(&error) => Line::new(
+            State::Warning,
+            what,
+            format!(
+                "what is there can be read, but of what is not there Cloud Storage says 403 and not 404, so that jobs for \
+                 deleted documents are repeated until they are dead letters. It takes storage.objects.list, which {VIEWER} \
+                 holds; this grants it: {}",
+                reach.on_bucket(bucket, "storage.objects.list", VIEWER).command
+            ),
+        ),
+        _ => Line::failed(what, &error, &reach.on_bucket(bucket, "storage.objects.get", role)),
+    }
+}
+
+/// A 404 says of which of the two it is in words alone.
+fn is_about_the_bucket(error: &Error) -> bool {
+    error.message.contains("bucket does not exist")
+}
+
+/// To an account that may not list, Cloud Storage may not tell that an object is not there.
+fn hides_what_is_missing(error: &Error) -> bool {
+    error.message.contains("storage.objects.list")
+}
+
+/// Fonts of a bucket are listed before they are fetched.
+pub(super) async fn fonts(reach: &Reach, bucket: &str, prefix: &str) -> Line {
+    let what = format!("list fonts of gs://{bucket}/{prefix}");
+    let storage = reach.storage();
+    let resource = format!("gs://{bucket}");
+    match reach.within(&resource, storage.list(bucket, prefix, 0)).await {
+        Err(error) if error.kind != Kind::TooLarge => {
+            Line::failed(what, &error, &reach.on_bucket(bucket, "storage.objects.list", VIEWER))
+        }
+        Ok(_) => Line::new(State::Warning, what, "there are none"),
+        Err(_) => Line::good(what),
+    }
+}
+
+/// What the lines of the output bucket say they tried.
+struct Tried {
+    create: String,
+    read: String,
+    replace: String,
+    link: String,
+}
+
+/// Creates, reads, replaces and removes a probe, and fetches it through its own link. Without the right to remove it, none
+/// is made: the same rights are then told by what is refused because nothing is there.
+pub(super) async fn output(patient: &Patient) -> Vec<Line> {
+    let bucket = &patient.config.output_bucket;
+    let tried = Tried {
+        create: format!("create objects in gs://{bucket}"),
+        read: format!("read objects of gs://{bucket}"),
+        replace: format!("replace and remove objects in gs://{bucket}"),
+        link: match &patient.signer {
+            Ok(signer) => format!("fetch through a URL signed by {}", signer.email()),
+            Err(_) => "fetch through a signed URL".to_owned(),
+        },
+    };
+    let reach = &patient.reach;
+    let name = probe_name();
+    let removed = reach
+        .within(
+            &format!("gs://{bucket}"),
+            reach.storage().delete(bucket, &name, NO_GENERATION),
+        )
+        .await;
+    match removed {
+        Err(error) if error.kind == Kind::NotFound && !is_about_the_bucket(&error) => {
+            with_probe(patient, &name, tried).await
+        }
+        Err(error) if error.kind == Kind::Forbidden => {
+            if hides_what_is_missing(&error) {
+                with_probe(patient, &name, tried).await
+            } else {
+                without_probe(patient, &name, tried, &error).await
+            }
+        }
+        Err(error) => {
+            let grant = reach.on_bucket(bucket, "storage.objects.delete", USER);
+            let untried = |what| Line::new(State::Unseen, what, "not tried after that");
+            vec![
+                Line::failed(tried.replace, &error, &grant),
+                untried(tried.create),
+                untried(tried.read),
+                untried(tried.link),
+            ]
+        }
+        Ok(()) => vec![Line::new(
+            State::Wrong,
+            tried.replace,
+            "Cloud Storage says that it has removed an object that was never there",
+        )],
+    }
+}
+
+async fn with_probe(patient: &Patient, name: &str, tried: Tried) -> Vec<Line> {
+    let (reach, bucket) = (&patient.reach, &patient.config.output_bucket);
+    let resource = format!("gs://{bucket}/{name}");
+    let grant = |permission| reach.on_bucket(bucket, permission, USER);
+    let create = grant("storage.objects.create");
+    patient.note_probe(Some(name));
+    let object = match reach.within(&resource, write(reach, bucket, name, FIRST, 0)).await {
+        Ok(object) => object,
+        Err(error) => {
+            if error.kind == Kind::Forbidden {
+                patient.note_probe(None);
+            }
+            let first = Line::failed(tried.create, &error, &create);
+            let read = readable(reach, bucket, name, tried.read, USER).await;
+            let untried = |what| Line::new(State::Unseen, what, "there is no object to try it on");
+            return vec![
+                first,
+                read,
+                untried(tried.replace),
+                link(patient, name, tried.link, None).await,
+            ];
+        }
+    };
+    let mut lines = vec![Line::good(tried.create)];
+    let read = reach
+        .within(&resource, read(reach, bucket, name, object.generation))
+        .await;
+    lines.push(match read {
+        Ok(bytes) if bytes == FIRST => Line::good(tried.read),
+        Ok(_) => Line::new(State::Wrong, tried.read, "other bytes came back than were written"),
+        Err(error) => Line::failed(tried.read, &error, &grant("storage.objects.get")),
+    });
+    let delete = grant("storage.objects.delete");
+    let replaced = reach
+        .within(&resource, write(reach, bucket, name, SECOND, object.generation))
+        .await;
+    let (there, generation) = match &replaced {
+        Ok(object) => (SECOND, object.generation),
+        Err(_) => (FIRST, object.generation),
+    };
+    let linked = link(patient, name, tried.link, Some(there)).await;
+    let removed = reach
+        .within(&resource, reach.storage().delete(bucket, name, generation))
+        .await;
+    if removed.is_ok() {
+        patient.note_probe(None);
+    }
+    lines.push(match replaced.map(drop).and(removed) {
+        Ok(()) => Line::good(tried.replace),
+        Err(error) => Line::failed(tried.replace, &error, &delete),
+    });
+    lines.push(linked);
+    lines
+}
+
+async fn without_probe(patient: &Patient, name: &str, tried: Tried, refused: &Error) -> Vec<Line> {
+    let (reach, bucket) = (&patient.reach, &patient.config.output_bucket);
+    let resource = format!("gs://{bucket}/{name}");
+    // Refused for its generation, which is not there, by whoever may write.
+    let written = reach
+        .within(&resource, write(reach, bucket, name, FIRST, NO_GENERATION))
+        .await;
+    let create = match written {
+        Err(error) if error.kind == Kind::PreconditionFailed => Line::good(tried.create),
+        Err(error) => {
+            let grant = reach.on_bucket(bucket, "storage.objects.create", USER);
+            Line::failed(tried.create, &error, &grant)
+        }
+        Ok(_) => {
+            patient.note_probe(Some(name));
+            let why = "an object was written although its precondition did not hold";
+            Line::new(State::Wrong, tried.create, why)
+        }
+    };
+    let replace = if patient.config.output_name.as_str().contains("{generation}") {
+        let why = "not allowed, and not needed: OUTPUT_NAME holds {generation}";
+        Line::new(State::Good, tried.replace, why)
+    } else {
+        let grant = reach.on_bucket(bucket, "storage.objects.delete", USER);
+        Line::failed(tried.replace, refused, &grant)
+    };
+    vec![
+        create,
+        readable(reach, bucket, name, tried.read, USER).await,
+        replace,
+        link(patient, name, tried.link, None).await,
+    ]
+}
+
+/// Removes what may be left of a probe; a line when it is still there.
+pub(super) async fn clean_up(patient: &Patient) -> Option<Line> {
+    let name = patient.probe()?;
+    let (reach, bucket) = (&patient.reach, &patient.config.output_bucket);
+    let resource = format!("gs://{bucket}/{name}");
+    let storage = reach.storage();
+    let removing = async {
+        let object = storage.metadata(bucket, &name, None).await?;
+        storage.delete(bucket, &name, object.generation).await
+    };
+    match reach.within(&resource, removing).await {
+        Ok(()) => None,
+        Err(error) if error.kind == Kind::NotFound => None,
+        Err(error) => Some(Line::new(
+            State::Wrong,
+            format!("clean up {resource}"),
+            format!(
+                "it may be left there: {error}. This removes it: gcloud storage rm {}",
+                shell(&resource)
+            ),
+        )),
+    }
+}
+
+/// The probe through a link; with nothing expected, whether the link would give it if it were there.
+async fn link(patient: &Patient, name: &str, what: String, expected: Option<&[u8]>) -> Line {
+    let (reach, bucket) = (&patient.reach, &patient.config.output_bucket);
+    let Ok(signer) = &patient.signer else {
+        return Line::new(State::Unseen, what, "nobody signs");
+    };
+    let resource = format!("gs://{bucket}/{name}");
+    let Ok(url) = signed(patient, signer, Some(name)).await else {
+        return Line::new(
+            State::Unseen,
+            what,
+            format!("there is no signature of {}", signer.email()),
+        );
+    };
+    let fetched = reach
+        .within(&resource, fetch_signed(&reach.http, &url, &resource))
+        .await;
+    match (fetched, expected) {
+        (Ok(bytes), Some(expected)) if bytes == expected => Line::good(what),
+        (Ok(_), _) => Line::new(State::Wrong, what, "other bytes came back than were written"),
+        (Err(error), None) if error.kind == Kind::NotFound || hides_what_is_missing(&error) => Line::good(what),
+        (Err(error), _) => {
+            let member = format!("serviceAccount:{}", signer.email());
+            Line::failed(
+                what,
+                &error,
+                &bucket_grant(bucket, &member, "storage.objects.get", VIEWER),
+            )
+        }
+    }
+}
+
+/// Whether the signer signs, and for as long as links are to last.
+pub(super) async fn signature(patient: &Patient) -> Line {
+    let signer = match &patient.signer {
+        Ok(signer) => signer,
+        Err(why) => return Line::new(State::Wrong, "sign URLs", why.as_str()),
+    };
+    let what = match signer {
+        Signer::Key(key) => format!("sign URLs with the key of {}", key.client_email),
+        Signer::Blob { email, .. } => format!("sign URLs as {email}"),
+    };
+    if patient.config.signed_url_ttl > signer.longest() {
+        let why = format!(
+            "SIGNED_URL_TTL is {} s, and what this signer signs holds {} s at most",
+            patient.config.signed_url_ttl.as_secs(),
+            signer.longest().as_secs()
+        );
+        return Line::new(State::Wrong, what, why);
+    }
+    if patient.reach.impersonated.as_deref() == Some(signer.email()) {
+        let why = "not tried: whoever impersonates an account signs by their own right, and the worker needs one on itself; \
+                   run doctor as the worker";
+        return Line::new(State::Unseen, what, why);
+    }
+    match signed(patient, signer, None).await {
+        Ok(_) => Line::good(what),
+        Err(SignError::Google(error)) => {
+            let grant = Grant {
+                permission: "iam.serviceAccounts.signBlob",
+                role: "roles/iam.serviceAccountTokenCreator",
+                command: signer.grant(&shell(&patient.reach.member)),
+            };
+            Line::failed(what, &error, &grant)
+        }
+        Err(error) => Line::new(State::Wrong, what, error.to_string()),
+    }
+}
+
+async fn signed(patient: &Patient, signer: &Signer, object: Option<&str>) -> Result<Secret, SignError> {
+    let request = Request {
+        method: "GET",
+        bucket: &patient.config.output_bucket,
+        object,
+        headers: &[],
+        query: &[],
+        style: Style::Path,
+        endpoint: &patient.endpoint,
+        at: Utc::now(),
+        ttl: LINK,
+    };
+    let signing = async {
+        match signer.sign(&request).await {
+            Ok(signed) => Ok(Ok(signed.url)),
+            Err(SignError::Google(error)) => Err(error),
+            Err(refused) => Ok(Err(refused)),
+        }
+    };
+    patient.reach.within(signer.email(), signing).await?
+}
+
+async fn write(
+    reach: &Reach,
+    bucket: &str,
+    name: &str,
+    bytes: &[u8],
+    if_generation_match: i64,
+) -> Result<Object, Error> {
+    let unwritable = |error: std::io::Error| {
+        let message = format!("no temporary file can be written: {error}; see TMPDIR");
+        Error::new(Kind::Invalid, "write a probe", name, message)
+    };
+    let mut file = tempfile::NamedTempFile::new().map_err(unwritable)?;
+    file.write_all(bytes).map_err(unwritable)?;
+    let upload = Upload {
+        bucket,
+        name,
+        content_type: "text/plain",
+        content_disposition: None,
+        metadata: &BTreeMap::new(),
+        file: file.path(),
+        size: bytes.len() as u64,
+        crc32c: crc32c::crc32c(bytes),
+        if_generation_match,
+    };
+    reach.storage().upload(&upload).await
+}
+
+async fn read(reach: &Reach, bucket: &str, name: &str, generation: i64) -> Result<Vec<u8>, Error> {
+    let mut download = reach.storage().download(bucket, name, generation).await?;
+    let mut bytes = Vec::new();
+    while let Some(chunk) = download.chunk().await? {
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+/// A name that no object has. Without an extension, no worker that watches the bucket takes it for a document.
+fn probe_name() -> String {
+    let mut random = [0; 8];
+    // Without random bytes the time has to do: it is a name, and no secret.
+    let number = match aws_lc_rs::rand::fill(&mut random) {
+        Ok(()) => u64::from_le_bytes(random),
+        Err(_) => Utc::now().timestamp_micros().unsigned_abs(),
+    };
+    format!(".platen-doctor/{number:016x}")
+}
+
+/// Whether results can be published, without publishing one.
+pub(super) async fn publish(patient: &Patient) -> Line {
+    let (reach, topic) = (&patient.reach, &patient.topic);
+    let what = format!("publish to {topic} (asked, not done: subscribers would get it)");
+    let inspector = reach.inspector();
+    let grant = publish_grant(topic, &reach.member);
+    match reach.within(topic, inspector.may_publish(topic)).await {
+        Ok(true) => Line::good(what),
+        Ok(false) => Line::missing(
+            what,
+            "the topic does not let the worker, or there is no such topic",
+            &grant,
+        ),
+        // Google's emulator has no policies.
+        Err(error) if reach.cloud.endpoints.pubsub_is_emulator && error.kind != Kind::Unavailable => {
+            match reach.within(topic, inspector.topic(topic)).await {
+                Ok(()) => Line::new(State::Good, what, "an emulator without policies; the topic is there"),
+                Err(error) => Line::failed(what, &error, &grant),
+            }
+        }
+        Err(error) => Line::failed(what, &error, &grant),
+    }
+}
+
+fn publish_grant(topic: &str, member: &str) -> Grant {
+    let role = "roles/pubsub.publisher";
+    let member = shell(member);
+    let command = match topic.split('/').collect::<Vec<_>>()[..] {
+        [_, project, _, name] => {
+            format!(
+                "gcloud pubsub topics add-iam-policy-binding {name} --project={project} --member={member} --role={role}"
+            )
+        }
+        _ => format!("gcloud pubsub topics add-iam-policy-binding {topic} --member={member} --role={role}"),
+    };
+    Grant {
+        permission: "pubsub.topics.publish",
+        role,
+        command,
+    }
+}
+
+/// Whether the keys of push tokens can be had.
+pub(super) async fn keys(reach: &Reach) -> Line {
+    let url = &reach.cloud.endpoints.jwks;
+    let what = format!("fetch the keys of push tokens from {url}");
+    let keys = google::keys::KeySet::new(reach.http.clone(), url.clone());
+    // Nobody's key: whoever knows that has the set.
+    let known = async {
+        match keys.key("platen-doctor").await {
+            Ok(_) | Err(google::keys::KeyError::Unknown) => Ok(()),
+            Err(google::keys::KeyError::Unavailable(error)) => Err(error),
+        }
+    };
+    match reach.within(url, known).await {
+        Ok(()) => Line::good(what),
+        Err(error) => Line::new(State::Wrong, what, error.to_string()),
+    }
+}
