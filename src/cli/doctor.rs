@@ -18,7 +18,7 @@ use super::output::say;
 use crate::config::{self, Config, Environment, Fonts, Problems};
 use crate::secrets;
 use patient::{Patient, Reach};
-use report::{Line, Report};
+use report::{Line, Report, State};
 
 /// Check a deployment with the worker's environment and credentials, a line for each right and endpoint that it needs.
 ///
@@ -60,7 +60,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let credentials = cloud.credentials.clone();
         let connecting = Reach::new(cloud, arguments.impersonate.as_deref(), arguments.timeout);
         let reach = tokio::select! {
-            reach = connecting => reach?,
+            reach = tokio::time::timeout(arguments.timeout * 2, connecting) => reach.map_err(|_| no_credentials(arguments))??,
             () = &mut interrupted => return Err(stopped()),
         };
         say(&identity::described(&reach));
@@ -102,6 +102,14 @@ fn with_logging(Problems(mut problems): Problems) -> Problems {
     Problems(problems)
 }
 
+fn no_credentials(arguments: &Arguments) -> Failure {
+    let seconds = (arguments.timeout * 2).as_secs_f32();
+    Failure::Work(Some(format!(
+        "whoever has the credentials does not answer within {seconds} s: see GOOGLE_APPLICATION_CREDENTIALS and \
+         GCE_METADATA_HOST"
+    )))
+}
+
 fn stopped() -> Failure {
     Failure::Work(Some("stopped before everything was checked".to_owned()))
 }
@@ -115,7 +123,13 @@ async fn of_object(reach: &Reach, sealed: &config::Sealed, report: &mut Report) 
     let (lines, opened) = sealed::open(reach, sealed).await;
     report.print(lines);
     let Some(opened) = opened else {
-        return Ok(Config::load(&Environment).ok());
+        let config = Config::load(&Environment);
+        if let Err(Problems(problems)) = &config {
+            let names: Vec<&str> = problems.iter().map(|problem| problem.variable).collect();
+            let why = format!("{} may be in {}, which is not open", names.join(", "), sealed.object);
+            report.print(vec![Line::new(State::Unseen, "everything else", why)]);
+        }
+        return Ok(config.ok());
     };
     let place = format!("{}#{}", sealed.object, opened.generation);
     let contents =
