@@ -13,7 +13,7 @@ BUCKET_LOCATION=${BUCKET_LOCATION:-$REGION}
 # Some projects may not use every region for builds: https://cloud.google.com/build/docs/locations
 BUILD_REGION=${BUILD_REGION:-$REGION}
 
-# What it is called: the service, and the prefix of all that belongs to it. At most 22 characters.
+# What it is called: the service, and the prefix of all that belongs to it. 6 to 22 characters.
 SERVICE=${SERVICE:-platen}
 
 # What the cleanup and the dry run need before the project is known: its name as a variable.

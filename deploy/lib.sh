@@ -56,8 +56,8 @@ settings() {
       'wanted is the id of a project: 6 to 30 small letters, digits and hyphens (gcloud projects list)'
   fi
   check PROJECT_NUMBER "$PROJECT_NUMBER" '([0-9]+)?' 'wanted are digits'
-  check SERVICE "$SERVICE" '[a-z]([a-z0-9-]{0,20}[a-z0-9])?' \
-    'wanted are small letters, digits and hyphens, at most 22, because SERVICE-rebuild must fit an account name'
+  check SERVICE "$SERVICE" '[a-z][a-z0-9-]{4,20}[a-z0-9]' \
+    'wanted are 6 to 22 small letters, digits and hyphens, because accounts are named SERVICE and SERVICE-rebuild'
   value='' # set by eval below
   for name in REGION BUILD_REGION BUCKET_LOCATION; do
     eval "value=\$$name"
@@ -180,7 +180,15 @@ look() {
     printf '%s >/dev/null 2>&1 ||\n  ' "$(show "$@")"
     return 1
   fi
-  if FOUND=$("$@" 2>"$scratch/error"); then return 0; fi
+  tries=0
+  while :; do
+    if FOUND=$("$@" 2>"$scratch/error"); then return 0; fi
+    # An API that was enabled a moment ago is not known everywhere yet.
+    grep -Eiq 'SERVICE_DISABLED|has not been used in project' "$scratch/error" || break
+    tries=$((tries + 1))
+    [ "$tries" -lt "$RETRY_TIMES" ] || failed "$(quietly "$(cat "$scratch/error")")" "$@"
+    sleep "$RETRY_SECONDS"
+  done
   if grep -Eiq 'NOT_FOUND|not found|cannot find|does not exist|matched no objects' "$scratch/error"; then
     FOUND=''
     return 1
@@ -188,11 +196,11 @@ look() {
   failed "$(quietly "$(cat "$scratch/error")")" "$@"
 }
 
-# ask COMMAND...: FOUND is its output; in a dry run nothing is asked and nothing printed.
+# ask COMMAND...: the same of what must be there; in a dry run nothing is asked and nothing printed.
 ask() {
   FOUND=''
   if [ -n "$DRY_RUN" ]; then return 0; fi
-  FOUND=$("$@" 2>"$scratch/error") || failed "$(quietly "$(cat "$scratch/error")")" "$@"
+  look "$@" || failed "$(quietly "$(cat "$scratch/error")")" "$@"
 }
 
 # run COMMAND...: does it, and says so.

@@ -85,7 +85,10 @@ fn admit(world: &World, service: &Service, claims: &Value) -> Result<(), StatusC
     if claims["exp"].as_i64().is_none_or(|exp| exp <= now) || !known(&service.audiences, &claims["aud"]) {
         return Err(StatusCode::UNAUTHORIZED);
     }
-    let invoker = claims["email_verified"] == true && known(&service.invokers, &claims["email"]);
+    let may_invoke = |email: &str| world.policies.allows(email, "run.routes.invoke", "service");
+    let invoker = claims["email_verified"] == true
+        && known(&service.invokers, &claims["email"])
+        && claims["email"].as_str().is_some_and(may_invoke);
     if invoker { Ok(()) } else { Err(StatusCode::FORBIDDEN) }
 }
 

@@ -50,8 +50,8 @@ pub use self::{
     settings::{Settings, Subscription, Urls},
 };
 use self::{
-    faults::Faults, front_door::FrontDoor, identity::Identity, kms::Kms, policy::Policies, pubsub::Pubsub, server::Request,
-    storage::Storage,
+    faults::Faults, front_door::FrontDoor, identity::Identity, kms::Kms, policy::Policies, pubsub::Pubsub,
+    server::Request, storage::Storage,
 };
 
 /// Why a call was refused: the words of Google's answer.

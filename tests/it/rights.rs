@@ -1,12 +1,14 @@
 //! The worker under exactly the rights that deploy/setup.sh grants: with them everything works, and without any one of them
 //! it says which role is missing, keeps the message, and goes on once it is granted.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use platen::local_cloud::{LocalCloud, Settings, Subscription};
 use serde_json::{Value, json};
 
-use crate::harness::{INPUT, OUTPUT, RESOURCES, World, cloud, environment, job, until, upload_to};
+use crate::harness::{AUDIENCE, INPUT, OUTPUT, RESOURCES, World, cloud, environment, job, until, upload_to};
 
 const KEY: &str = "projects/local-project/locations/global/keyRings/platen/cryptoKeys/config";
 
@@ -132,6 +134,27 @@ async fn without_the_right_to_publish_results() {
     missing("pubsub.topics.publish", "topic/results", &words).await;
 }
 
+/// Where every output has a name of its own, the right to delete is not needed: setup.sh leaves it out.
+#[tokio::test]
+async fn names_with_a_generation_need_no_right_to_delete() {
+    let world = World::with(&[("OUTPUT_NAME", "{stem}-{generation}.{ext}")]).await;
+    assert!(
+        world
+            .cloud
+            .take_away("worker", "storage.objects.delete", "bucket/output")
+    );
+    let envelope = job(&json!({"source": format!("gs://{INPUT}/a.docx")}));
+    for outputs in 1..=2 {
+        world.upload_fixture("documents/plain/invoice.docx", "a.docx").await;
+        // The second delivery finds it done.
+        for _ in 0..2 {
+            assert_eq!(world.post(&envelope).await.status(), 204, "{}", world.worker.log());
+            assert_eq!(world.result().await.data["status"], "succeeded");
+        }
+        assert_eq!(world.outputs().await, outputs);
+    }
+}
+
 /// The signer's own right is what a link gives: without it the link is there and gives nothing.
 #[tokio::test]
 async fn without_the_signers_right_links_give_nothing() {
@@ -238,6 +261,30 @@ async fn without_the_rights_of_googles_agents_nothing_moves() {
     assert!(world.pull().await.is_none(), "nobody heard of the other one");
 }
 
+/// Without the push account's right to call, Cloud Run's front door turns the push away before the worker sees it.
+#[tokio::test]
+async fn without_the_right_to_call_pushes_stay_outside() {
+    let world = World::with(&[("PUSH_AUTH", "cloud-run-iam")]).await;
+    let push = world.cloud.settings().push_service_account.clone();
+    world.cloud.open_front_door(&world.worker.url, &[AUDIENCE], &[&push]);
+    world.upload_fixture("documents/plain/invoice.docx", "a.docx").await;
+    let envelope = job(&json!({"source": format!("gs://{INPUT}/a.docx")})).to_string();
+    let through_the_door = || {
+        let request = world.http.post(&world.cloud.urls().front_door);
+        request
+            .header("content-type", "application/json")
+            .bearer_auth(world.token())
+            .body(envelope.clone())
+            .send()
+    };
+    assert!(world.cloud.take_away("push", "run.routes.invoke", "service"));
+    assert_eq!(through_the_door().await.unwrap().status(), 403);
+    assert!(world.pull().await.is_none());
+    world.cloud.give("push", "run.routes.invoke", "service");
+    assert_eq!(through_the_door().await.unwrap().status(), 204);
+    assert_eq!(world.result().await.data["status"], "succeeded");
+}
+
 /// A dead letter needs both rights of Pub/Sub's agent: without one the message stays.
 #[tokio::test]
 async fn without_a_right_to_dead_letters_they_stay() {
@@ -262,21 +309,34 @@ async fn without_a_right_to_dead_letters_they_stay() {
         let letters = cloud.create_subscription(&letters).unwrap();
         cloud.enforce(&RESOURCES).unwrap();
         assert!(cloud.take_away("pubsub-agent", permission, resource));
+        // Whoever listens here hangs up, which is no acknowledgement, and counts.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let deliveries = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&deliveries);
+        tokio::spawn(async move {
+            while listener.accept().await.is_ok() {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
         let push = Subscription {
             name: "push",
             topic: "events",
-            // Nobody listens.
-            push_endpoint: Some("http://127.0.0.1:9"),
+            push_endpoint: Some(&endpoint),
             dead_letter: Some(("dead-letters", 5)),
             ..Subscription::default()
         };
-        cloud.create_subscription(&push).unwrap();
-        cloud.publish("events", b"first", &[]).unwrap();
-        // One with the right in place tells when the other would have been forwarded.
+        let push = cloud.create_subscription(&push).unwrap();
+        cloud.publish("events", b"poison", &[]).unwrap();
+        until("it is delivered more often than the policy says", || {
+            (deliveries.load(Ordering::Relaxed) > 12).then_some(())
+        })
+        .await;
+        assert_eq!(cloud.backlog(&letters).unwrap(), 0, "{permission}");
+        assert_eq!(cloud.backlog(&push).unwrap(), 1, "{permission}: and is not lost");
         cloud.give("pubsub-agent", permission, resource);
-        cloud.publish("events", b"second", &[]).unwrap();
-        until("a dead letter arrives", || {
-            (cloud.backlog(&letters).unwrap() >= 1).then_some(())
+        until("it is forwarded", || {
+            (cloud.backlog(&letters).unwrap() == 1).then_some(())
         })
         .await;
     }

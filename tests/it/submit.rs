@@ -159,6 +159,7 @@ async fn each_refusal_says_who_refused_and_what_to_do() {
     world
         .cloud
         .open_front_door(&world.worker.url, &[AUDIENCE], &[CALLER, WORKER]);
+    world.cloud.give("worker", "run.routes.invoke", "service");
     let words = [
         "the worker refused the caller (HTTP 403, request.forbidden",
         &format!("PUSH_SERVICE_ACCOUNT must list {WORKER}"),

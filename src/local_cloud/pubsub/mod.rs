@@ -233,6 +233,23 @@ impl Pubsub {
     }
 }
 
+/// A subscription's settings as they work: where Pub/Sub's agent may not forward dead letters, nothing is given up, and what
+/// fails is delivered for ever.
+fn working(world: &World, mut settings: Settings) -> Settings {
+    if let Some(policy) = &settings.dead_letter_policy {
+        let may = |permission, resource: &str| world.policies.agent_may("pubsub-agent", permission, resource);
+        let publish = may("pubsub.topics.publish", &format!("topic/{}", policy.dead_letter_topic));
+        let acknowledge = may(
+            "pubsub.subscriptions.consume",
+            &format!("subscription/{}", settings.name),
+        );
+        if !publish || !acknowledge {
+            settings.dead_letter_policy = None;
+        }
+    }
+    settings
+}
+
 /// Publishes on the dead-letter topic what a subscription gave up.
 fn forward_dead(world: &World, settings: &Settings, dead: Vec<(Arc<Message>, u32)>) {
     let Some(policy) = &settings.dead_letter_policy else {
@@ -241,18 +258,6 @@ fn forward_dead(world: &World, settings: &Settings, dead: Vec<(Arc<Message>, u32
     let ["projects", project, "subscriptions", id] = settings.name.split('/').collect::<Vec<_>>()[..] else {
         return;
     };
-    let (topic, subscription) = (
-        format!("topic/{}", policy.dead_letter_topic),
-        format!("subscription/{}", settings.name),
-    );
-    let may = |permission, resource: &str| world.policies.agent_may("pubsub-agent", permission, resource);
-    if !may("pubsub.topics.publish", &topic) || !may("pubsub.subscriptions.consume", &subscription) {
-        tracing::warn!(
-            subscription = settings.name,
-            "a dead letter was not forwarded: Pub/Sub's agent may not"
-        );
-        return;
-    }
     for (message, attempts) in dead {
         let mut draft = message.draft.clone();
         let mut set = |key: &str, value: String| {

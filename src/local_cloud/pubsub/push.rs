@@ -15,6 +15,7 @@ use super::{
     Subscription, forward_dead,
     model::{PushConfig, Settings},
     queue::Delivery,
+    working,
 };
 
 const USER_AGENT: &str = "APIs-Google; (+https://developers.google.com/webmasters/APIs-Google.html)";
@@ -99,7 +100,8 @@ fn start_deliveries(world: &Arc<World>, subscription: &Arc<Subscription>) -> Opt
     if room == 0 {
         return None;
     }
-    let taken = lock(&subscription.queue).take(room, &settings, world.settings.pubsub_second);
+    let given_up_by = working(world, settings.clone());
+    let taken = lock(&subscription.queue).take(room, &given_up_by, world.settings.pubsub_second);
     lock(&subscription.pace).outstanding += taken.deliveries.len();
     forward_dead(world, &settings, taken.dead);
     for delivery in taken.deliveries {

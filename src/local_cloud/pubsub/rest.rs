@@ -15,6 +15,7 @@ use super::{
     },
     Draft, forward_dead,
     model::{PushConfig, Settings},
+    working,
 };
 
 /// How long a pull waits for the first message, in Pub/Sub's seconds.
@@ -239,7 +240,8 @@ async fn pull(world: &Arc<World>, name: &str, request: &Request) -> Result<Value
             let message = "This method is not supported for this subscription type.";
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "FAILED_PRECONDITION", message));
         }
-        let taken = lock(&subscription.queue).take(pull.max_messages.min(1000), &settings, second);
+        let given_up_by = working(world, settings.clone());
+        let taken = lock(&subscription.queue).take(pull.max_messages.min(1000), &given_up_by, second);
         forward_dead(world, &settings, taken.dead);
         if !taken.deliveries.is_empty() {
             let received: Vec<Value> = taken

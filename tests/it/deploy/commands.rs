@@ -299,8 +299,14 @@ pub(super) fn look(cloud: &mut Cloud, words: &Words) -> Answer {
         "value(labels.platen)" => label("platen"),
         "value(labels.platen-settings)" => label("platen-settings"),
         "value(metadata.labels.platen-callers)" => label("platen-callers"),
-        "value[separator=\"|\"](metadata.labels.platen-settings,metadata.labels.platen-callers,spec.template.spec.containers[0].image)" => {
-            format!("{}|{}|{}", label("platen-settings"), label("platen-callers"), attribute("image"))
+        "value[separator=\"|\"](metadata.labels.platen-settings,metadata.labels.platen-callers,spec.template.spec.containers[0].image)" =>
+        {
+            format!(
+                "{}|{}|{}",
+                label("platen-settings"),
+                label("platen-callers"),
+                attribute("image")
+            )
         }
         "value(generation)" => attribute("generation"),
         "value(metadata.proven)" => attribute("custom-metadata").replace("proven=", ""),

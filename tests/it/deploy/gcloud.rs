@@ -56,6 +56,8 @@ pub(super) enum Failure {
     EachChangeOnce,
     /// Each change is made the first time, and its answer lost.
     EachAnswerOnce,
+    /// Each look says once that its API is not known to be on yet.
+    ApisAreSlow,
     /// Each grant says once that its account is not known yet.
     AccountsAreSlow,
 }
@@ -203,12 +205,22 @@ fn serve(cloud: &Mutex<Cloud>, place: &Path) {
 fn answer(cloud: &mut Cloud, words: &[String]) -> Answer {
     let words = Words::parse(words)?;
     if !words.changes() {
+        if cloud.failure == Failure::ApisAreSlow
+            && words.command.ends_with("describe")
+            && words.command != "projects describe"
+            && cloud.failed.insert(words.text())
+        {
+            return Err(
+                "ERROR: (gcloud) PERMISSION_DENIED: X API has not been used in project before or it is disabled."
+                    .to_owned(),
+            );
+        }
         return commands::look(cloud, &words);
     }
     let command = words.text();
     let first = cloud.failed.insert(words.kind_of_change());
     let fails = match cloud.failure {
-        Failure::None => false,
+        Failure::None | Failure::ApisAreSlow => false,
         Failure::EachChangeOnce | Failure::EachAnswerOnce => first,
         Failure::AccountsAreSlow => first && command.contains("add-iam-policy-binding"),
     };

@@ -1,0 +1,139 @@
+//! What comes after a setup: letting others call, and cleaning up.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::gcloud::Gcloud;
+use super::policy::bindings;
+use super::{left, resources, set_up};
+
+#[test]
+fn cleanup_removes_all_but_what_google_keeps() {
+    let gcloud = set_up(&[]);
+    let ended = gcloud.script("cleanup.sh", &["--yes"], &[]).good();
+    let (kept, granted) = left(&gcloud);
+    assert_eq!(granted, BTreeSet::new());
+    let image = "image/europe-west1-docker.pkg.dev/my-project/platen/platen:latest";
+    let expected = [image, "key/platen/config", "keyring/platen"];
+    let deleted = |name: &String| name.starts_with("role/");
+    assert_eq!(
+        kept.iter().filter(|name| !deleted(name)).collect::<Vec<_>>(),
+        expected,
+        "images go with their repository"
+    );
+    gcloud.with(|cloud| {
+        for (name, role) in cloud.resources.iter().filter(|(name, _)| deleted(name)) {
+            assert_eq!(role["deleted"], "True", "{name}");
+        }
+        // What Google does by itself.
+        cloud.resources.remove(image);
+    });
+    assert!(ended.err.contains("keyRings/platen/cryptoKeys/config"), "{}", ended.err);
+    gcloud.changes();
+    gcloud.script("cleanup.sh", &["--yes"], &[]).good();
+    assert_eq!(gcloud.changes(), [""; 0], "a second run finds nothing to do");
+    // And the same project can be set up again: deleted roles are had back.
+    gcloud.script("setup.sh", &[], &[]).good();
+    assert_eq!(left(&gcloud), (resources(), bindings(&[])));
+}
+
+#[test]
+fn cleanup_asks_before_documents_go() {
+    let gcloud = set_up(&[]);
+    let document = "object/my-project-platen-out/reports/q3.pdf".to_owned();
+    gcloud.with(|cloud| cloud.resources.insert(document.clone(), BTreeMap::new()));
+    let refused = gcloud.script("cleanup.sh", &[], &[]);
+    assert_eq!(refused.code, Some(64), "{}", refused.err);
+    assert!(left(&gcloud).0.contains("service/platen"));
+    // Nobody is there to type the bucket's name.
+    let ended = gcloud.script("cleanup.sh", &["--yes"], &[]).good();
+    let (kept, granted) = left(&gcloud);
+    assert!(kept.contains(&document) && kept.contains("bucket/my-project-platen-out"));
+    assert!(
+        ended.err.contains("gs://my-project-platen-out, which holds documents"),
+        "{}",
+        ended.err
+    );
+    assert_eq!(granted, BTreeSet::new(), "nobody keeps a right on it");
+    gcloud
+        .script("cleanup.sh", &["--yes", "--delete-documents"], &[])
+        .good();
+    assert!(!left(&gcloud).0.contains(&document));
+}
+
+#[test]
+fn a_bucket_that_was_there_is_locked_down_and_kept() {
+    let gcloud = Gcloud::start();
+    gcloud.with(|cloud| {
+        cloud
+            .resources
+            .insert("bucket/my-documents".to_owned(), BTreeMap::new())
+    });
+    let settings = [("INPUT_BUCKET", "my-documents")];
+    gcloud.script("setup.sh", &[], &settings).good();
+    gcloud.with(|cloud| {
+        assert_eq!(
+            cloud.resources["bucket/my-documents"]["public-access-prevention"],
+            "True"
+        );
+    });
+    let ended = gcloud
+        .script("cleanup.sh", &["--yes", "--delete-documents"], &settings)
+        .good();
+    let (kept, granted) = left(&gcloud);
+    assert!(kept.contains("bucket/my-documents"), "{}", ended.err);
+    assert_eq!(granted, BTreeSet::new());
+    gcloud.with(|cloud| {
+        let left: Vec<&String> = cloud.resources["bucket/my-documents"].keys().collect();
+        assert!(!left.iter().any(|key| key.starts_with("notification-")), "{left:?}");
+    });
+}
+
+#[test]
+fn a_caller_is_let_in_by_google_and_by_the_worker() {
+    let gcloud = set_up(&[]);
+    let caller = "batch@elsewhere.iam.gserviceaccount.com";
+    gcloud.changes();
+    gcloud.script("grant-caller.sh", &[caller], &[]).good();
+    let mut expected = bindings(&[]);
+    let invoker = |email: &str| {
+        (
+            "service/platen".to_owned(),
+            "roles/run.invoker".to_owned(),
+            format!("serviceAccount:{email}"),
+        )
+    };
+    expected.insert(invoker(caller));
+    assert_eq!(left(&gcloud).1, expected);
+    let told = || gcloud.with(|cloud| cloud.resources["service/platen"]["env PUSH_SERVICE_ACCOUNT"].clone());
+    let push = "platen-push@my-project.iam.gserviceaccount.com";
+    assert_eq!(told(), format!("{push},{caller}"));
+    gcloud.changes();
+    // Neither the same again nor a setup takes it back.
+    gcloud.script("grant-caller.sh", &[caller], &[]).good();
+    gcloud.script("setup.sh", &[], &[]).good();
+    assert_eq!(gcloud.changes(), [""; 0]);
+    gcloud.script("setup.sh", &[], &[("SIZE", "small")]).good();
+    assert_eq!(told(), format!("{push},{caller}"));
+    // A person calls as an account that is there for it.
+    gcloud.script("grant-caller.sh", &["ann@example.com"], &[]).good();
+    let shared = "platen-caller@my-project.iam.gserviceaccount.com";
+    expected.insert(invoker(shared));
+    expected.insert((
+        format!("account/{shared}"),
+        "roles/iam.serviceAccountOpenIdTokenCreator".to_owned(),
+        "user:ann@example.com".to_owned(),
+    ));
+    assert_eq!(left(&gcloud).1, expected);
+    gcloud.script("grant-caller.sh", &[caller, "--revoke"], &[]).good();
+    assert_eq!(told(), format!("{push},{shared}"));
+    gcloud.script("cleanup.sh", &["--yes"], &[]).good();
+    assert_eq!(left(&gcloud).1, BTreeSet::new());
+    for wrong in [&["x"][..], &[], &["a@b.c", "d@e.f"], &["--nonsense"]] {
+        assert_eq!(gcloud.script("grant-caller.sh", wrong, &[]).code, Some(64), "{wrong:?}");
+    }
+    assert_eq!(
+        gcloud.script("grant-caller.sh", &[caller], &[]).code,
+        Some(64),
+        "no service any more"
+    );
+}
