@@ -1,6 +1,8 @@
 //! `platen doctor`: every right and every endpoint that the worker's configuration needs, tried with its credentials.
 
+mod endpoints;
 mod identity;
+mod links;
 mod objects;
 mod patient;
 mod report;
@@ -25,14 +27,15 @@ use report::{Line, Report, State};
 /// Example: gcloud run jobs create platen-doctor --image=IMAGE --args=doctor --service-account=WORKER --execute-now ...
 /// Example: platen doctor --impersonate platen@p.iam.gserviceaccount.com --subscription platen-push
 ///
-/// ok: tried, and so. missing: a right, with the role and the command that grants it. wrong: anything else. warning: works,
-/// and is better otherwise. unseen: not tried; (operator) is what a worker may not see. Nothing is published, and what is
-/// written in the output bucket (.platen-doctor/...) is removed again. Exit code 0 when nothing is missing or wrong, else 1.
+/// ok: tried, and so. missing: a right, with the role and the command that grants it. wrong: anything else. warning:
+/// works, and is better otherwise. unseen: not tried; (operator) is what a worker may not see. Nothing is published,
+/// and what is written in the output bucket (.platen-doctor/...) is removed again. Exit code 0 when nothing is
+/// missing or wrong, else 1.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Arguments {
-    /// Check as this service account, on which the credentials need roles/iam.serviceAccountTokenCreator. What it may not see
-    /// is looked at with the credentials themselves.
+    /// Check as this service account, on which the credentials need roles/iam.serviceAccountTokenCreator. What it may
+    /// not see is looked at with the credentials themselves.
     #[arg(long, value_name = "EMAIL")]
     impersonate: Option<String>,
     /// The subscription that pushes to the worker [default: found through the notifications of the input buckets].
@@ -59,8 +62,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let mut report = Report::default();
         let credentials = cloud.credentials.clone();
         let connecting = Reach::new(cloud, arguments.impersonate.as_deref(), arguments.timeout);
+        let connecting = tokio::time::timeout(arguments.timeout * 2, connecting);
         let reach = tokio::select! {
-            reach = tokio::time::timeout(arguments.timeout * 2, connecting) => reach.map_err(|_| no_credentials(arguments))??,
+            reach = connecting => reach.map_err(|_| no_credentials(arguments))??,
             () = &mut interrupted => return Err(stopped()),
         };
         say(&identity::described(&reach));
@@ -118,7 +122,8 @@ fn verdict(report: &Report) -> Result<(), Failure> {
     report.verdict().map_err(|why| Failure::Work(Some(why)))
 }
 
-/// The configuration with what its object holds; without the object, what the environment alone says, if that is enough.
+/// The configuration with what its object holds; without the object, what the environment alone says, if that is
+/// enough.
 async fn of_object(reach: &Reach, sealed: &config::Sealed, report: &mut Report) -> Result<Option<Config>, Failure> {
     let (lines, opened) = sealed::open(reach, sealed).await;
     report.print(lines);
@@ -153,9 +158,9 @@ async fn check(patient: &Patient, arguments: &Arguments) -> Vec<Line> {
         inputs,
         fonts,
         objects::output(patient),
-        objects::signature(patient),
-        objects::publish(patient),
-        objects::keys(reach),
+        links::signature(patient),
+        endpoints::publish(patient),
+        endpoints::keys(reach),
         settings::look(patient, arguments.subscription.as_deref()),
     );
     let mut lines = inputs;

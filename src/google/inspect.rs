@@ -189,8 +189,8 @@ impl Inspector {
         get(&self.pubsub, "pubsub.subscriptions.get", name, &url).await
     }
 
-    /// Whether the caller may publish to a topic, by asking the topic's policy: a message that only tries it would reach
-    /// whoever reads results. Anybody may ask; of a topic that is not there, nobody may.
+    /// Whether the caller may publish to a topic, by asking the topic's policy: a message that only tries it would
+    /// reach whoever reads results. Anybody may ask; of a topic that is not there, nobody may.
     /// Source: cloud.google.com/pubsub/docs/reference/rest/v1/projects.topics/testIamPermissions.
     ///
     /// # Errors
@@ -216,12 +216,12 @@ impl Inspector {
     }
 }
 
-/// Fetches a signed URL as anybody could, without credentials. `resource` names the object in errors, which never show the
-/// URL.
+/// Fetches a signed URL as anybody could, without credentials. `resource` names the object in errors, which never
+/// show the URL.
 ///
 /// # Errors
-/// `NotFound` when the URL is good and the object is not there; for any other refusal, `Forbidden` or `Invalid` with the
-/// code and the details of Cloud Storage's answer.
+/// `NotFound` when the URL is good and the object is not there; for any other refusal, `Forbidden` or `Invalid` with
+/// the code and the details of Cloud Storage's answer.
 pub async fn fetch_signed(http: &Http, url: &Secret, resource: &str) -> Result<Vec<u8>, Error> {
     let request = http.request(Method::GET, url.expose());
     let response = request

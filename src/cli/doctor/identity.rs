@@ -26,16 +26,16 @@ pub(super) async fn lines(reach: &Reach, credentials: &Settings) -> (Vec<Line>, 
         lines.push(Line::new(
             State::Warning,
             "the worker's account",
-            "it is the project's default one, which in most projects may edit all of it, and is shared with everything else \
-             there: give the worker an account of its own, as deploy/setup.sh does",
+            "it is the project's default one, which in most projects may edit all of it, and is shared with \
+             everything else there: give the worker an account of its own, as deploy/setup.sh does",
         ));
     }
     if holds_key(reach) && on_google_cloud(reach, credentials).await {
         lines.push(Line::new(
             State::Warning,
             "the worker's key file",
-            "this machine has an identity without one, of the metadata server: unset GOOGLE_APPLICATION_CREDENTIALS, let the \
-             service run as the account, and delete the key",
+            "this machine has an identity without one, of the metadata server: unset GOOGLE_APPLICATION_CREDENTIALS, \
+             let the service run as the account, and delete the key",
         ));
     }
     (lines, true)

@@ -1,28 +1,24 @@
-//! The worker's own work, tried for real: input, a probe in the output bucket, a link to it, a result.
+//! The buckets of the worker, tried for real: documents by one that is not there, outputs by a probe.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::time::Duration;
 
 use chrono::Utc;
 
-use super::patient::{Patient, Reach, bucket_grant, shell};
-use super::report::{Grant, Line, State};
-use crate::deliver::sign::{Request, SignError, Signer, Style};
-use crate::google::inspect::fetch_signed;
-use crate::google::secret::Secret;
+use super::links::link;
+use super::patient::{Patient, Reach, shell};
+use super::report::{Line, State};
 use crate::google::storage::{Object, Upload};
-use crate::google::{self, Error, Kind};
+use crate::google::{Error, Kind};
 
-const VIEWER: &str = "roles/storage.objectViewer";
+pub(super) const VIEWER: &str = "roles/storage.objectViewer";
 const USER: &str = "roles/storage.objectUser";
 /// What the probe is first, and what replaces it.
 const FIRST: &[u8] = b"written by platen doctor\n";
 const SECOND: &[u8] = b"replaced by platen doctor\n";
-/// A generation that no object has: what may be done to it is refused because it is not there, and nothing else happens.
+/// A generation that no object has: what may be done to it is refused because it is not there, and nothing else
+/// happens.
 const NO_GENERATION: i64 = 1;
-/// How long the link to the probe lasts.
-const LINK: Duration = Duration::from_secs(60);
 
 /// Whether documents can be read, by asking for one that is not there.
 pub(super) async fn input(reach: &Reach, bucket: &str) -> Line {
@@ -50,9 +46,9 @@ async fn readable(reach: &Reach, bucket: &str, name: &str, what: String, role: &
             State::Warning,
             what,
             format!(
-                "what is there can be read, but of what is not there Cloud Storage says 403 and not 404, so that jobs for \
-                 deleted documents are repeated until they are dead letters. It takes storage.objects.list, which {VIEWER} \
-                 holds; this grants it: {}",
+                "what is there can be read, but of what is not there Cloud Storage says 403 and not 404, so that jobs \
+                 for deleted documents are repeated until they are dead letters. It takes storage.objects.list, which \
+                 {VIEWER} holds; this grants it: {}",
                 reach.on_bucket(bucket, "storage.objects.list", VIEWER).command
             ),
         ),
@@ -66,7 +62,7 @@ fn is_about_the_bucket(error: &Error) -> bool {
 }
 
 /// To an account that may not list, Cloud Storage may not tell that an object is not there.
-fn hides_what_is_missing(error: &Error) -> bool {
+pub(super) fn hides_what_is_missing(error: &Error) -> bool {
     error.message.contains("storage.objects.list")
 }
 
@@ -92,8 +88,8 @@ struct Tried {
     link: String,
 }
 
-/// Creates, reads, replaces and removes a probe, and fetches it through its own link. Without the right to remove it, none
-/// is made: the same rights are then told by what is refused because nothing is there.
+/// Creates, reads, replaces and removes a probe, and fetches it through its own link. Without the right to remove it,
+/// none is made: the same rights are then told by what is refused because nothing is there.
 pub(super) async fn output(patient: &Patient) -> Vec<Line> {
     let bucket = &patient.config.output_bucket;
     let tried = Tried {
@@ -255,97 +251,6 @@ pub(super) async fn clean_up(patient: &Patient) -> Option<Line> {
     }
 }
 
-/// The probe through a link; with nothing expected, whether the link would give it if it were there.
-async fn link(patient: &Patient, name: &str, what: String, expected: Option<&[u8]>) -> Line {
-    let (reach, bucket) = (&patient.reach, &patient.config.output_bucket);
-    let Ok(signer) = &patient.signer else {
-        return Line::new(State::Unseen, what, "nobody signs");
-    };
-    let resource = format!("gs://{bucket}/{name}");
-    let Ok(url) = signed(patient, signer, Some(name)).await else {
-        return Line::new(
-            State::Unseen,
-            what,
-            format!("there is no signature of {}", signer.email()),
-        );
-    };
-    let fetched = reach
-        .within(&resource, fetch_signed(&reach.http, &url, &resource))
-        .await;
-    match (fetched, expected) {
-        (Ok(bytes), Some(expected)) if bytes == expected => Line::good(what),
-        (Ok(_), _) => Line::new(State::Wrong, what, "other bytes came back than were written"),
-        (Err(error), None) if error.kind == Kind::NotFound || hides_what_is_missing(&error) => Line::good(what),
-        (Err(error), _) => {
-            let member = format!("serviceAccount:{}", signer.email());
-            Line::failed(
-                what,
-                &error,
-                &bucket_grant(bucket, &member, "storage.objects.get", VIEWER),
-            )
-        }
-    }
-}
-
-/// Whether the signer signs, and for as long as links are to last.
-pub(super) async fn signature(patient: &Patient) -> Line {
-    let signer = match &patient.signer {
-        Ok(signer) => signer,
-        Err(why) => return Line::new(State::Wrong, "sign URLs", why.as_str()),
-    };
-    let what = match signer {
-        Signer::Key(key) => format!("sign URLs with the key of {}", key.client_email),
-        Signer::Blob { email, .. } => format!("sign URLs as {email}"),
-    };
-    if patient.config.signed_url_ttl > signer.longest() {
-        let why = format!(
-            "SIGNED_URL_TTL is {} s, and what this signer signs holds {} s at most",
-            patient.config.signed_url_ttl.as_secs(),
-            signer.longest().as_secs()
-        );
-        return Line::new(State::Wrong, what, why);
-    }
-    if patient.reach.impersonated.as_deref() == Some(signer.email()) {
-        let why = "not tried: whoever impersonates an account signs by their own right, and the worker needs one on itself; \
-                   run doctor as the worker";
-        return Line::new(State::Unseen, what, why);
-    }
-    match signed(patient, signer, None).await {
-        Ok(_) => Line::good(what),
-        Err(SignError::Google(error)) => {
-            let grant = Grant {
-                permission: "iam.serviceAccounts.signBlob",
-                role: "roles/iam.serviceAccountTokenCreator",
-                command: signer.grant(&shell(&patient.reach.member)),
-            };
-            Line::failed(what, &error, &grant)
-        }
-        Err(error) => Line::new(State::Wrong, what, error.to_string()),
-    }
-}
-
-async fn signed(patient: &Patient, signer: &Signer, object: Option<&str>) -> Result<Secret, SignError> {
-    let request = Request {
-        method: "GET",
-        bucket: &patient.config.output_bucket,
-        object,
-        headers: &[],
-        query: &[],
-        style: Style::Path,
-        endpoint: &patient.endpoint,
-        at: Utc::now(),
-        ttl: LINK,
-    };
-    let signing = async {
-        match signer.sign(&request).await {
-            Ok(signed) => Ok(Ok(signed.url)),
-            Err(SignError::Google(error)) => Err(error),
-            Err(refused) => Ok(Err(refused)),
-        }
-    };
-    patient.reach.within(signer.email(), signing).await?
-}
-
 async fn write(
     reach: &Reach,
     bucket: &str,
@@ -391,64 +296,4 @@ fn probe_name() -> String {
         Err(_) => Utc::now().timestamp_micros().unsigned_abs(),
     };
     format!(".platen-doctor/{number:016x}")
-}
-
-/// Whether results can be published, without publishing one.
-pub(super) async fn publish(patient: &Patient) -> Line {
-    let (reach, topic) = (&patient.reach, &patient.topic);
-    let what = format!("publish to {topic} (asked, not done: subscribers would get it)");
-    let inspector = reach.inspector();
-    let grant = publish_grant(topic, &reach.member);
-    match reach.within(topic, inspector.may_publish(topic)).await {
-        Ok(true) => Line::good(what),
-        Ok(false) => Line::missing(
-            what,
-            "the topic does not let the worker, or there is no such topic",
-            &grant,
-        ),
-        // Google's emulator has no policies.
-        Err(error) if reach.cloud.endpoints.pubsub_is_emulator && error.kind != Kind::Unavailable => {
-            match reach.within(topic, inspector.topic(topic)).await {
-                Ok(()) => Line::new(State::Good, what, "an emulator without policies; the topic is there"),
-                Err(error) => Line::failed(what, &error, &grant),
-            }
-        }
-        Err(error) => Line::failed(what, &error, &grant),
-    }
-}
-
-fn publish_grant(topic: &str, member: &str) -> Grant {
-    let role = "roles/pubsub.publisher";
-    let member = shell(member);
-    let command = match topic.split('/').collect::<Vec<_>>()[..] {
-        [_, project, _, name] => {
-            format!(
-                "gcloud pubsub topics add-iam-policy-binding {name} --project={project} --member={member} --role={role}"
-            )
-        }
-        _ => format!("gcloud pubsub topics add-iam-policy-binding {topic} --member={member} --role={role}"),
-    };
-    Grant {
-        permission: "pubsub.topics.publish",
-        role,
-        command,
-    }
-}
-
-/// Whether the keys of push tokens can be had.
-pub(super) async fn keys(reach: &Reach) -> Line {
-    let url = &reach.cloud.endpoints.jwks;
-    let what = format!("fetch the keys of push tokens from {url}");
-    let keys = google::keys::KeySet::new(reach.http.clone(), url.clone());
-    // Nobody's key: whoever knows that has the set.
-    let known = async {
-        match keys.key("platen-doctor").await {
-            Ok(_) | Err(google::keys::KeyError::Unknown) => Ok(()),
-            Err(google::keys::KeyError::Unavailable(error)) => Err(error),
-        }
-    };
-    match reach.within(url, known).await {
-        Ok(()) => Line::good(what),
-        Err(error) => Line::new(State::Wrong, what, error.to_string()),
-    }
 }

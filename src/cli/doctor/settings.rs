@@ -1,5 +1,5 @@
-//! How the deployment is set up: buckets, notifications, subscriptions. The worker needs none of these rights; what it may not
-//! see is left to an operator, and only what was seen to be wrong fails.
+//! How the deployment is set up: buckets, notifications, subscriptions. The worker needs none of these rights; what
+//! it may not see is left to an operator, and only what was seen to be wrong fails.
 
 use std::collections::BTreeSet;
 
@@ -51,7 +51,8 @@ pub(super) async fn look(patient: &Patient, named: Option<&str>) -> Vec<Line> {
     lines.into_iter().map(Line::for_operators).collect()
 }
 
-/// What nobody here may see, with the command that shows it to somebody else; or what else there is instead of an answer.
+/// What nobody here may see, with the command that shows it to somebody else; or what else there is instead of an
+/// answer.
 fn unseen(what: String, error: &Error, command: &str) -> Line {
     match error.kind {
         Kind::Forbidden => Line::new(
@@ -128,8 +129,8 @@ async fn notifications(reach: &Reach, bucket: &str, topics: &mut BTreeSet<String
         .collect();
     if found.is_empty() {
         let why = format!(
-            "uploads are announced nowhere, so that only jobs that somebody publishes are done. This announces them: gcloud \
-             storage buckets notifications create gs://{bucket} --topic=TOPIC --event-types=OBJECT_FINALIZE \
+            "uploads are announced nowhere, so that only jobs that somebody publishes are done. This announces them: \
+             gcloud storage buckets notifications create gs://{bucket} --topic=TOPIC --event-types=OBJECT_FINALIZE \
              --payload-format=json"
         );
         return Line::new(State::Warning, what, why);
@@ -277,8 +278,8 @@ fn token(patient: &Patient, name: &str, settings: &Subscription, update: &str) -
     }
     if config.push_auth == PushAuth::CloudRunIam && !endpoint.starts_with(seen.as_str()) {
         let why = format!(
-            "it is for {seen}, which is not the address that it is sent to: Cloud Run takes it only where it is one of the \
-             service's custom audiences"
+            "it is for {seen}, which is not the address that it is sent to: Cloud Run takes it only where it is one \
+             of the service's custom audiences"
         );
         return Line::new(State::Warning, what, why);
     }
@@ -317,8 +318,8 @@ async fn dead_letters(patient: &Patient, name: &str, settings: &Subscription, up
     let what = format!("dead letters of {name}");
     let Some(policy) = &settings.dead_letter_policy else {
         let why = format!(
-            "there is no topic for them, so that a message that never succeeds comes again until it is a week old. This sets \
-             one: {update} --dead-letter-topic=TOPIC --max-delivery-attempts=20"
+            "there is no topic for them, so that a message that never succeeds comes again until it is a week old. \
+             This sets one: {update} --dead-letter-topic=TOPIC --max-delivery-attempts=20"
         );
         return vec![Line::new(State::Wrong, what, why)];
     };

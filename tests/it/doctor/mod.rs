@@ -1,4 +1,5 @@
-//! `platen doctor` as a process against the local cloud, which holds the worker to exactly the rights of deploy/policy.json.
+//! `platen doctor` as a process against the local cloud, which holds the worker to exactly the rights of
+//! deploy/policy.json.
 
 mod rights;
 mod settings;

@@ -75,7 +75,8 @@ fn held(role: &str) -> &'static [&'static str] {
     }
 }
 
-/// Does what a command of gcloud's would: the local cloud has the account and the resource under the names of the policy.
+/// Does what a command of gcloud's would: the local cloud has the account and the resource under the names of the
+/// policy.
 fn carry_out(cloud: &LocalCloud, command: &str) {
     let words: Vec<&str> = command.split(' ').collect();
     let flag = |name: &str| words.iter().find_map(|word| word.strip_prefix(&format!("--{name}=")));
