@@ -16,15 +16,6 @@ use serde_json::{Value, json};
 use crate::harness::{AUDIENCE, INPUT, USER, client, cloud, upload_to};
 
 const KEY: &str = "projects/local-project/locations/global/keyRings/platen/cryptoKeys/config";
-/// What deploy/setup.sh grants with DOCTOR=yes.
-const DOCTOR: [(&str, &str); 6] = [
-    ("storage.buckets.get", "bucket/input"),
-    ("storage.buckets.get", "bucket/output"),
-    ("pubsub.topics.get", "topic/events"),
-    ("pubsub.topics.get", "topic/results"),
-    ("pubsub.topics.get", "topic/dead-letter"),
-    ("pubsub.subscriptions.get", "subscription/push"),
-];
 
 /// What a run has said, and how it ended.
 struct Said {
@@ -116,9 +107,21 @@ fn push() -> Subscription<'static> {
     }
 }
 
+/// What deploy/setup.sh grants with `DOCTOR=yes`, as the file says.
 fn let_look(cloud: &LocalCloud) {
-    for (permission, resource) in DOCTOR {
-        cloud.give("worker", permission, resource);
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/policy.json");
+    let policy: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let of_doctor = |binding: &&Value| binding["when"] == "DOCTOR";
+    for binding in policy["bindings"].as_array().unwrap().iter().filter(of_doctor) {
+        assert_eq!(binding["member"], "worker");
+        let permissions = &policy["roles"][binding["role"].as_str().unwrap()];
+        for permission in permissions.as_array().unwrap() {
+            cloud.give(
+                "worker",
+                permission.as_str().unwrap(),
+                binding["resource"].as_str().unwrap(),
+            );
+        }
     }
 }
 
