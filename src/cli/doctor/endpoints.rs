@@ -1,9 +1,14 @@
 //! What else the worker calls: the result topic, and the keys of push tokens.
 
+use std::time::Duration;
+
 use super::patient::{Patient, Reach, shell};
 use super::report::{Grant, Line, State};
 use crate::google::Kind;
 use crate::google::keys::{KeyError, KeySet};
+
+/// The pause before the keys are asked for again; sooner the key set does not ask.
+const AGAIN: Duration = Duration::from_millis(1100);
 
 /// Whether results can be published, without publishing one.
 pub(super) async fn publish(patient: &Patient) -> Line {
@@ -52,15 +57,25 @@ pub(super) async fn keys(reach: &Reach) -> Line {
     let url = &reach.cloud.endpoints.jwks;
     let what = format!("fetch the keys of push tokens from {url}");
     let keys = KeySet::new(reach.http.clone(), url.clone());
+    let mut last = None;
     // Nobody's key: whoever knows that has the set.
     let known = async {
-        match keys.key("platen-doctor").await {
-            Ok(_) | Err(KeyError::Unknown) => Ok(()),
-            Err(KeyError::Unavailable(error)) => Err(error),
+        loop {
+            match keys.key("platen-doctor").await {
+                Ok(_) | Err(KeyError::Unknown) => return Ok(()),
+                // One fetch has less time than a check.
+                Err(KeyError::Unavailable(error)) if error.is_transient() => last = Some(error),
+                Err(KeyError::Unavailable(error)) => {
+                    last = None;
+                    return Err(error);
+                }
+            }
+            tokio::time::sleep(AGAIN).await;
         }
     };
-    match reach.within(url, known).await {
+    let known = reach.within(url, known).await;
+    match known {
         Ok(()) => Line::good(what),
-        Err(error) => Line::new(State::Wrong, what, error.to_string()),
+        Err(error) => Line::new(State::Wrong, what, last.unwrap_or(error).to_string()),
     }
 }

@@ -36,9 +36,8 @@ pub(super) async fn input(reach: &Reach, bucket: &str) -> Line {
 async fn readable(reach: &Reach, bucket: &str, name: &str, what: String, role: &'static str) -> Line {
     let resource = format!("gs://{bucket}");
     let storage = reach.storage();
-    let error = match reach.within(&resource, storage.metadata(bucket, name, None)).await {
-        Ok(_) => return Line::good(what),
-        Err(error) => error,
+    let Err(error) = reach.within(&resource, storage.metadata(bucket, name, None)).await else {
+        return Line::good(what);
     };
     match error.kind {
         Kind::NotFound if !is_about_the_bucket(&error) => Line::good(what),
