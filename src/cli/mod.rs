@@ -4,6 +4,7 @@ mod cloud;
 mod convert;
 #[cfg(feature = "local-cloud")]
 mod demo;
+mod doctor;
 mod output;
 mod password;
 mod secrets;
@@ -45,6 +46,7 @@ enum Command {
     #[cfg(feature = "local-cloud")]
     Demo(demo::Arguments),
     Convert(convert::Arguments),
+    Doctor(doctor::Arguments),
     Secrets(secrets::Arguments),
     Sign(sign::Arguments),
     Submit(submit::Arguments),
@@ -95,6 +97,7 @@ pub fn run() -> ExitCode {
         #[cfg(feature = "local-cloud")]
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Secrets(arguments) => secrets::run(&arguments),
         Command::Sign(arguments) => sign::run(&arguments),
         Command::Submit(arguments) => submit::run(&arguments),

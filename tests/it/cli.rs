@@ -185,6 +185,7 @@ fn wrong_usage_is_64_and_help_is_0_with_an_example() {
         "secrets",
         "secrets seal",
         "secrets open",
+        "doctor",
     ] {
         let output = platen()
             .args(command.split_whitespace())

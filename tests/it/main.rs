@@ -21,6 +21,7 @@ mod credentials;
 mod deadlines;
 mod decoding;
 mod deploy;
+mod doctor;
 mod emulator;
 mod engine;
 mod engine_limits;

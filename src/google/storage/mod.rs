@@ -23,6 +23,7 @@ pub use upload::Upload;
 pub const BASE_URL: &str = "https://storage.googleapis.com";
 
 const GET: &str = "storage.objects.get";
+const DELETE: &str = "storage.objects.delete";
 
 /// The API, with credentials.
 #[derive(Debug, Clone)]
@@ -90,6 +91,23 @@ impl Storage {
     /// others than the file's.
     pub async fn upload(&self, upload: &Upload<'_>) -> Result<Object, Error> {
         upload::run(&self.0, upload).await
+    }
+
+    /// Removes exactly this generation of an object.
+    ///
+    /// # Errors
+    /// `NotFound` when it is not there, also after a retry whose first attempt removed it; `Forbidden` without
+    /// storage.objects.delete.
+    pub async fn delete(&self, bucket: &str, name: &str, generation: i64) -> Result<(), Error> {
+        let resource = &shown(bucket, name, Some(generation));
+        let base = self.object_url("/storage/v1", DELETE, bucket, name)?;
+        let url = &format!("{base}?generation={generation}");
+        self.0
+            .call(Idempotency::ByPrecondition, |token| async move {
+                let request = authorized(self.0.http.request(Method::DELETE, url), token.as_ref());
+                http::send(DELETE, resource, request).await.map(drop)
+            })
+            .await
     }
 
     /// `.../b/BUCKET/o/NAME`, every byte of the name encoded but the unreserved ones.

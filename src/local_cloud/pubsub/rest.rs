@@ -26,11 +26,11 @@ pub(in super::super) async fn handle(world: &Arc<World>, request: &Request) -> R
         Ok(caller) => caller,
         Err(refusal) => return *refusal,
     };
-    if caller.is_some_and(|caller| !permitted(world, &caller, request)) {
+    if caller.as_ref().is_some_and(|caller| !permitted(world, caller, request)) {
         let refusal = pubsub_refusal();
         return rpc_error(refusal.code, refusal.status, &refusal.message);
     }
-    match call(world, request).await {
+    match call(world, caller.as_deref(), request).await {
         Ok(value) => json_answer(StatusCode::OK, &value),
         Err(refusal) => rpc_error(refusal.code, refusal.status, &refusal.message),
     }
@@ -43,6 +43,15 @@ fn permitted(world: &World, caller: &str, request: &Request) -> bool {
         Some((path, verb)) if !verb.contains('/') => (path, verb),
         _ => (&*path, ""),
     };
+    // Whoever may look at a topic may see its subscriptions.
+    let path = path
+        .strip_suffix("/subscriptions")
+        .filter(|path| path.contains("/topics/"))
+        .unwrap_or(path);
+    // What one may do oneself anybody may ask.
+    if verb == "testIamPermissions" {
+        return true;
+    }
     let kind = path.split('/').nth(2).unwrap_or_default();
     let action = match (request.method.as_str(), verb) {
         (_, "publish") => "publish",
@@ -58,7 +67,7 @@ fn permitted(world: &World, caller: &str, request: &Request) -> bool {
     world.policies.allows(caller, &permission, &resource)
 }
 
-async fn call(world: &Arc<World>, request: &Request) -> Result<Value, Refusal> {
+async fn call(world: &Arc<World>, caller: Option<&str>, request: &Request) -> Result<Value, Refusal> {
     let unknown = || Refusal::new(StatusCode::NOT_FOUND, "NOT_FOUND", "Method not found.");
     let path = request.path.strip_prefix("/v1/").ok_or_else(unknown)?;
     let (path, verb) = match path.rsplit_once(':') {
@@ -93,6 +102,7 @@ async fn call(world: &Arc<World>, request: &Request) -> Result<Value, Refusal> {
             )
         }
         ("POST", ["projects", _, "topics", _], "publish") => publish(world, &path, request),
+        ("POST", ["projects", _, "topics", _], "testIamPermissions") => test_permissions(world, caller, &path, request),
         ("PUT", ["projects", _, "subscriptions", _], "") => {
             let mut settings = body(request)?;
             settings["name"] = json!(path);
@@ -179,6 +189,25 @@ fn publish(world: &World, topic: &str, request: &Request) -> Result<Value, Refus
         });
     }
     Ok(json!({"messageIds": world.pubsub.publish(world, topic, drafts)?}))
+}
+
+/// Which of these permissions the caller has; of a topic that is not there, none.
+fn test_permissions(world: &World, caller: Option<&str>, topic: &str, request: &Request) -> Result<Value, Refusal> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Asked {
+        permissions: Vec<String>,
+    }
+    let Asked { mut permissions } = parse(request)?;
+    let resource = format!("topic/{topic}");
+    let is_there = world.pubsub.has_topic(topic);
+    permissions.retain(|permission| {
+        is_there && caller.is_none_or(|caller| world.policies.allows(caller, permission, &resource))
+    });
+    if permissions.is_empty() {
+        return Ok(json!({}));
+    }
+    Ok(json!({"permissions": permissions}))
 }
 
 #[derive(Deserialize)]
