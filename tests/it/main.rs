@@ -36,6 +36,7 @@ mod outputs;
 mod passwords;
 mod path;
 mod sandbox;
+mod schema;
 mod secrets;
 mod setup;
 mod sign;
