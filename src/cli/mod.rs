@@ -6,6 +6,7 @@ mod convert;
 mod demo;
 mod output;
 mod password;
+mod schema;
 mod secrets;
 mod serve;
 mod sign;
@@ -45,6 +46,7 @@ enum Command {
     #[cfg(feature = "local-cloud")]
     Demo(demo::Arguments),
     Convert(convert::Arguments),
+    Schema(schema::Arguments),
     Secrets(secrets::Arguments),
     Sign(sign::Arguments),
     Submit(submit::Arguments),
@@ -95,6 +97,7 @@ pub fn run() -> ExitCode {
         #[cfg(feature = "local-cloud")]
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
+        Command::Schema(arguments) => schema::run(&arguments),
         Command::Secrets(arguments) => secrets::run(&arguments),
         Command::Sign(arguments) => sign::run(&arguments),
         Command::Submit(arguments) => submit::run(&arguments),

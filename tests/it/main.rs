@@ -45,6 +45,7 @@ mod path;
 mod poison;
 mod retries;
 mod sandbox;
+mod schema;
 mod secrets;
 mod setup;
 mod shutdown;
