@@ -1,5 +1,6 @@
 //! The commands, one file each. [`run`] alone chooses, and alone prints why one failed.
 
+mod backfill;
 mod cloud;
 mod convert;
 #[cfg(feature = "local-cloud")]
@@ -42,6 +43,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Backfill(backfill::Arguments),
     Serve(serve::Arguments),
     #[cfg(feature = "local-cloud")]
     Demo(demo::Arguments),
@@ -93,6 +95,7 @@ pub fn run() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let result = match arguments.command {
+        Command::Backfill(arguments) => backfill::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
         #[cfg(feature = "local-cloud")]
         Command::Demo(arguments) => demo::run(&arguments),

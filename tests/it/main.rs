@@ -13,6 +13,7 @@ mod peer;
 
 mod admission;
 mod architecture;
+mod backfill;
 mod cli;
 mod clients;
 mod connections;

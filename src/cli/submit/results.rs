@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::super::Failure;
 use super::super::cloud::{self, Cloud};
-use super::{Failed, topic};
+use super::Failed;
 use crate::google::subscription::Subscription;
 
 /// Longer than Pub/Sub holds a pull that finds nothing.
@@ -102,7 +102,7 @@ impl<'a> Results<'a> {
                 }
                 Ok(Err(error)) => {
                     let role = "roles/pubsub.subscriber";
-                    let message = topic::granting(self.cloud, error, "subscriptions", role).await;
+                    let message = self.cloud.granting(error, "subscriptions", role).await;
                     return Err(Failure::Work(Some(message)));
                 }
                 Ok(Ok(pulled)) => pulled,
