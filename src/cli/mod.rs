@@ -7,6 +7,7 @@ mod convert;
 mod demo;
 mod output;
 mod password;
+mod redrive;
 mod schema;
 mod secrets;
 mod serve;
@@ -48,6 +49,7 @@ enum Command {
     #[cfg(feature = "local-cloud")]
     Demo(demo::Arguments),
     Convert(convert::Arguments),
+    Redrive(redrive::Arguments),
     Schema(schema::Arguments),
     Secrets(secrets::Arguments),
     Sign(sign::Arguments),
@@ -100,6 +102,7 @@ pub fn run() -> ExitCode {
         #[cfg(feature = "local-cloud")]
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
+        Command::Redrive(arguments) => redrive::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Secrets(arguments) => secrets::run(&arguments),
         Command::Sign(arguments) => sign::run(&arguments),
