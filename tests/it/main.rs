@@ -13,6 +13,7 @@ mod peer;
 
 mod admission;
 mod architecture;
+mod asyncapi;
 mod backfill;
 mod cli;
 mod clients;
@@ -44,6 +45,7 @@ mod outputs;
 mod passwords;
 mod path;
 mod poison;
+mod redrive;
 mod retries;
 mod sandbox;
 mod schema;
