@@ -244,9 +244,8 @@ impl Run<'_> {
 
     async fn publish(&self, batch: &[Message]) -> Result<(), Failure> {
         let publisher = self.publisher.within(&Budget::new(PER_PAGE));
-        let error = match publisher.publish_batch(self.topic, batch).await {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
+        let Err(error) = publisher.publish_batch(self.topic, batch).await else {
+            return Ok(());
         };
         let kind = error.kind;
         let message = self.cloud.granting(error, "topics", "roles/pubsub.publisher").await;

@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn requests_stay_below_both_limits_and_lose_nothing() {
-        assert_eq!(sizes(&[]), []);
+        assert_eq!(sizes(&[]), [0; 0]);
         assert_eq!(sizes(&vec![message(10); 2500]), [1000, 1000, 500]);
         assert_eq!(sizes(&vec![message(3_000_000); 5]), [2, 2, 1]);
         assert_eq!(sizes(&[message(20_000_000), message(1)]), [1, 1]);
