@@ -136,17 +136,22 @@ pub enum Outcome {
     Ignored(Ignored),
 }
 
-/// Takes a request to its end. The caller's token has been verified already, before its body was read.
+/// Takes a request to its end. The caller's token has been verified already, before its body was read. `held` is dropped
+/// with it, which may be after whoever waits for it is gone.
 ///
 /// # Errors
 /// Every way in which the request is not acknowledged.
-pub async fn run(context: &Arc<Context>, request: &Request) -> Result<Outcome, Refusal> {
+pub async fn run(context: &Arc<Context>, request: &Request, held: impl Send + 'static) -> Result<Outcome, Refusal> {
     let message = accept::push(&request.headers, &request.body)?;
     failpoint!("envelope.read");
     let report = report(request, &message);
     let deadline = Deadline::of(request.started, context.ack_deadline);
     let may_be_last = exhausted::may_be_last(&message);
     let delivery = take(context.clone(), message, deadline, report);
+    let delivery = async move {
+        let _held = held;
+        delivery.await
+    };
     if !may_be_last {
         return delivery.await;
     }

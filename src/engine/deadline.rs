@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::conversion::Verdict;
+use super::conversion::{Exceeded, Limit, Verdict};
 
 /// How much time a conversion that begins now has, when `check` of it is for looking at what it made; `None` when nobody
 /// counts.
@@ -26,6 +26,15 @@ pub(super) fn wall(room: Option<Duration>, left: Duration, is_first: bool) -> Op
 
 pub(super) fn too_late() -> Verdict {
     Verdict::EngineUnavailable("the conversion could end after the delivery's deadline".to_owned())
+}
+
+/// What a try came to that was given this much of the time that its document is allowed: what it was not given says nothing
+/// about the document, and the next delivery has it.
+pub(super) fn judged<T>(decided: Result<T, Verdict>, given: Duration, allowed: Duration) -> Result<T, Verdict> {
+    match decided {
+        Err(Verdict::TooComplex(Exceeded { limit: Limit::Time, .. })) if given < allowed => Err(too_late()),
+        decided => decided,
+    }
 }
 
 #[cfg(test)]
@@ -60,5 +69,30 @@ mod tests {
             assert_eq!(wall(room, seconds(5), true), first.map(seconds), "{room:?}");
             assert_eq!(wall(room, seconds(5), false), second.map(seconds), "{room:?}");
         }
+    }
+
+    #[test]
+    fn a_try_that_was_cut_short_is_not_the_documents_fault() {
+        let ended = |limit, given| {
+            let exceeded = Exceeded {
+                limit,
+                allowed: 5000,
+                measured: 5000,
+            };
+            let decided: Result<(), _> = Err(Verdict::TooComplex(exceeded));
+            judged(decided, seconds(given), seconds(5)).unwrap_err()
+        };
+        assert!(matches!(ended(Limit::Time, 4), Verdict::EngineUnavailable(why) if why.contains("deadline")));
+        // All of its time, and what has nothing to do with time.
+        for (limit, given) in [(Limit::Time, 5), (Limit::Memory, 4), (Limit::ProcessorTime, 4)] {
+            let verdict = ended(limit, given);
+            assert!(
+                matches!(&verdict, Verdict::TooComplex(exceeded) if exceeded.limit == limit),
+                "{limit:?}, {given}: {verdict}"
+            );
+        }
+        assert!(matches!(judged(Ok(7), seconds(4), seconds(5)), Ok(7)));
+        let corrupt: Result<(), _> = judged(Err(Verdict::Corrupt), seconds(4), seconds(5));
+        assert!(matches!(corrupt, Err(Verdict::Corrupt)));
     }
 }

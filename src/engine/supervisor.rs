@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::conversion::{Conversion, Converted, Exceeded, Export, Import, Limit, Limits, Verdict};
+use super::conversion::{Conversion, Converted, Export, Import, Limits, Verdict};
 use super::deadline;
 use super::directory::{JobDirectory, WorkDirectory};
 use super::fonts::FontDirectory;
@@ -209,19 +209,15 @@ impl Engine {
                     "the engine ended in the middle of the conversion".to_owned(),
                 ));
             };
-            let shortened = wall < left;
+            let allowed = left;
             left = left.saturating_sub(Duration::from_millis(usage.wall_ms));
             let mut deadline = Instant::now() + left.max(CHECK_GRACE);
-            if let Some(nobody_waits) = conversion.deadline.filter(|_| shortened) {
+            if let Some(nobody_waits) = conversion.deadline.filter(|_| wall < allowed) {
                 deadline = deadline.min(nobody_waits);
             }
             let decide = move |expected: Expected| expected.decide(ending, usage, deadline.into_std());
             match blocking(expected.clone(), decide).await? {
-                // What it was not given is not what it is allowed.
-                Attempt::Decided(Err(Verdict::TooComplex(Exceeded { limit: Limit::Time, .. }))) if shortened => {
-                    return Err(deadline::too_late());
-                }
-                Attempt::Decided(decided) => return decided,
+                Attempt::Decided(decided) => return deadline::judged(decided, wall, allowed),
                 Attempt::Crashed { signal } => {
                     tracing::warn!(attempt, signal, "LibreOffice crashed on a document");
                     last_signal = signal;

@@ -277,10 +277,13 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// `Retry-After`: seconds, or a date.
 fn wait(value: &str) -> Option<Duration> {
-    if let Ok(seconds) = value.trim().parse::<u32>() {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // However large: a number that is too large to read asks for a long wait, and not for none.
+        let seconds = value.parse().unwrap_or(u32::MAX);
         return Some(Duration::from_secs(seconds.into()));
     }
-    let date = chrono::DateTime::parse_from_rfc2822(value.trim()).ok()?;
+    let date = chrono::DateTime::parse_from_rfc2822(value).ok()?;
     Some((date.to_utc() - chrono::Utc::now()).to_std().unwrap_or_default())
 }
 
@@ -385,6 +388,11 @@ mod tests {
     fn retry_after_is_seconds_or_a_date() {
         assert_eq!(wait("7"), Some(Duration::from_secs(7)));
         assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
-        assert_eq!(wait("soon"), None);
+        assert_eq!(wait("0"), Some(Duration::ZERO));
+        assert_eq!(wait("99999999999999999999"), Some(Duration::from_secs(u32::MAX.into())));
+        assert!(wait("Fri, 31 Dec 9999 23:59:59 GMT").unwrap() > Duration::from_secs(86_400 * 3650));
+        for unknown in ["", "-5", "+5", "soon"] {
+            assert_eq!(wait(unknown), None, "{unknown}");
+        }
     }
 }

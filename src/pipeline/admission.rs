@@ -115,18 +115,11 @@ impl Admission {
     /// As [`Admission::admit`].
     pub(super) fn begin(&self, entered: Option<Arc<Admitted>>, disk: u64) -> Result<Arc<Admitted>, Refusal> {
         let mut taken = self.0.taken();
-        if let Some(admitted) = entered
-            && taken.jobs.get(&admitted.number).is_some_and(|job| !job.has_begun)
-        {
-            self.0.check(&taken, Some(admitted.number), disk)?;
-            if let Some(job) = taken.jobs.get_mut(&admitted.number) {
-                job.disk = disk;
-                job.has_begun = true;
-            }
-            return Ok(admitted);
-        }
-        // Another run has begun in that place: of two deliveries that name no generation, each found its own.
-        self.0.add(&mut taken, disk, None, true).map(Arc::new)
+        let begun = self.0.begin(&mut taken, entered.as_ref(), disk);
+        // In this order: to give back a place takes the lock.
+        drop(taken);
+        drop(entered);
+        begun
     }
 }
 
@@ -167,6 +160,30 @@ impl Shared {
             number,
             key,
         })
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        taken: &mut Taken,
+        entered: Option<&Arc<Admitted>>,
+        disk: u64,
+    ) -> Result<Arc<Admitted>, Refusal> {
+        if let Some(admitted) = entered
+            && let Some(has_begun) = taken.jobs.get(&admitted.number).map(|job| job.has_begun)
+            // Whoever has begun there has ended where nobody else holds it; new holders come by this lock alone.
+            && (!has_begun || Arc::strong_count(admitted) == 1)
+        {
+            self.check(taken, Some(admitted.number), disk)?;
+            if let Some(job) = taken.jobs.get_mut(&admitted.number) {
+                job.disk = disk;
+                if std::mem::replace(&mut job.has_begun, true) {
+                    job.began = Instant::now();
+                }
+            }
+            return Ok(admitted.clone());
+        }
+        // Another run has begun in that place: of two deliveries that name no generation, each found its own.
+        self.add(taken, disk, None, true).map(Arc::new)
     }
 
     /// Whether there is room for a job beside all others than itself.
@@ -244,25 +261,40 @@ impl Drop for Admitted {
 }
 
 impl Admitted {
-    /// Returns when the place has been given back, of which nothing is held for this; or after a while, because what holds
-    /// it may be a process that does not end. Whoever hears that a job has ended may then send the next one and finds the
-    /// place free: it would be refused for nothing, and Pub/Sub slows down a subscription that is refused.
-    pub(super) fn given_back(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (shared, number) = (self.shared.clone(), self.number);
-        async move {
-            let wait = async {
-                loop {
-                    let mut notified = pin!(shared.given_back.notified());
-                    // What comes between the look and the wait is not missed.
-                    notified.as_mut().enable();
-                    if !shared.taken().jobs.contains_key(&number) {
-                        return;
-                    }
-                    notified.await;
-                }
-            };
-            let _held_by_what_does_not_end = timeout(LONGEST_RETURN, wait).await;
+    /// To learn when the place is free again.
+    pub(super) fn given_back(&self) -> GivenBack {
+        GivenBack {
+            shared: self.shared.clone(),
+            number: self.number,
         }
+    }
+}
+
+/// The end of a place, of which this holds nothing.
+#[derive(Debug)]
+pub(super) struct GivenBack {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl GivenBack {
+    /// Returns when the place is free again; or after a while, because what holds it may be a process that does not end, or
+    /// another delivery of the job that still looks at its source. Whoever hears that a job has ended may then send the
+    /// next one and finds the place free: it would be refused for nothing, and Pub/Sub slows down a subscription that is
+    /// refused.
+    pub(super) async fn free(self) {
+        let wait = async {
+            loop {
+                let mut notified = pin!(self.shared.given_back.notified());
+                // What comes between the look and the wait is not missed.
+                notified.as_mut().enable();
+                if !self.shared.taken().jobs.contains_key(&self.number) {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        let _held_by_what_does_not_end = timeout(LONGEST_RETURN, wait).await;
     }
 }
 
@@ -402,6 +434,37 @@ mod tests {
         assert!(admission.begin(None, 300).is_err());
     }
 
+    /// To give back a place takes the lock under which it is refused, so that a run which holds its place alone, as all do
+    /// that nobody shares, would wait for itself, and everybody for it.
+    #[test]
+    fn whoever_is_refused_gives_back_a_place_that_nobody_else_holds() {
+        let admission = Admission::of(Budget {
+            slots: 2,
+            files_are_memory: true,
+            ..budget()
+        });
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let first = admission.begin(Some(admission.enter(key(1)).unwrap()), 300).unwrap();
+            let refused = admission.begin(Some(admission.enter(key(2)).unwrap()), 101);
+            assert!(why(refused).contains("memory"));
+            assert_eq!(admission.0.taken().jobs.len(), 1, "the refused one still has its place");
+            // Two found generations of their own; the first has ended when the second begins.
+            let shared = [admission.enter(key(3)).unwrap(), admission.enter(key(3)).unwrap()];
+            let [one, two] = shared.map(|place| admission.begin(Some(place), 100));
+            assert!(why(two).contains("slot"), "two runs began in one place");
+            let late = admission.enter(key(3)).unwrap();
+            drop(one);
+            let late = admission.begin(Some(late), 100).unwrap();
+            drop((first, late));
+            assert!(admission.0.taken().jobs.is_empty());
+            done.send(()).unwrap();
+        });
+        ended
+            .recv_timeout(Duration::from_secs(60))
+            .expect("it failed, or waits for itself");
+    }
+
     #[test]
     fn what_a_panic_drops_comes_back() {
         let admission = Admission::of(Budget { slots: 1, ..budget() });
@@ -414,6 +477,30 @@ mod tests {
         });
         assert!(panicked.join().is_err());
         admission.admit(1).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_jobs_end_waits_for_its_place_and_not_for_ever() {
+        let admission = Admission::of(Budget { slots: 1, ..budget() });
+        let free = |admitted: &Admitted| tokio::spawn(admitted.given_back().free());
+        let now = tokio::time::Instant::now;
+        let (job, began) = (admission.admit(1).unwrap(), now());
+        let waiting = free(&job);
+        tokio::time::sleep(LONGEST_RETURN / 2).await;
+        assert!(!waiting.is_finished(), "the place is not free");
+        drop(job);
+        waiting.await.unwrap();
+        assert_eq!(now() - began, LONGEST_RETURN / 2, "it was free");
+
+        let job = admission.admit(1).unwrap();
+        let given_back = job.given_back();
+        drop(job);
+        let (other, began) = (admission.admit(1).unwrap(), now());
+        given_back.free().await;
+        assert_eq!(now(), began, "another has the place now");
+        free(&other).await.unwrap();
+        assert_eq!(now() - began, LONGEST_RETURN);
+        drop(other);
     }
 
     #[test]

@@ -26,8 +26,10 @@ use crate::google::token::Tokens;
 /// The fewest deliveries that a dead-letter policy can have, and how many it has if it does not say.
 /// Source: cloud.google.com/pubsub/docs/handling-failures#set_the_maximum_number_of_delivery_attempts.
 const DEFAULT_MAXIMUM: u32 = 5;
-/// How long an answer about a subscription holds, the answer that it cannot be had included.
+/// How long an answer about a subscription holds.
 const HOLDS: Duration = Duration::from_mins(5);
+/// How long it holds that there was none.
+const NONE_HOLDS: Duration = Duration::from_secs(30);
 /// How long the question may take.
 const ASK: Duration = Duration::from_secs(5);
 /// How long publishing may take, and how much of that is for retries. With the question it stays within what one
@@ -52,15 +54,36 @@ pub struct DeliveryAttempts {
 /// One subscription's answer.
 struct Asked {
     flight: Flight<Option<u32>>,
+    /// The last one, and until when it holds.
     answer: Mutex<Option<(Instant, Option<u32>)>>,
 }
 
 impl Asked {
+    fn new() -> Self {
+        Self {
+            flight: Flight::new(),
+            answer: Mutex::default(),
+        }
+    }
+
     /// Both are options: not asked lately, and without a dead letter.
     #[expect(clippy::option_option, reason = "not known and none are two things")]
     fn fresh(&self) -> Option<Option<u32>> {
-        let (at, answer) = (*locked(&self.answer))?;
-        (at.elapsed() < HOLDS).then_some(answer)
+        let (until, answer) = (*locked(&self.answer))?;
+        (Instant::now() < until).then_some(answer)
+    }
+
+    /// What counts now. Where there is no answer, the last one does: a policy seldom changes, and deliveries come to their
+    /// last when Google fails, so that a guess would be made just when it does the most harm.
+    fn settle(&self, answered: Result<Option<u32>, String>, now: Instant) -> (Option<u32>, Option<String>) {
+        let mut last = locked(&self.answer);
+        let (answer, holds, guessed) = match (answered, *last) {
+            (Ok(answer), _) => (answer, HOLDS, None),
+            (Err(_), Some((_, answer))) => (answer, NONE_HOLDS, None),
+            (Err(reason), None) => (Some(DEFAULT_MAXIMUM), NONE_HOLDS, Some(reason)),
+        };
+        *last = Some((now + holds, answer));
+        (answer, guessed)
     }
 }
 
@@ -95,8 +118,11 @@ impl DeliveryAttempts {
             if let Some(answer) = asked.fresh() {
                 return answer;
             }
-            let answer = self.ask(name).await;
-            *locked(&asked.answer) = Some((Instant::now(), answer));
+            let answered = self.ask(name).await;
+            let (answer, guessed) = asked.settle(answered, Instant::now());
+            if let Some(reason) = guessed {
+                self.warn(&reason, Some(name));
+            }
             answer
         };
         asked.flight.run(work).await
@@ -107,33 +133,23 @@ impl DeliveryAttempts {
         if all.len() >= REMEMBERED && !all.contains_key(name) {
             all.clear();
         }
-        let new = || {
-            Arc::new(Asked {
-                flight: Flight::new(),
-                answer: Mutex::default(),
-            })
-        };
-        all.entry(name.to_owned()).or_insert_with(new).clone()
+        all.entry(name.to_owned())
+            .or_insert_with(|| Arc::new(Asked::new()))
+            .clone()
     }
 
-    async fn ask(&self, name: &str) -> Option<u32> {
+    /// # Errors
+    /// A sentence: there is no answer.
+    async fn ask(&self, name: &str) -> Result<Option<u32>, String> {
         let question = async {
             Subscription::new(self.http.clone(), &self.base_url, self.tokens.clone(), name)?
                 .max_delivery_attempts(&Budget::new(ASK))
                 .await
         };
-        match tokio::time::timeout(ASK, question).await {
-            Ok(Ok(maximum)) => maximum,
-            Ok(Err(error)) => {
-                self.warn(&error.to_string(), Some(name));
-                Some(DEFAULT_MAXIMUM)
-            }
-            Err(_) => {
-                let message = format!("the subscription {name} could not be read within {} s", ASK.as_secs());
-                self.warn(&message, Some(name));
-                Some(DEFAULT_MAXIMUM)
-            }
-        }
+        tokio::time::timeout(ASK, question)
+            .await
+            .map_err(|_| format!("the subscription {name} could not be read within {} s", ASK.as_secs()))?
+            .map_err(|error| error.to_string())
     }
 
     /// Said once: it is about the deployment, and stays so.
@@ -251,6 +267,27 @@ mod tests {
             .unwrap_err();
         assert_eq!(refusal.kind, RefusalKind::Bug);
         assert_eq!(or_bug(async { Ok(5) }).await.unwrap(), 5);
+    }
+
+    #[test]
+    fn what_a_subscription_said_counts_until_it_says_something_else() {
+        let fresh_at = |asked: &Asked| asked.answer.lock().unwrap().unwrap().0;
+        let no = || Err("Pub/Sub is not available".to_owned());
+        let now = Instant::now();
+        for said in [Some(100), None] {
+            let asked = Asked::new();
+            assert_eq!(asked.settle(Ok(said), now), (said, None));
+            assert_eq!(fresh_at(&asked), now + HOLDS);
+            assert_eq!(asked.fresh(), Some(said));
+            assert_eq!(asked.settle(no(), now), (said, None), "a guess, though it had said so");
+            assert_eq!(fresh_at(&asked), now + NONE_HOLDS);
+        }
+        let asked = Asked::new();
+        assert_eq!(asked.fresh(), None);
+        let (answer, guessed) = asked.settle(no(), now);
+        assert_eq!((answer, guessed.is_some()), (Some(DEFAULT_MAXIMUM), true));
+        assert_eq!(fresh_at(&asked), now + NONE_HOLDS);
+        assert_eq!(asked.settle(Ok(Some(7)), now).0, Some(7));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::admission::{Admitted, most_on_disk};
+use super::admission::{Admitted, GivenBack, most_on_disk};
 use super::deadline::Deadline;
 use super::{Context, Google, passwords};
 use crate::convert::{self, SourceObject, Wanted};
@@ -67,8 +67,9 @@ impl Run {
     /// stored by then is found by the next run.
     pub(super) async fn make(mut self, source: SourceObject) -> Made {
         let mut timings = Timings::default();
-        let admitted = self.admitted.take();
-        let outputs = match timeout_at(self.deadline.run, self.find_or_make(&source, admitted, &mut timings)).await {
+        let (admitted, mut place) = (self.admitted.take(), None);
+        let making = self.find_or_make(&source, admitted, &mut place, &mut timings);
+        let outputs = match timeout_at(self.deadline.run, making).await {
             Ok(outputs) => outputs,
             Err(_) => Err(Refusal::new(
                 RefusalKind::Unavailable,
@@ -79,6 +80,10 @@ impl Run {
             )
             .into()),
         };
+        // However it ended, and outside of its time: what is made is made.
+        if let Some(place) = place {
+            place.free().await;
+        }
         Made { timings, outputs }
     }
 
@@ -101,6 +106,7 @@ impl Run {
         &self,
         source: &SourceObject,
         admitted: Option<Arc<Admitted>>,
+        place: &mut Option<GivenBack>,
         timings: &mut Timings,
     ) -> Step<Vec<Stored>> {
         failpoint!("find.before");
@@ -123,6 +129,8 @@ impl Run {
         }
         failpoint!("find.after");
         if !missing.is_empty() {
+            let admitted = self.begin(source, admitted, missing.len())?;
+            *place = Some(admitted.given_back());
             let made = self.convert_and_store(source, admitted, &missing, timings).await?;
             for (gap, output) in outputs.iter_mut().filter(|output| output.is_none()).zip(made) {
                 *gap = Some(output);
@@ -143,14 +151,8 @@ impl Run {
         Ok(Some(outputs))
     }
 
-    /// The part that needs a slot: fetch, convert, store.
-    async fn convert_and_store(
-        &self,
-        source: &SourceObject,
-        admitted: Option<Arc<Admitted>>,
-        missing: &[(Wanted, Target, Place)],
-        timings: &mut Timings,
-    ) -> Step<Vec<Stored>> {
+    /// A slot, for a conversion that can end in time.
+    fn begin(&self, source: &SourceObject, admitted: Option<Arc<Admitted>>, outputs: usize) -> Step<Arc<Admitted>> {
         let context = &self.context;
         // The engine asks again when it begins: a fetch may take any time.
         if !self.deadline.has_room_for(context.limits.time) {
@@ -166,16 +168,13 @@ impl Run {
         if !*context.engine.warm().borrow() {
             return Err(Refusal::new(RefusalKind::Unavailable, "the engine is not warm yet").into());
         }
-        let disk = most_on_disk(source, missing.len(), &context.limits);
-        let admitted = context.admission.begin(admitted, disk)?;
-        let given_back = admitted.given_back();
-        let stored = self.in_its_directory(source, admitted, missing, timings).await;
-        given_back.await;
-        stored
+        let disk = most_on_disk(source, outputs, &context.limits);
+        Ok(context.admission.begin(admitted, disk)?)
     }
 
-    /// What is left of it when this returns goes with the last process that could write there, and then the place.
-    async fn in_its_directory(
+    /// The part that needs a slot: fetch, convert, store. What is left of it when this ends goes with the last process
+    /// that could write in its directory, and then the place.
+    async fn convert_and_store(
         &self,
         source: &SourceObject,
         admitted: Arc<Admitted>,

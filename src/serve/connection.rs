@@ -62,9 +62,14 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>, signals: &Signa
     );
     // Closes at once what rests between two requests, and everything else after its answer.
     let connections = graceful.shutdown().shared();
-    // Deliveries are waited for, not connections: one that never completes its request would take all of the time.
+    // Deliveries are waited for, not connections: one that never completes its request would take all of the time, and a
+    // last delivery goes on when its caller has hung up.
+    let closing = async {
+        connections.clone().await;
+        service.shutdown.idle().await;
+    };
     tokio::select! {
-        () = connections.clone() => {}
+        () = closing => {}
         () = service.shutdown.idle() => {}
         () = tokio::time::sleep(DRAIN) => {}
         () = signals.insisted() => {}

@@ -85,7 +85,7 @@ async fn bounded_headers(request: Request, next: Next) -> Response {
 async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Response {
     let (arrived, started) = (Utc::now(), Instant::now());
     let (parts, body) = request.into_parts();
-    let _under_way = service.shutdown.enter();
+    let under_way = Arc::new(service.shutdown.enter());
     let take = async {
         // The token first: nobody makes us read 16 MiB without one.
         match service.context.verifier.verify(&parts.headers, arrived).await {
@@ -115,7 +115,7 @@ async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Respo
         return refuse_and_report(&service, &request).await;
     }
     // Nothing of a request that panicked is used again, so nothing half-done can be seen.
-    let run = AssertUnwindSafe(pipeline::run(&service.context, &request)).catch_unwind();
+    let run = AssertUnwindSafe(pipeline::run(&service.context, &request, under_way.clone())).catch_unwind();
     let ended = tokio::select! {
         biased;
         ended = run => ended,

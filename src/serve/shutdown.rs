@@ -4,6 +4,7 @@
 //! left is refused, so that Pub/Sub delivers it to another instance at once and not after its deadline.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -103,17 +104,17 @@ struct State {
 /// How far the worker's end has come. Both halves of the state change under one lock: a delivery that does not see the
 /// drain is counted before it begins, and waited for.
 #[derive(Debug, Default)]
-pub struct Shutdown(watch::Sender<State>);
+pub struct Shutdown(Arc<watch::Sender<State>>);
 
 impl Shutdown {
     /// Counts a delivery for as long as the guard is there.
-    pub(super) fn enter(&self) -> UnderWay<'_> {
+    pub(super) fn enter(&self) -> UnderWay {
         self.0.send_if_modified(|state| {
             state.under_way += 1;
             // Nobody waits for it to rise.
             false
         });
-        UnderWay(self)
+        UnderWay(self.0.clone())
     }
 
     /// Whether there is no new work any more.
@@ -167,12 +168,13 @@ impl Shutdown {
     }
 }
 
-/// A delivery that is waited for.
-pub(super) struct UnderWay<'a>(&'a Shutdown);
+/// A delivery that is waited for. Some go on when their connection is gone, and take it along.
+#[derive(Debug)]
+pub(super) struct UnderWay(Arc<watch::Sender<State>>);
 
-impl Drop for UnderWay<'_> {
+impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.0.send_if_modified(|state| {
+        self.0.send_if_modified(|state| {
             state.under_way -= 1;
             // While work goes on nobody waits for its end: no refusal wakes every delivery.
             state.stage > Stage::Serving

@@ -25,8 +25,14 @@ fn room(directory: &std::path::Path) -> u64 {
     counted.blocks_available() * counted.fragment_size()
 }
 
-/// Posts until the worker is not full any more: what a job took comes back when its directory is gone, soon after its
-/// answer.
+/// Posts a job whose place must be free.
+async fn post(world: &World, event: &Value) -> u16 {
+    let status = world.post(event).await.status().as_u16();
+    assert_ne!(status, 429, "refused for nothing\n{}", world.worker.log());
+    status
+}
+
+/// Posts until the worker is not full any more: of a job whose caller has hung up, nobody hears the end.
 async fn post_when_there_is_room(world: &World, event: &Value) -> u16 {
     let started = std::time::Instant::now();
     loop {
@@ -39,6 +45,22 @@ async fn post_when_there_is_room(world: &World, event: &Value) -> u16 {
             "the place never came back\n{}",
             world.worker.log()
         );
+    }
+}
+
+/// Fails some calls, in a way that is not worth another try.
+fn fails(path_prefix: &str, count: u32, status: u16) -> Fault {
+    Fault {
+        peer: Some(Peer::Storage),
+        method: None,
+        path_prefix: path_prefix.to_owned(),
+        skip: 0,
+        count,
+        effect: Effect::Status {
+            status,
+            // More than any delivery has.
+            retry_after: Some(3600),
+        },
     }
 }
 
@@ -86,7 +108,7 @@ async fn a_second_does_not_fit(variables: &[(&str, &str)], because: &str, remedy
         until("it says why", || world.worker.log().contains(&line).then_some(())).await;
     })
     .await;
-    assert_eq!(post_when_there_is_room(&world, &second).await, 204);
+    assert_eq!(post(&world, &second).await, 204);
     assert_eq!(world.outputs().await, 2);
 }
 
@@ -101,6 +123,42 @@ async fn a_disk_for_one_is_not_for_two() {
     // Each output may be there twice.
     let output = format!("{}B", room(&std::env::temp_dir()) / 10 * 3);
     a_second_does_not_fit(&[("MAX_OUTPUT_SIZE", &output)], "disk", "MAX_OUTPUT_SIZE").await;
+}
+
+/// D6a: it has a place already when it shows how much it needs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_turns_out_too_large_is_refused_and_the_worker_goes_on() {
+    // Each output may be there twice: two of the smallest jobs fit with room to spare, one of six outputs and another do not.
+    let output = format!("{}B", room(&std::env::temp_dir()) / 10);
+    let world = World::with(&[("CONVERT_CONCURRENCY", "4"), ("MAX_OUTPUT_SIZE", &output)]).await;
+    world.upload_fixture(INVOICE, "second.docx").await;
+    let outputs: Vec<_> = (0..6)
+        .map(|number| json!({"format": "pdf", "name": format!("{{stem}}-{number}.{{ext}}")}))
+        .collect();
+    let source = format!("gs://{}/second.docx", crate::harness::INPUT);
+    let many = crate::harness::job(&json!({"source": source, "outputs": outputs}));
+    let one = crate::harness::job(&json!({"source": source}));
+    let post = async |event: &Value| {
+        tokio::time::timeout(PATIENCE, world.post(event))
+            .await
+            .expect("it hangs")
+    };
+    while_one_is_under_way(&world, async || {
+        for _ in 0..2 {
+            let answer = post(&many).await;
+            assert_eq!(answer.status(), 429, "{}", world.worker.log());
+            let body: Value = answer.json().await.unwrap();
+            assert_eq!(body["error"]["code"], "worker.busy");
+        }
+        until("it says why", || {
+            world.worker.log().contains("may take all the disk").then_some(())
+        })
+        .await;
+        assert_eq!(post(&one).await.status(), 204, "{}", world.worker.log());
+    })
+    .await;
+    assert_eq!(post_when_there_is_room(&world, &many).await, 204);
+    assert_eq!(world.outputs().await, 8);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,22 +192,14 @@ async fn a_full_worker_asks_google_nothing_and_still_acknowledges_what_is_not_fo
             204,
             "the last delivery reports what is done"
         );
-        world.cloud.add_fault(Fault {
-            peer: Some(Peer::Storage),
-            method: None,
-            path_prefix: "/storage/v1/b/input/o/done".to_owned(),
-            skip: 0,
-            count: 1_000_000,
-            effect: Effect::Status {
-                status: 503,
-                retry_after: None,
-            },
-        });
+        world
+            .cloud
+            .add_fault(fails("/storage/v1/b/input/o/done", Fault::ENDLESS, 503));
         assert_eq!(world.post(&done).await.status(), 429, "it looked");
         world.cloud.clear_faults();
     })
     .await;
-    assert_eq!(post_when_there_is_room(&world, &done).await, 204);
+    assert_eq!(post(&world, &done).await, 204);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,36 +217,29 @@ async fn a_place_comes_back_however_its_job_ends() {
     let world = World::with(&[("CONVERT_CONCURRENCY", "1"), ("CONVERT_TIMEOUT", "5s")]).await;
     let good = world.upload_fixture(INVOICE, "good.docx").await;
     let good = notification("good.docx", &good);
-    // Each finds the one place free, or the next one would not be answered.
+    // Each finds the one place free, and so does what comes after it.
     let zygote = world.worker.zygote().await;
-    let ends: [(&str, &[u8], u16); 2] = [
-        ("damaged.docx", b"PK\x03\x04 and no more", 204),
-        ("endless.fods", NEVER_ENDS, 204),
+    let ends: [(&str, &[u8]); 2] = [
+        ("damaged.docx", b"PK\x03\x04 and no more"),
+        ("endless.fods", NEVER_ENDS),
     ];
-    for (name, bytes, status) in ends {
+    for (name, bytes) in ends {
         let generation = world.upload(name, bytes.to_vec()).await;
-        assert_eq!(
-            post_when_there_is_room(&world, &notification(name, &generation)).await,
-            status,
-            "{name}"
-        );
+        assert_eq!(post(&world, &notification(name, &generation)).await, 204, "{name}");
+        assert_eq!(world.result().await.data["status"], "failed", "{name}");
     }
-    // Fetching fails.
-    let unfetched = world.upload_fixture(INVOICE, "unfetched.docx").await;
-    world.cloud.add_fault(Fault {
-        peer: Some(Peer::Storage),
-        method: None,
-        path_prefix: "/download/".to_owned(),
-        skip: 0,
-        count: 1_000_000,
-        effect: Effect::Status {
-            status: 404,
-            retry_after: None,
-        },
-    });
-    let unfetched = notification("unfetched.docx", &unfetched);
-    assert_eq!(post_when_there_is_room(&world, &unfetched).await, 204, "it is gone");
-    world.cloud.clear_faults();
+    // Something cannot be fetched, or not be stored.
+    for (path, status, answer) in [
+        ("/download/", 404, 204),
+        ("/download/", 503, 503),
+        ("/upload/", 503, 503),
+    ] {
+        let name = format!("{status} of {path}.docx");
+        let generation = world.upload_fixture(INVOICE, &name).await;
+        world.cloud.add_fault(fails(path, 1, status));
+        assert_eq!(post(&world, &notification(&name, &generation)).await, answer, "{name}");
+        world.cloud.clear_faults();
+    }
     // The engine is killed under a job.
     let killed = world.upload_fixture(INVOICE, "killed.docx").await;
     let killed = notification("killed.docx", &killed);
@@ -209,7 +252,7 @@ async fn a_place_comes_back_however_its_job_ends() {
         })
         .await;
     };
-    let (status, ()) = tokio::join!(post_when_there_is_room(&world, &killed), kill);
+    let (status, ()) = tokio::join!(post(&world, &killed), kill);
     assert_eq!(status, 503);
     until("a new zygote", || {
         crate::harness::children(world.worker.pid())
@@ -219,7 +262,7 @@ async fn a_place_comes_back_however_its_job_ends() {
     })
     .await;
     let started = std::time::Instant::now();
-    while post_when_there_is_room(&world, &killed).await != 204 {
+    while post(&world, &killed).await != 204 {
         assert!(started.elapsed() < PATIENCE, "{}", world.worker.log());
     }
     // A caller hangs up.
@@ -233,7 +276,7 @@ async fn a_place_comes_back_however_its_job_ends() {
     tokio::select! {
         biased;
         () = hang_up => {}
-        status = post_when_there_is_room(&world, &left) => assert_eq!(status, 204),
+        status = post(&world, &left) => assert_eq!(status, 204),
     }
     assert_eq!(post_when_there_is_room(&world, &good).await, 204);
     until("all directories are gone", || {
@@ -249,4 +292,33 @@ async fn a_place_comes_back_however_its_job_ends() {
         .unwrap();
     })
     .await;
+}
+
+/// The place comes back before the answer, not some time after it: who waits for each answer has it for the next job.
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_senders_as_slots_are_never_refused() {
+    const SENDERS: usize = 2;
+    const ROUNDS: usize = 36;
+    let world = World::with(&[("CONVERT_CONCURRENCY", &SENDERS.to_string())]).await;
+    let sender = async |number: usize| {
+        // All are there before the first is sent, so that each is sent as soon as the one before has its answer.
+        let mut jobs = Vec::new();
+        for round in 0..ROUNDS {
+            let name = format!("{number}-{round}.docx");
+            let (generation, status) = match round % 3 {
+                0 => (world.upload_fixture(INVOICE, &name).await, 204),
+                1 => (world.upload(&name, b"PK\x03\x04 and no more".to_vec()).await, 204),
+                _ => {
+                    let fault = fails(&format!("/download/storage/v1/b/input/o/{name}"), 1, 503);
+                    world.cloud.add_fault(fault);
+                    (world.upload_fixture(INVOICE, &name).await, 503)
+                }
+            };
+            jobs.push((notification(&name, &generation), status));
+        }
+        for (job, status) in &jobs {
+            assert_eq!(post(&world, job).await, *status, "{job}\n{}", world.worker.log());
+        }
+    };
+    tokio::join!(sender(0), sender(1));
 }

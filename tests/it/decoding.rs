@@ -201,6 +201,7 @@ fn content_that_cannot_be_read_fails_the_job_and_a_broken_envelope_the_request()
         (&binary, json!({"bucket": "../in", "name": "a"}).to_string()),
         (&structured, bad_base64.to_string()),
         (&structured, cloud_event(FINALIZED, &json!("text")).to_string()),
+        (&structured, json!({"type": FINALIZED}).to_string()),
         (&HeaderMap::new(), in_attributes.to_string()),
         (
             &HeaderMap::new(),
@@ -223,7 +224,6 @@ fn content_that_cannot_be_read_fails_the_job_and_a_broken_envelope_the_request()
         (&published, "{"),
         (&published, "{}"),
         (&structured, "{}"),
-        (&structured, r#"{"type":"google.cloud.storage.object.v1.finalized"}"#),
         (&headers(&[("ce-type", "com.example.other")]), "{}"),
         (
             &headers(&[("content-type", "application/cloudevents-batch+json")]),

@@ -439,6 +439,38 @@ async fn a_last_delivery_goes_on_to_its_result_when_its_caller_has_hung_up() {
     assert!(world.pull().await.is_none());
 }
 
+/// And the worker's end waits for it, though no connection is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_delivery_whose_caller_has_hung_up_is_finished_before_the_worker_ends() {
+    let mut world = World::with(&[("MAX_DELIVERY_ATTEMPTS", "5")]).await;
+    let event = notification("a.docx", &world.upload_fixture(INVOICE, "a.docx").await);
+    let zygote = world.worker.zygote().await;
+    // On a connection of its own, that ends with it.
+    let body = delivery(&event, 5).to_string();
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: w\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        world.token(),
+        body.len()
+    );
+    let address = world.worker.url.trim_start_matches("http://").to_owned();
+    let mut caller = tokio::net::TcpStream::connect(address).await.unwrap();
+    caller.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    let child = world.worker.stopped_child(zygote).await;
+    drop(caller);
+    // Nothing else is open: what this test has asked is closed by the worker.
+    assert!(signal(world.worker.pid(), Signal::SIGTERM));
+    until("it says so", || {
+        world.worker.log().contains("shutting down").then_some(())
+    })
+    .await;
+    assert!(signal(child, Signal::SIGCONT));
+    assert_eq!(world.worker.exit().await, Some(0), "{}", world.worker.log());
+    let log = world.worker.log();
+    assert!(log.contains("all work has ended"), "{log}");
+    assert_eq!(world.result().await.data["status"], "succeeded");
+    assert!(world.pull().await.is_none());
+}
+
 impl World {
     /// Waits until the engine is warm again.
     async fn warm(&self) {

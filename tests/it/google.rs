@@ -153,6 +153,35 @@ async fn a_status_becomes_a_kind_with_googles_words_and_without_secrets() {
 }
 
 #[tokio::test]
+async fn an_absent_object_is_told_from_a_missing_right_also_without_the_right_to_list() {
+    let refused = |right: &str| {
+        let message = format!(
+            "worker@p.iam.gserviceaccount.com does not have {right} access to the Google Cloud Storage object."
+        );
+        Reply::json(
+            403,
+            json!({"error": {"code": 403, "message": message, "errors": [{"message": message, "reason": "forbidden"}]}}),
+        )
+    };
+    for (right, kind) in [
+        ("storage.objects.list", Kind::NotFound),
+        ("storage.objects.get", Kind::Forbidden),
+    ] {
+        let peer = Peer::replies(vec![refused(right)]);
+        assert_eq!(
+            storage(&peer).metadata("in", "a", None).await.unwrap_err().kind,
+            kind,
+            "{right}"
+        );
+        assert_eq!(
+            storage(&peer).download("in", "a", 7).await.unwrap_err().kind,
+            kind,
+            "{right}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn transient_answers_are_tried_again() {
     for reply in [408, 429, 500, 502, 503, 504].map(Reply::status).into_iter().chain([
         Reply::Cut(3, 200, Vec::new(), resource("a").to_string().into_bytes()),

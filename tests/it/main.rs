@@ -40,6 +40,7 @@ mod key_set;
 mod keys;
 mod links;
 mod local_cloud;
+mod meanwhile;
 mod options;
 mod outputs;
 mod passwords;

@@ -8,7 +8,7 @@ use crate::flight::{Calls, DOWNLOADS, UPLOADS};
 use crate::harness::{INPUT, OUTPUT, World, job, signal, upload_to};
 
 const INVOICE: &str = "documents/plain/invoice.docx";
-const ARCHIVE: &str = "archive";
+pub(crate) const ARCHIVE: &str = "archive";
 
 /// The source when the delivery looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,7 +154,7 @@ impl Document {
 }
 
 /// Writes over an output, metadata and all, as anybody may who has the right.
-async fn put(world: &World, name: &str, metadata: &Value, bytes: &[u8]) -> String {
+pub(crate) async fn put(world: &World, name: &str, metadata: &Value, bytes: &[u8]) -> String {
     let url = format!(
         "{}/upload/storage/v1/b/{OUTPUT}/o?uploadType=multipart",
         world.cloud.urls().storage

@@ -73,6 +73,7 @@ async fn every_message_ends_in_a_result_or_in_the_dead_letter() {
         already_unconditional,
         "an object was written whatever was there"
     );
+    check::exercised(&cloud, &fleet, count >= WITH_STALLS);
     assert!(ways.problems.is_empty(), "{}", ways.problems.join("\n"));
     assert!(outputs.problems.is_empty(), "{}", outputs.problems.join("\n"));
 }
@@ -92,7 +93,7 @@ async fn cloud() -> LocalCloud {
     cloud.create_bucket(INPUT, false).unwrap();
     cloud.create_bucket(ARCHIVE, true).unwrap();
     cloud.create_bucket(OUTPUT, true).unwrap();
-    for topic in ["events", "results", "given-up"] {
+    for topic in ["events", "results", "given-up", feed::MARKS] {
         cloud.create_topic(topic).unwrap();
     }
     for (name, topic) in [("results", "results"), ("given-up", "given-up")] {

@@ -57,6 +57,7 @@ impl Storage {
                 http::json(GET, resource, http::send(GET, resource, request).await?).await
             })
             .await
+            .map_err(absent)
     }
 
     /// Opens the stored bytes of exactly this generation. They come as they are stored, a `Content-Encoding: gzip`
@@ -68,7 +69,7 @@ impl Storage {
         let resource = shown(bucket, name, Some(generation));
         let base = self.object_url("/download/storage/v1", GET, bucket, name)?;
         let url = format!("{base}?alt=media&generation={generation}");
-        Download::open(self.0.clone(), url, resource).await
+        Download::open(self.0.clone(), url, resource).await.map_err(absent)
     }
 
     /// The objects whose names begin with `prefix`, at most `most`, in the order of their names.
@@ -117,6 +118,20 @@ fn check_bucket(operation: &'static str, bucket: &str, resource: &str) -> Result
         "" | "." | ".." => Err(Error::new(Kind::Invalid, operation, resource, "that is no bucket name")),
         _ => Ok(()),
     }
+}
+
+/// Says `NotFound` of an object that Cloud Storage only hints at. Whoever may not list a bucket is not told with a 404 that
+/// an object is absent: the 403 then names `storage.objects.list`, a right that reading never needs, and only then. Without
+/// the right to read, it names `storage.objects.get`. The worker has no right to list; were this 403 taken for a
+/// missing right, a source that is gone would never come to its result.
+fn absent(error: Error) -> Error {
+    if error.kind == Kind::Forbidden && error.message.contains("storage.objects.list") {
+        return Error {
+            kind: Kind::NotFound,
+            ..error
+        };
+    }
+    error
 }
 
 /// Refuses what cannot be an object, so that it never becomes another URL: `.` and `..` are resolved away by every URL

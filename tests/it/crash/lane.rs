@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use platen::local_cloud::{LocalCloud, Settings, Subscription};
+use platen::local_cloud::{LocalCloud, Settings, Subscription, number_of};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -20,6 +20,8 @@ use crate::harness::{
 
 /// Who uploads, lists and reads results.
 pub(super) const USER: &str = "user@local-project.iam.gserviceaccount.com";
+
+const MARKS: &str = "marks";
 
 /// One run as it goes.
 pub(super) struct Run {
@@ -39,6 +41,8 @@ pub(super) struct Run {
     pub(super) published: Vec<(String, Asks)>,
     /// Generations of each source, oldest first.
     pub(super) generations: BTreeMap<String, Vec<String>>,
+    /// The cloud's last message before the source was replaced: no result up to there can know of that.
+    pub(super) replaced_after: u64,
 }
 
 impl Run {
@@ -96,7 +100,8 @@ impl Lane {
         cloud.create_bucket(INPUT, false).unwrap();
         // What was ever an output stays to be seen.
         cloud.create_bucket(OUTPUT, true).unwrap();
-        for topic in ["events", "results"] {
+        // The last has no subscription: a message there is a moment in the order of all.
+        for topic in ["events", "results", MARKS] {
             cloud.create_topic(topic).unwrap();
         }
         let results = Subscription {
@@ -167,6 +172,7 @@ impl Lane {
             converting: None,
             published: Vec::new(),
             generations: BTreeMap::new(),
+            replaced_after: u64::MAX,
         });
         self.turn_to(self.active).await;
         for asks in [Asks::One, Asks::Two, Asks::Old] {
@@ -421,6 +427,8 @@ impl Shared {
             if *replaced {
                 return false;
             }
+            let moment = number_of(&shared.cloud.publish(MARKS, b"now", &[]).unwrap()).unwrap();
+            shared.with_run(|run| run.replaced_after = moment);
             shared.upload(Asks::New).await;
             for _ in 0..shared.with_run(|run| run.plan.news) {
                 shared.publish(Asks::New);

@@ -9,6 +9,8 @@ mod judge;
 #[cfg(feature = "failpoints")]
 mod lane;
 #[cfg(feature = "failpoints")]
+mod panics;
+#[cfg(feature = "failpoints")]
 mod plan;
 #[cfg(feature = "failpoints")]
 mod points;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use super::plan::POINTS;
+use super::plan::{POINTS, lost_upload};
 use super::points::{Points, Word};
 use crate::harness::{OUTPUT, World, cloud, notification};
 
@@ -30,10 +30,6 @@ async fn what_is_refused_or_panics_at_any_step_is_not_acknowledged_and_done_the_
     let mut world = World::beside(cloud().await, &[("PLATEN_FAILPOINTS", socket.to_str().unwrap())]);
     world.worker.ready().await;
     for point in POINTS {
-        // Only a write that meets another one comes by there: the runs with kills see to it.
-        if point == "store.precondition_failed" {
-            continue;
-        }
         let object = format!("{point}.txt");
         // Outside of the pipeline a panic costs the connection, which to Pub/Sub is a refusal like any other.
         let outside = ["token.verified", "answer.before"].contains(&point);
@@ -45,6 +41,10 @@ async fn what_is_refused_or_panics_at_any_step_is_not_acknowledged_and_done_the_
             let object = format!("{word:?}-{object}");
             let generation = world.upload(&object, b"Some text.".to_vec()).await;
             let event = notification(&object, &generation);
+            if point == "store.precondition_failed" {
+                // Only a write that meets another one comes by there.
+                world.cloud.add_fault(lost_upload());
+            }
             *next.lock().unwrap() = Some((point, word));
             let answer = world.post(&event).await;
             assert_eq!(answer.status(), status, "{point}: {word:?}\n{}", world.worker.log());

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write as _;
 
 use futures_util::{StreamExt, stream};
-use platen::local_cloud::LocalCloud;
+use platen::local_cloud::{LocalCloud, Peer};
 use serde_json::Value;
 
 use super::ATTEMPTS;
 use super::door::{Delivery, Door};
-use super::feed::{Expected, Ledger, Said};
+use super::feed::{Expected, Generation, Ledger, Said};
+use super::fleet::Fleet;
 use super::results::{Made, Record, Results};
 use super::{call, http};
 use crate::harness::{OUTPUT, encode, pdf_text};
@@ -84,10 +85,11 @@ fn way(
 ) -> Result<String, &'static str> {
     let ignored = matches!(said.expected, Expected::Ignored);
     let acknowledged = deliveries.iter().any(|delivery| delivery.status == Some(204));
-    if acknowledged && !ignored && records.is_empty() {
+    let conclusive = |record: &&Record| record.code.as_deref() != Some(EXHAUSTED);
+    // `attempts.exhausted` is of a delivery that was refused: it is no result to acknowledge another one with.
+    if acknowledged && !ignored && !records.iter().any(|record| conclusive(&record)) {
         return Err("acknowledged without a result");
     }
-    let conclusive = |record: &&Record| record.code.as_deref() != Some(EXHAUSTED);
     if let Some(deliveries_made) = given_up {
         if deliveries_made < ATTEMPTS {
             return Err("given up too early");
@@ -169,10 +171,7 @@ fn judge(ledger: &Ledger, said: &Said, record: &Record, given_up: bool) -> Resul
                     let names: Vec<&str> = record.outputs.iter().map(|output| output.name.as_str()).collect();
                     right(names == [source.output()], "another output")
                 }
-                ("superseded", _) => right(
-                    source.newest().is_none_or(|newest| newest.number != *generation),
-                    "superseded, and it is the newest",
-                ),
+                ("superseded", _) => right(overtaken(it, record), "superseded by nothing"),
                 (_, Some("output.conflict")) => right(source.contended, "nobody else has that name"),
                 (_, code) => right(code.is_some() && code == it.nature.code(), "not what is wrong with it"),
             }
@@ -197,18 +196,37 @@ fn judge(ledger: &Ledger, said: &Said, record: &Record, given_up: bool) -> Resul
                     let names: Vec<&String> = record.outputs.iter().map(|output| &output.name).collect();
                     right(names.into_iter().eq(outputs), "other outputs")
                 }
-                ("superseded", ..) => right(
-                    match generation {
-                        Some(number) => source.newest().is_none_or(|newest| newest.number != *number),
-                        None => source.generations.len() > 1 || source.ever_deleted,
-                    },
-                    "superseded, and it is the newest",
+                ("superseded", _, Some(it)) => right(overtaken(it, record), "superseded by nothing"),
+                (_, Some("source.not_found"), None) => right(
+                    source.deleted_after.is_some_and(|moment| moment < record.number),
+                    "it was there all the time",
                 ),
-                (_, Some("source.not_found"), None) => right(source.ever_deleted, "it was there all the time"),
                 (_, code, Some(it)) => right(code.is_some() && code == it.nature.code(), "not what is wrong with it"),
                 _ => Err("not a way for a job"),
             }
         }
+    }
+}
+
+/// Whether the source was replaced or deleted before the result was out.
+fn overtaken(generation: &Generation, record: &Record) -> bool {
+    generation.gone_after.is_some_and(|moment| moment < record.number)
+}
+
+/// Whether the storm was one: what is checked after it says little of what met no fault and lost no worker.
+pub(super) fn exercised(cloud: &LocalCloud, fleet: &Fleet, is_whole: bool) {
+    assert!(fleet.kills > 0, "no worker was killed");
+    let hits = cloud.fault_hits();
+    // A status may be what the cursed sources meet.
+    let met = |peer: Peer| {
+        hits.iter()
+            .any(|((hit, effect), count)| *hit == peer && *effect != "status" && *count > 0)
+    };
+    let usual = [Peer::Storage, Peer::Push];
+    // These are asked so seldom that a short storm may pass them by.
+    let rare = [Peer::Pubsub, Peer::Iam, Peer::Metadata, Peer::Jwks];
+    for peer in usual.into_iter().chain(rare.into_iter().filter(|_| is_whole)) {
+        assert!(met(peer), "{peer:?} met no fault: {hits:?}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use platen::local_cloud::LocalCloud;
+use platen::local_cloud::{LocalCloud, number_of};
 use serde_json::{Value, json};
 
 use super::documents::{FORMATS, Nature, document};
@@ -15,6 +15,8 @@ use crate::stock::Random;
 
 /// The attribute that numbers a message: a dead letter has another id, and keeps its attributes.
 pub(super) const NUMBER: &str = "storm";
+/// A topic without a subscription.
+pub(super) const MARKS: &str = "marks";
 /// Messages that may be on their way at once.
 const BACKLOG: usize = 40;
 /// Sources that are replaced again and again, while their messages are under way.
@@ -29,6 +31,8 @@ pub(super) struct Generation {
     pub(super) nature: Nature,
     /// The text that only this generation has.
     pub(super) marker: String,
+    /// The cloud's last message before it was replaced or deleted: no result up to there can know of that.
+    pub(super) gone_after: Option<u64>,
 }
 
 /// An object in the input bucket, and all that it ever was.
@@ -39,7 +43,8 @@ pub(super) struct Source {
     format: &'static str,
     pub(super) generations: Vec<Generation>,
     pub(super) live: bool,
-    pub(super) ever_deleted: bool,
+    /// The cloud's last message before it was deleted for the first time.
+    pub(super) deleted_after: Option<u64>,
     /// Its output's name is, or may be, another's.
     pub(super) contended: bool,
     /// Its output's name is certainly another's.
@@ -236,7 +241,7 @@ impl Feed {
             format,
             generations: Vec::new(),
             live: false,
-            ever_deleted: false,
+            deleted_after: None,
             contended: contended || foreign,
             foreign,
         });
@@ -247,11 +252,20 @@ impl Feed {
         let source = &mut self.ledger.sources[index];
         let marker = format!("storm{index}gen{}end", source.generations.len());
         let bytes = document(source.format, nature, &marker);
+        let now = mark(cloud);
+        if let Some(before) = source.generations.last_mut() {
+            before.gone_after.get_or_insert(now);
+        }
         let number = upload_to(cloud, source.bucket, &source.name, bytes)
             .await
             .parse()
             .unwrap();
-        source.generations.push(Generation { number, nature, marker });
+        source.generations.push(Generation {
+            number,
+            nature,
+            marker,
+            gone_after: None,
+        });
         source.live = true;
     }
 
@@ -299,10 +313,12 @@ impl Feed {
             source.bucket,
             encode(&source.name)
         );
+        let now = mark(cloud);
+        source.generations.last_mut().unwrap().gone_after = Some(now);
+        source.deleted_after.get_or_insert(now);
         let request = self.http.delete(url).bearer_auth(cloud.access_token(USER));
         assert!(request.send().await.unwrap().status().is_success());
         source.live = false;
-        source.ever_deleted = true;
         self.ledger.deleted += 1;
     }
 
@@ -511,4 +527,9 @@ impl Feed {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
+}
+
+/// A moment in the order of the cloud's messages: it is one, on a topic that nobody reads.
+fn mark(cloud: &LocalCloud) -> u64 {
+    number_of(&cloud.publish(MARKS, b"now", &[]).unwrap()).unwrap()
 }

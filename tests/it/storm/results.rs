@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use platen::local_cloud::LocalCloud;
+use platen::local_cloud::{LocalCloud, number_of};
 use serde_json::{Value, json};
 
 use super::{call, http};
@@ -14,6 +14,8 @@ use super::{call, http};
 /// One result message, as much of it as is looked at later.
 #[derive(Debug)]
 pub(super) struct Record {
+    /// Which of all messages of the cloud it was.
+    pub(super) number: u64,
     pub(super) status: String,
     pub(super) code: Option<String>,
     pub(super) job_id: Option<String>,
@@ -116,6 +118,7 @@ impl<'a> Results<'a> {
             url: text(&output["signedUrl"]).unwrap(),
         });
         let record = Record {
+            number: number_of(message["messageId"].as_str().unwrap()).unwrap(),
             status: text(&data["status"]).unwrap(),
             code: text(&data["error"]["code"]),
             job_id: text(&data["jobId"]),
