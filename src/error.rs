@@ -3,8 +3,11 @@
 //! There are three ways, and they never mix: the job itself is wrong ([`Failure`]: reported once, then acknowledged),
 //! the source has been overtaken (superseded: the same), or the request is refused ([`Refusal`]: Pub/Sub retries).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::google;
 
@@ -83,58 +86,70 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The stable failure codes of the result message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureCode {
-    /// The message cannot be decoded: base64, JSON, fields.
-    MessageInvalid,
-    /// An option's name or value is not allowed.
-    OptionInvalid,
-    /// The bucket is not among those that jobs may read.
-    SourceForbidden,
-    /// The object was named without a generation and is not there.
-    SourceNotFound,
-    /// The object has no bytes.
-    SourceEmpty,
-    /// The object is over the limit.
-    SourceTooLarge,
-    /// No import filter reads what the object really is.
-    SourceUnsupported,
-    /// The document needs a password and the job brings none.
-    DocumentEncrypted,
-    /// The password does not open the document.
-    DocumentWrongPassword,
-    /// The document is cut short or damaged.
-    DocumentCorrupt,
-    /// Over a limit: time, memory, pages or output size.
-    DocumentTooComplex,
-    /// The engine died of it, twice, in fresh processes.
-    DocumentEngineCrashed,
-    /// The output name belongs to another source.
-    OutputConflict,
-    /// The last delivery of the message is refused: it goes to the dead letter.
-    AttemptsExhausted,
+macro_rules! failure_codes {
+    ($(#[doc = $meaning:literal] $name:ident $code:literal,)*) => {
+        /// The stable failure codes of the result message.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum FailureCode {
+            $(#[doc = $meaning] $name,)*
+        }
+
+        impl FailureCode {
+            /// All of them, each with what it means.
+            pub const ALL: &[(Self, &str)] = &[$((Self::$name, $meaning)),*];
+
+            /// The code as the result message has it.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $code,)*
+                }
+            }
+        }
+    };
 }
 
-impl FailureCode {
-    /// The code as the result message has it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::MessageInvalid => "message.invalid",
-            Self::OptionInvalid => "option.invalid",
-            Self::SourceForbidden => "source.forbidden",
-            Self::SourceNotFound => "source.not_found",
-            Self::SourceEmpty => "source.empty",
-            Self::SourceTooLarge => "source.too_large",
-            Self::SourceUnsupported => "source.unsupported",
-            Self::DocumentEncrypted => "document.encrypted",
-            Self::DocumentWrongPassword => "document.wrong_password",
-            Self::DocumentCorrupt => "document.corrupt",
-            Self::DocumentTooComplex => "document.too_complex",
-            Self::DocumentEngineCrashed => "document.engine_crashed",
-            Self::OutputConflict => "output.conflict",
-            Self::AttemptsExhausted => "attempts.exhausted",
-        }
+failure_codes! {
+    /// The message cannot be decoded: base64, JSON, fields.
+    MessageInvalid "message.invalid",
+    /// An option's name or value is not allowed.
+    OptionInvalid "option.invalid",
+    /// The bucket is not among those that jobs may read.
+    SourceForbidden "source.forbidden",
+    /// The object was named without a generation and is not there.
+    SourceNotFound "source.not_found",
+    /// The object has no bytes.
+    SourceEmpty "source.empty",
+    /// The object is over the limit.
+    SourceTooLarge "source.too_large",
+    /// No import filter reads what the object really is.
+    SourceUnsupported "source.unsupported",
+    /// The document needs a password and the job brings none.
+    DocumentEncrypted "document.encrypted",
+    /// The password does not open the document.
+    DocumentWrongPassword "document.wrong_password",
+    /// The document is cut short or damaged.
+    DocumentCorrupt "document.corrupt",
+    /// Over a limit: time, memory, pages or output size.
+    DocumentTooComplex "document.too_complex",
+    /// The engine died of it, twice, in fresh processes.
+    DocumentEngineCrashed "document.engine_crashed",
+    /// The output name belongs to another source.
+    OutputConflict "output.conflict",
+    /// The last delivery of the message is refused: it goes to the dead letter.
+    AttemptsExhausted "attempts.exhausted",
+}
+
+impl JsonSchema for FailureCode {
+    fn schema_name() -> Cow<'static, str> {
+        "FailureCode".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let codes: Vec<serde_json::Value> = Self::ALL
+            .iter()
+            .map(|(code, meaning)| serde_json::json!({"const": code.as_str(), "description": meaning.trim()}))
+            .collect();
+        json_schema!({"oneOf": codes})
     }
 }
 

@@ -87,6 +87,32 @@ impl Cloud {
         })?;
         Ok(format!("projects/{project}/{kind}/{name}"))
     }
+
+    /// What Pub/Sub says, and for a missing right the command that gives it.
+    pub(super) async fn granting(&self, error: Error, kind: &str, role: &str) -> String {
+        let parts: Vec<&str> = error.resource.split('/').collect();
+        let (["projects", project, _, name], Some(tokens), Kind::Forbidden) = (&parts[..], &self.tokens, error.kind)
+        else {
+            return error.to_string();
+        };
+        let member = tokens.member().await;
+        format!(
+            "{error}. {member} needs {role}: gcloud pubsub {kind} add-iam-policy-binding {name} --project={project} \
+             --member='{member}' --role={role}"
+        )
+    }
+
+    /// The same of Cloud Storage.
+    pub(super) async fn granting_on_bucket(&self, error: Error, bucket: &str, role: &str) -> String {
+        let (Some(tokens), Kind::Forbidden) = (&self.tokens, error.kind) else {
+            return error.to_string();
+        };
+        let member = tokens.member().await;
+        format!(
+            "{error}. {member} needs {role}: gcloud storage buckets add-iam-policy-binding gs://{bucket} \
+             --member='{member}' --role={role}"
+        )
+    }
 }
 
 /// A client that waits this long for an answer.

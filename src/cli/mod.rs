@@ -1,5 +1,6 @@
 //! The commands, one file each. [`run`] alone chooses, and alone prints why one failed.
 
+mod backfill;
 mod cloud;
 mod convert;
 #[cfg(feature = "local-cloud")]
@@ -7,6 +8,8 @@ mod demo;
 mod doctor;
 mod output;
 mod password;
+mod redrive;
+mod schema;
 mod secrets;
 mod serve;
 mod sign;
@@ -42,11 +45,14 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Backfill(backfill::Arguments),
     Serve(serve::Arguments),
     #[cfg(feature = "local-cloud")]
     Demo(demo::Arguments),
     Convert(convert::Arguments),
     Doctor(doctor::Arguments),
+    Redrive(redrive::Arguments),
+    Schema(schema::Arguments),
     Secrets(secrets::Arguments),
     Sign(sign::Arguments),
     Submit(submit::Arguments),
@@ -93,11 +99,14 @@ pub fn run() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let result = match arguments.command {
+        Command::Backfill(arguments) => backfill::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
         #[cfg(feature = "local-cloud")]
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Redrive(arguments) => redrive::run(&arguments),
+        Command::Schema(arguments) => schema::run(&arguments),
         Command::Secrets(arguments) => secrets::run(&arguments),
         Command::Sign(arguments) => sign::run(&arguments),
         Command::Submit(arguments) => submit::run(&arguments),

@@ -2,6 +2,7 @@
 //!
 //! Everything comes through [`Strings`], so that a test passes a map, and every problem is reported at once.
 
+mod backfill;
 mod cloud;
 mod fonts;
 pub(crate) mod parse;
@@ -12,6 +13,7 @@ mod time;
 use std::fmt;
 use std::time::Duration;
 
+pub use backfill::{BackfillConfig, globs};
 pub(crate) use cloud::in_universe;
 pub use cloud::{CloudConfig, Endpoints};
 use globset::GlobSet;

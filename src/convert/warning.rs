@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::inspect::Remarks;
@@ -15,7 +16,7 @@ const MOST: usize = 50;
 const LONGEST: usize = 200;
 
 /// What a warning is about. The set is closed: a consumer may switch on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum WarningCode {
     /// Text is set in another font than the document asks for.
     #[serde(rename = "font.substituted")]
@@ -66,7 +67,7 @@ impl fmt::Display for WarningCode {
 }
 
 /// One warning.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Warning {
     /// What it is about.
     pub code: WarningCode,

@@ -13,4 +13,4 @@ pub use links::Links;
 pub use publish::{Results, publish};
 pub use result::{End, OutputResult, Report, ResultMessage, SourceResult, Status, Timings, Worker, milliseconds};
 pub use signer::{Discovered, NoSigner};
-pub use store::{Found, Place, Stored, Target, find, store};
+pub use store::{Found, Place, Stored, Target, find, judge, store};

@@ -5,18 +5,19 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use chrono::{DateTime, SecondsFormat, Utc};
+use schemars::{JsonSchema, Schema};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::sign::SignedUrl;
 use super::store::Stored;
 use crate::accept::{Event, Glimpse, Message, Trace};
 use crate::convert::{SourceObject, Warning};
-use crate::error::Failure;
+use crate::error::{Failure, FailureCode};
 use crate::job::{Format, Job, JobId, Source};
 
 /// How a job ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Every output is there.
@@ -38,15 +39,18 @@ impl Status {
     }
 }
 
-/// The message, as it is published.
-#[derive(Debug, Clone, Serialize)]
+/// How a job ended. A consumer drops a `jobId` that it has seen, and ignores fields that it does not know.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(title = "Platen result", transform = outputs_or_error)]
 pub struct ResultMessage {
     /// Of this format: 1.
+    #[schemars(extend("const" = 1))]
     pub version: u32,
     /// How it ended.
     pub status: Status,
-    /// The job's identity.
+    /// The job's identity: the same for the same source generation, outputs and revision.
+    #[schemars(regex(pattern = "^[0-9a-f]{32}$"))]
     pub job_id: Option<String>,
     /// What was read.
     pub source: Option<SourceResult>,
@@ -66,9 +70,40 @@ pub struct ResultMessage {
     pub worker: Worker,
 }
 
+/// What a type cannot say: which of `outputs` and `error` there is depends on `status`.
+fn outputs_or_error(message: &mut Schema) {
+    let when = |status: Value, outputs: Value, error: Value| {
+        json!({
+            "if": {"properties": {"status": status}},
+            "then": {"properties": {"outputs": outputs, "error": error}},
+        })
+    };
+    message.insert(
+        "allOf".to_owned(),
+        json!([
+            when(
+                json!({"const": "succeeded"}),
+                json!({"minItems": 1}),
+                json!({"type": "null"})
+            ),
+            when(
+                json!({"const": "failed"}),
+                json!({"maxItems": 0}),
+                json!({"not": {"type": "null"}})
+            ),
+            when(
+                json!({"const": "superseded"}),
+                json!({"maxItems": 0}),
+                json!({"type": "null"})
+            ),
+        ]),
+    );
+}
+
 /// The source, as far as it is known.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Source")]
 pub struct SourceResult {
     /// Its bucket.
     pub bucket: String,
@@ -83,8 +118,9 @@ pub struct SourceResult {
 }
 
 /// One output. Its link is a bearer secret, so it has no `Debug` that shows it.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Output")]
 pub struct OutputResult {
     /// Its format.
     pub format: Format,
@@ -104,9 +140,11 @@ pub struct OutputResult {
     pub pages: Option<u32>,
     /// What a person should know about it.
     pub warnings: Vec<Warning>,
-    /// The link.
+    /// The link: whoever has it can download until it ends.
+    #[schemars(extend("format" = "uri"))]
     pub signed_url: String,
     /// When the link ends.
+    #[schemars(extend("format" = "date-time"))]
     pub expires_at: String,
 }
 
@@ -142,9 +180,11 @@ impl fmt::Debug for OutputResult {
 }
 
 /// What went wrong.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "Error")]
 pub struct ErrorResult {
     /// The stable code.
+    #[schemars(with = "FailureCode")]
     pub code: &'static str,
     /// One sentence for a person.
     pub message: String,
@@ -153,7 +193,7 @@ pub struct ErrorResult {
 }
 
 /// How long the parts took, in milliseconds.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Timings {
     /// From publishing to arrival.
@@ -171,7 +211,8 @@ pub struct Timings {
 }
 
 /// Who made a result.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "Worker")]
 pub struct Worker {
     /// `platen`.
     pub name: &'static str,

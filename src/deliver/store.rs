@@ -122,7 +122,11 @@ fn grant(target: &Target) -> String {
     grant_on_bucket(&target.bucket, "roles/storage.objectUser")
 }
 
-fn judge(object: &Object, target: &Target, source: &Source, generation: i64) -> Step<Found> {
+/// Says what an object is that is under the output's name.
+///
+/// # Errors
+/// As [`find`], without what only a look can meet.
+pub fn judge(object: &Object, target: &Target, source: &Source, generation: i64) -> Step<Found> {
     // Ours is what says of which job and which source it is; half of that is somebody's copy.
     let there = object
         .metadata

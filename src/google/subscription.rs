@@ -1,7 +1,10 @@
 //! Pub/Sub: reading a subscription's messages, and how it is set up.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, Utc};
 use reqwest::Method;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -20,8 +23,6 @@ const GET: &str = "pubsub.subscriptions.get";
 const DEFAULT_ATTEMPTS: u32 = 5;
 /// The most that one answer may have: a message has up to 10 MB, a third more as base64.
 const LIMIT: usize = 64 * 1024 * 1024;
-/// The most messages in one answer.
-const MESSAGES: usize = 10;
 
 /// A subscription, with credentials.
 #[derive(Debug, Clone)]
@@ -31,13 +32,20 @@ pub struct Subscription {
     url: String,
 }
 
-/// A message that is leased to us.
-#[derive(Debug)]
+/// A message that is leased to us. Its data may be anybody's, so it has no `Debug`.
 pub struct Received {
     /// What acknowledges it.
     pub ack_id: String,
+    /// Its id.
+    pub id: String,
+    /// When it was published, by Pub/Sub's clock; none where that is not said.
+    pub published: Option<DateTime<Utc>>,
     /// Its data.
     pub data: Vec<u8>,
+    /// Its attributes.
+    pub attributes: BTreeMap<String, String>,
+    /// Its ordering key; empty for none.
+    pub ordering_key: String,
 }
 
 impl Subscription {
@@ -63,11 +71,11 @@ impl Subscription {
         Ok(Self { api, name, url })
     }
 
-    /// The messages that are there, after waiting for some; maybe none.
+    /// The messages that are there, at most this many, after waiting for some; maybe none.
     ///
     /// # Errors
-    /// `NotFound` without that subscription, `Forbidden` without roles/pubsub.subscriber on it.
-    pub async fn pull(&self) -> Result<Vec<Received>, Error> {
+    /// `TooLarge` when so many do not fit in an answer that we read, `NotFound` without that subscription, `Forbidden` without roles/pubsub.subscriber on it.
+    pub async fn pull(&self, most: usize) -> Result<Vec<Received>, Error> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Pulled {
@@ -81,20 +89,34 @@ impl Subscription {
             message: Message,
         }
         #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
         struct Message {
             #[serde(default)]
+            message_id: String,
+            publish_time: Option<DateTime<Utc>>,
+            #[serde(default)]
             data: String,
+            #[serde(default)]
+            attributes: BTreeMap<String, String>,
+            #[serde(default)]
+            ordering_key: String,
         }
-        let pulled: Pulled = self.call("pull", &json!({"maxMessages": MESSAGES})).await?;
-        Ok(pulled
-            .received_messages
-            .into_iter()
-            .map(|item| Received {
+        let pulled: Pulled = self.call("pull", &json!({"maxMessages": most})).await?;
+        let received = pulled.received_messages.into_iter().map(|item| {
+            let data = STANDARD.decode(item.message.data).map_err(|_| {
+                let what = format!("the data of message {} is not base64", item.message.message_id);
+                Error::new(Kind::Invalid, CONSUME, &self.name, what)
+            })?;
+            Ok(Received {
                 ack_id: item.ack_id,
-                // What is no base64 is nothing that anybody waits for.
-                data: STANDARD.decode(item.message.data).unwrap_or_default(),
+                id: item.message.message_id,
+                published: item.message.publish_time,
+                data,
+                attributes: item.message.attributes,
+                ordering_key: item.message.ordering_key,
             })
-            .collect())
+        });
+        received.collect()
     }
 
     /// Says that messages have been dealt with.

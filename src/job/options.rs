@@ -3,6 +3,7 @@
 //! Only what differs from the defaults is kept: naming a default is the same as naming nothing, in the output and in
 //! the job's identity. No option is accepted and ignored: what would have no effect is refused.
 
+mod schema;
 mod table;
 mod values;
 
@@ -13,6 +14,7 @@ use serde_json::{Map, Value, json};
 use table::{DEFINITIONS, Definition, Shape};
 use table::{Literal, Must, RULES, Rule};
 
+pub(super) use schema::options_by_format;
 pub use values::{Metadata, PaperSize};
 
 use super::{Format, SecretName};

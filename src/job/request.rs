@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, json_schema};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::options::options_by_format;
 use super::{
     Format, Job, JobId, NameTemplate, Options, Output, SecretName, Source, is_bucket_name, is_object_name,
     parse_generation,
@@ -18,52 +20,63 @@ const OUTPUTS_LIMIT: usize = 32;
 /// The longest `revision`, in bytes.
 const REVISION_LIMIT: usize = 1024;
 
-/// A job as a message writes it: section 2 of the contract.
-#[derive(Clone, Deserialize)]
+/// A job: one object of Cloud Storage, and what to make of it.
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(title = "Platen job")]
 pub struct Request {
-    /// `gs://bucket/name`.
+    /// The object: `gs://BUCKET/OBJECT`.
+    #[schemars(regex(pattern = r"^gs://[^/]+/[^\r\n]+$"))]
     pub source: String,
     /// The generation to read; without it the newest at the first look.
     #[serde(default, deserialize_with = "generation")]
+    #[schemars(schema_with = "generation_schema")]
     pub generation: Option<i64>,
-    /// What to make; without it one PDF.
+    /// What to make; without it one PDF. Each needs a name of its own.
     #[serde(default)]
+    #[schemars(length(min = 1, max = OUTPUTS_LIMIT))]
     pub outputs: Option<Vec<RequestedOutput>>,
     /// How the links are made.
     #[serde(default, rename = "signedUrl")]
+    #[schemars(schema_with = "signed_url_schema")]
     pub signed_url: SignedUrl,
-    /// What opens the document.
+    /// What opens the document: the name of a password in the worker's configuration.
     #[serde(default)]
+    #[schemars(schema_with = "password_schema")]
     pub password: Option<Value>,
-    /// Part of the job's identity.
+    /// Part of the job's identity: another one converts a done job again. At most 1,024 bytes.
     #[serde(default)]
+    #[schemars(length(max = REVISION_LIMIT))]
     pub revision: Option<String>,
-    /// Echoed in the result.
+    /// Any JSON, echoed in the result. At most 8 KiB.
     #[serde(default, rename = "userData")]
     pub user_data: Option<Value>,
 }
 
-/// One output as a message asks for it.
-#[derive(Debug, Clone, Deserialize)]
+/// One output.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Output", transform = options_by_format)]
 pub struct RequestedOutput {
-    /// `pdf`.
+    /// What it is, by its file extension.
+    #[schemars(with = "Format")]
     pub format: String,
-    /// A name template of its own; without it `OUTPUT_NAME`.
+    /// A template for its name, such as `{dir}{stem}-{generation}.{ext}`; without it the worker's `OUTPUT_NAME`. There are
+    /// `{bucket} {dir} {stem} {name} {generation} {ext} {jobId}`.
     #[serde(default)]
     pub name: Option<String>,
-    /// Conversion options by name.
+    /// Conversion options by name. Which there are depends on the format.
     #[serde(default)]
     pub options: Map<String, Value>,
 }
 
 /// How a result's link is made.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignedUrl {
-    /// How long it lasts, as a duration such as `3600s`; without it `SIGNED_URL_TTL`.
+    /// How long it lasts, as a duration such as `3600s`; without it the worker's `SIGNED_URL_TTL`.
     #[serde(default)]
+    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]*)?\s*(ms|s|m|h|d)\s*$"))]
     pub ttl: Option<String>,
     /// Whether a browser saves or shows it.
     #[serde(default)]
@@ -71,7 +84,7 @@ pub struct SignedUrl {
 }
 
 /// The type of `Content-Disposition`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Disposition {
     /// Saved under its name.
@@ -281,4 +294,21 @@ fn generation<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Optio
             .map(Some)
             .ok_or_else(|| serde::de::Error::custom(format!("generation {value} is not a positive whole number"))),
     }
+}
+
+fn generation_schema(_: &mut schemars::SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": ["string", "integer", "null"],
+        "pattern": "^0*[1-9][0-9]*$",
+        "minimum": 1,
+    })
+}
+
+/// The derived one would have the field's default written out, with all that is absent as null.
+fn signed_url_schema(generator: &mut schemars::SchemaGenerator) -> Schema {
+    generator.subschema_for::<SignedUrl>()
+}
+
+fn password_schema(_: &mut schemars::SchemaGenerator) -> Schema {
+    json_schema!({"anyOf": [SecretName::schema(), {"type": "null"}]})
 }

@@ -26,6 +26,16 @@ impl SecretName {
         &self.0
     }
 
+    /// As JSON Schema.
+    pub(super) fn schema() -> Value {
+        json!({
+            "type": "object",
+            "properties": {"secret": {"type": "string", "minLength": 1, "maxLength": LONGEST}},
+            "required": ["secret"],
+            "additionalProperties": false,
+        })
+    }
+
     /// As a job writes it.
     pub(super) fn to_json(&self) -> Value {
         json!({"secret": self.0})

@@ -11,7 +11,7 @@ const ARROWS: [(&str, &str); 18] = [
     ("main", "engine cli"),
     (
         "cli",
-        "config convert deliver engine error google job local_cloud sandbox secrets serve telemetry units",
+        "accept config convert deliver engine error google job local_cloud sandbox secrets serve telemetry units",
     ),
     (
         "serve",

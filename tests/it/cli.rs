@@ -179,6 +179,8 @@ fn wrong_usage_is_64_and_help_is_0_with_an_example() {
         "serve",
         "demo",
         "convert",
+        "backfill",
+        "redrive",
         "sign",
         "submit",
         "token",

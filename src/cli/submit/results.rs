@@ -10,11 +10,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::super::Failure;
 use super::super::cloud::{self, Cloud};
-use super::{Failed, topic};
+use super::Failed;
 use crate::google::subscription::Subscription;
 
 /// Longer than Pub/Sub holds a pull that finds nothing.
 const PULL: std::time::Duration = std::time::Duration::from_secs(120);
+/// Messages of one pull.
+const MESSAGES: usize = 10;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Which results are ours, by the id of the message that asked or by the job's.
@@ -86,7 +88,7 @@ impl<'a> Results<'a> {
         failed: &mut Failed,
     ) -> Result<(), Failure> {
         while waiting.left().next().is_some() {
-            let pulled = match timeout_at(deadline, self.subscription.pull()).await {
+            let pulled = match timeout_at(deadline, self.subscription.pull(MESSAGES)).await {
                 Err(_) => {
                     for source in waiting.left() {
                         failed.say(
@@ -102,7 +104,7 @@ impl<'a> Results<'a> {
                 }
                 Ok(Err(error)) => {
                     let role = "roles/pubsub.subscriber";
-                    let message = topic::granting(self.cloud, error, "subscriptions", role).await;
+                    let message = self.cloud.granting(error, "subscriptions", role).await;
                     return Err(Failure::Work(Some(message)));
                 }
                 Ok(Ok(pulled)) => pulled,

@@ -8,7 +8,6 @@ use super::results::Waiting;
 use super::{Failed, Job};
 use crate::google::http::Http;
 use crate::google::pubsub::Publisher;
-use crate::google::{Error, Kind};
 
 /// Publishes every job and notes under which id.
 pub(super) async fn publish(
@@ -33,27 +32,9 @@ pub(super) async fn publish(
             }
             Err(error) => failed.say(
                 &job.source,
-                &granting(cloud, error, "topics", "roles/pubsub.publisher").await,
+                &cloud.granting(error, "topics", "roles/pubsub.publisher").await,
             ),
         }
     }
     Ok(())
-}
-
-/// What Google says, and for a missing right the command that gives it.
-pub(super) async fn granting(cloud: &Cloud, error: Error, kind: &str, role: &str) -> String {
-    let member = match &cloud.tokens {
-        Some(tokens) if error.kind == Kind::Forbidden && error.resource.starts_with("projects/") => {
-            tokens.member().await
-        }
-        _ => return error.to_string(),
-    };
-    let parts: Vec<&str> = error.resource.split('/').collect();
-    let [_, project, _, name] = parts[..] else {
-        return error.to_string();
-    };
-    format!(
-        "{error}. {member} needs {role}: gcloud pubsub {kind} add-iam-policy-binding {name} --project={project} \
-         --member='{member}' --role={role}"
-    )
 }

@@ -81,6 +81,15 @@ impl Storage {
         list::run(&self.0, bucket, prefix, most).await
     }
 
+    /// The objects whose names begin with `prefix` and come after `after`, as many as one answer of Cloud Storage has, in
+    /// the order of their names; none when there are no more.
+    ///
+    /// # Errors
+    /// `NotFound` without that bucket, `Forbidden` without storage.objects.list.
+    pub async fn page(&self, bucket: &str, prefix: &str, after: Option<&str>) -> Result<Vec<Object>, Error> {
+        list::page(&self.0, bucket, prefix, after).await
+    }
+
     /// Writes a new object from a file, which is read as it is sent: in one request, or, above
     /// 8 MiB, in a session that goes on where it broke off. The server checks our CRC32C before
     /// it keeps anything, and we check its answer.
@@ -118,6 +127,14 @@ impl Storage {
             encode::component(bucket),
             encode::component(name)
         )))
+    }
+}
+
+/// Refuses what would become another URL.
+fn check_bucket(operation: &'static str, bucket: &str, resource: &str) -> Result<(), Error> {
+    match bucket {
+        "" | "." | ".." => Err(Error::new(Kind::Invalid, operation, resource, "that is no bucket name")),
+        _ => Ok(()),
     }
 }
 

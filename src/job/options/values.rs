@@ -105,6 +105,23 @@ impl PaperSize {
         })
     }
 
+    /// What [`PaperSize::parse`] takes, as a regular expression that every dialect reads (JSON Schema has no flags).
+    pub(super) fn pattern() -> String {
+        let any_case = |name: &str| -> String {
+            name.chars()
+                .map(|letter| match letter {
+                    letter if letter.is_ascii_alphabetic() => {
+                        format!("[{}{}]", letter.to_ascii_uppercase(), letter.to_ascii_lowercase())
+                    }
+                    other => other.to_string(),
+                })
+                .collect()
+        };
+        let names: Vec<String> = PAPERS.iter().map(|(name, ..)| any_case(name)).collect();
+        let side = r"[0-9][0-9.]*";
+        format!("^$|^({})$|^{side}(mm|cm|in)?x{side}(mm|cm|in)$", names.join("|"))
+    }
+
     pub(super) fn allowed() -> String {
         let names: Vec<&str> = PAPERS.iter().map(|(name, ..)| *name).collect();
         format!(
