@@ -3,7 +3,6 @@
 mod decode;
 mod plan;
 mod push;
-mod trace;
 mod verified;
 pub mod verify;
 
@@ -11,4 +10,4 @@ pub(crate) use decode::JOB_METADATA;
 pub use decode::{Event, Glimpse, decode, glimpse};
 pub use plan::{Ignored, Plan, Rules, plan};
 pub use push::{Message, Payload, push};
-pub use trace::Trace;
+pub use crate::trace::Trace;
