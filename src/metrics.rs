@@ -80,7 +80,50 @@ impl Metrics {
         metrics.register_jobs();
         metrics.register_engine();
         metrics.register_google();
+        metrics.begin_at_zero();
         metrics
+    }
+
+    /// What has not happened yet is 0 and not missing, so that its first time is seen as an increase. Calls to Google and
+    /// failure codes have their series once they occur.
+    fn begin_at_zero(&self) {
+        for status in ["succeeded", "superseded"] {
+            self.jobs.get_or_create(&[("status", status), ("code", "")]);
+        }
+        let counters: [(&Counters<1>, &'static str, &[&'static str]); 6] = [
+            (&self.deliveries, "http_status", &["204", "401", "429", "500", "503"]),
+            (
+                &self.ignored,
+                "reason",
+                &["other_event", "own_output", "folder_placeholder", "left_out"],
+            ),
+            (&self.busy, "reason", &["slots", "memory", "disk", "bodies"]),
+            (
+                &self.limits_exceeded,
+                "limit",
+                &[
+                    "time",
+                    "processor_time",
+                    "memory",
+                    "output_size",
+                    "disk_size",
+                    "disk_entries",
+                    "disk_levels",
+                    "pages",
+                    "threads",
+                ],
+            ),
+            (&self.key_fetches, "outcome", &["succeeded", "failed"]),
+            (&self.signatures, "outcome", &["made", "reused", "failed"]),
+        ];
+        for (family, label, values) in counters {
+            for value in values {
+                family.get_or_create(&[(label, value)]);
+            }
+        }
+        for phase in ["queued", "fetch", "convert", "store", "sign", "publish", "total"] {
+            self.phases.get_or_create(&[("phase", phase)]);
+        }
     }
 
     fn register_jobs(&mut self) {

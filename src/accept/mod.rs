@@ -6,8 +6,8 @@ mod push;
 mod verified;
 pub mod verify;
 
+pub use crate::trace::Trace;
 pub(crate) use decode::JOB_METADATA;
 pub use decode::{Event, Glimpse, decode, glimpse};
 pub use plan::{Ignored, Plan, Rules, plan};
 pub use push::{Message, Payload, push};
-pub use crate::trace::Trace;

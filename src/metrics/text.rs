@@ -53,7 +53,10 @@ pub(super) fn exposition(registry: &Registry, form: Form) -> String {
 fn older(text: &str) -> String {
     // Of a family, what its samples' names have beyond its own; its help comes before its type.
     let suffix = |family: &str| {
-        let declared = |kind: &str| text.contains(&format!("\n# TYPE {family} {kind}\n")) || text.starts_with(&format!("# TYPE {family} {kind}\n"));
+        let declared = |kind: &str| {
+            text.contains(&format!("\n# TYPE {family} {kind}\n"))
+                || text.starts_with(&format!("# TYPE {family} {kind}\n"))
+        };
         match () {
             () if declared("counter") => "_total",
             () if declared("info") => "_info",
@@ -88,7 +91,10 @@ mod tests {
             ("", Form::Prometheus),
             ("*/*", Form::Prometheus),
             ("text/plain;version=0.0.4;q=0.5,*/*;q=0.1", Form::Prometheus),
-            ("application/openmetrics-text;version=1.0.0,text/plain;q=0.5", Form::OpenMetrics),
+            (
+                "application/openmetrics-text;version=1.0.0,text/plain;q=0.5",
+                Form::OpenMetrics,
+            ),
             ("text/plain, Application/OpenMetrics-Text; q=0.4", Form::OpenMetrics),
             ("application/openmetrics-text;q=0", Form::Prometheus),
         ] {

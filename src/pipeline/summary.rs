@@ -14,7 +14,9 @@ pub(super) fn note(report: &Report) {
         about.job_id = report.job_id().map(str::to_owned);
         about.source = report.source_name();
         about.message_id = report.message_id().map(str::to_owned);
-        about.queued_ms = report.queued().map(|queued| u64::try_from(queued.as_millis()).unwrap_or(u64::MAX));
+        about.queued_ms = report
+            .queued()
+            .map(|queued| u64::try_from(queued.as_millis()).unwrap_or(u64::MAX));
         about.fetch_ms = done(timings.fetch_ms);
         about.convert_ms = done(timings.convert_ms);
         about.store_ms = done(timings.store_ms);

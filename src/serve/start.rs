@@ -200,8 +200,7 @@ fn topic(config: &Config, project: Result<Option<String>, google::Error>) -> Res
         Topic::Full(name) => return Ok(name.clone()),
         Topic::Short(name) => name,
     };
-    let project =
-        project.map_err(|error| StartError::unavailable("the worker's project cannot be found", error))?;
+    let project = project.map_err(|error| StartError::unavailable("the worker's project cannot be found", error))?;
     let project = project.ok_or_else(|| {
         StartError::Configuration(format!(
             "RESULT_TOPIC is '{name}' alone and the project is not known: write projects/PROJECT/topics/{name}, or set GOOGLE_CLOUD_PROJECT"

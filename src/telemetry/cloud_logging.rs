@@ -170,3 +170,104 @@ impl Visit for Fields {
         self.put(field, value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Mutex;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::trace::Trace;
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The lines that `work` writes, on a service of Cloud Run's.
+    fn lines(work: impl FnOnce()) -> Vec<Value> {
+        let buffer = Buffer::default();
+        let strings = std::collections::HashMap::from([
+            ("K_SERVICE".to_owned(), "worker".to_owned()),
+            ("K_REVISION".to_owned(), "worker-00007".to_owned()),
+        ]);
+        let writer = buffer.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .event_format(CloudLogging::new(&strings))
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, work);
+        let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_panic_is_one_line_as_error_reporting_takes_it() {
+        let before = std::panic::take_hook();
+        let lines = lines(|| {
+            crate::telemetry::log_panics();
+            std::panic::catch_unwind(|| panic!("as a test wants it")).unwrap_err();
+        });
+        std::panic::set_hook(before);
+        // A test beside this one may have panicked on another thread, which logs nowhere.
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let line = &lines[0];
+        assert_eq!(line["severity"], "ERROR");
+        let type_ = "type.googleapis.com/google.devtools.clouderrorreporting.v1beta1.ReportedErrorEvent";
+        assert_eq!(line["@type"], type_);
+        assert_eq!(
+            line["serviceContext"],
+            json!({"service": "worker", "version": "worker-00007"})
+        );
+        let place = &line["context"]["reportLocation"];
+        assert!(
+            place["filePath"].as_str().unwrap().ends_with("cloud_logging.rs"),
+            "{line}"
+        );
+        assert!(
+            place["lineNumber"].is_u64() && place["functionName"].is_string(),
+            "{line}"
+        );
+        assert!(
+            line["message"].as_str().unwrap().contains("as a test wants it"),
+            "{line}"
+        );
+        assert!(line.get("bug").is_none() && line.get("bugFile").is_none(), "{line}");
+    }
+
+    #[tokio::test]
+    async fn what_is_noted_of_a_request_is_on_every_line_of_its_tasks() {
+        let trace = Trace {
+            trace_id: "c0aae0ef90d944452f56027d27af0e97".to_owned(),
+            span_id: "1397c3bb3cd56200".to_owned(),
+            sampled: false,
+        };
+        let on_a_thread = trace::within(Instant::now(), Some(trace), async {
+            trace::note(|about| about.job_id = Some("job".to_owned()));
+            trace::carried_to_a_thread(|| tracing::warn!(code = "a.code", "in the middle"))
+        })
+        .await;
+        let lines = lines(|| {
+            on_a_thread();
+            tracing::info!("outside");
+        });
+        assert_eq!(
+            lines[0]["logging.googleapis.com/labels"],
+            json!({"jobId": "job", "code": "a.code"})
+        );
+        assert_eq!(lines[0]["logging.googleapis.com/trace_sampled"], false);
+        assert!(lines[0].get("code").is_none(), "moved, not copied");
+        assert!(lines[1].get("logging.googleapis.com/labels").is_none(), "{lines:?}");
+        assert!(lines[1].get("logging.googleapis.com/spanId").is_none(), "{lines:?}");
+    }
+}

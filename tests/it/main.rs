@@ -38,6 +38,8 @@ mod key_set;
 mod keys;
 mod links;
 mod local_cloud;
+mod logs;
+mod metrics;
 mod options;
 mod outputs;
 mod passwords;

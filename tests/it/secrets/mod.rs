@@ -3,6 +3,7 @@
 mod client;
 mod command;
 mod leaks;
+mod metrics;
 mod reload;
 mod rotation;
 mod start;
