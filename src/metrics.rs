@@ -88,7 +88,7 @@ impl Metrics {
     /// failure codes have their series once they occur.
     fn begin_at_zero(&self) {
         for status in ["succeeded", "superseded"] {
-            self.jobs.get_or_create(&[("status", status), ("code", "")]);
+            self.jobs.get_or_create(&[("status", status), ("code", "")]).inc_by(0);
         }
         let counters: [(&Counters<1>, &'static str, &[&'static str]); 6] = [
             (&self.deliveries, "http_status", &["204", "401", "429", "500", "503"]),
@@ -118,11 +118,11 @@ impl Metrics {
         ];
         for (family, label, values) in counters {
             for value in values {
-                family.get_or_create(&[(label, value)]);
+                family.get_or_create(&[(label, value)]).inc_by(0);
             }
         }
         for phase in ["queued", "fetch", "convert", "store", "sign", "publish", "total"] {
-            self.phases.get_or_create(&[("phase", phase)]);
+            drop(self.phases.get_or_create(&[("phase", phase)]));
         }
     }
 

@@ -33,6 +33,7 @@ pub(super) fn write(outcome: &Outcome, report: &Report, status: u16) {
             tracing::info!(
                 messageId = report.message_id(),
                 source = report.source_name(),
+                status = "ignored",
                 reason = reason.label(),
                 httpStatus = 204,
                 "ignored: {}",

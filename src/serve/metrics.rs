@@ -2,6 +2,7 @@
 //! token, and the worker's own port shows nobody how it fares.
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ pub async fn serve(listener: TcpListener) {
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIME)
                 .max_buf_size(HEAD_BUFFER);
-            let service = service_fn(async |request: Request<Incoming>| Ok::<_, Infallible>(respond(&request)));
+            let service = service_fn(|request: Request<Incoming>| ready(Ok::<_, Infallible>(respond(&request))));
             if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
                 tracing::debug!("a connection to METRICS_PORT ended badly: {error}");
             }

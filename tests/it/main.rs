@@ -40,6 +40,7 @@ mod links;
 mod local_cloud;
 mod logs;
 mod metrics;
+mod monitoring;
 mod options;
 mod outputs;
 mod passwords;

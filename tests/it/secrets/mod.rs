@@ -4,6 +4,7 @@ mod client;
 mod command;
 mod leaks;
 mod metrics;
+mod monitoring;
 mod reload;
 mod rotation;
 mod start;
