@@ -349,7 +349,7 @@ fn written(at: DateTime<Utc>) -> String {
 }
 
 fn in_use(loaded: &Loaded) {
-    #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 have 41 bits")]
+    // Milliseconds since 1970 have 41 bits: an f64 holds them exactly.
     let seconds = loaded.at.timestamp_millis() as f64 / 1000.0;
     metrics::configuration(loaded.generation, seconds);
 }

@@ -52,7 +52,7 @@ impl CloudLogging {
         let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
         entry.insert("time".to_owned(), now.into());
         if let Some(status) = entry.remove("httpStatus") {
-            entry.insert("httpRequest".to_owned(), request(status, current));
+            entry.insert("httpRequest".to_owned(), request(&status, current));
         }
         if entry.remove("bug").is_some() {
             self.report_error(metadata, &mut entry);
@@ -119,7 +119,7 @@ where
 }
 
 /// The request as Cloud Logging has it. Its URL is the only one that deliveries come to, without what a query may hold.
-fn request(status: Value, current: Option<&Current>) -> Value {
+fn request(status: &Value, current: Option<&Current>) -> Value {
     let latency = current.map(|current| format!("{:.6}s", current.elapsed().as_secs_f64()));
     json!({"requestMethod": "POST", "requestUrl": "/", "status": status, "latency": latency})
 }
