@@ -339,7 +339,7 @@ impl Report {
             attempt: self.attempt,
             message_id: self.message_id.clone(),
             timings: Timings {
-                queued_ms: self.queued().map_or(0, |queued| whole(queued)),
+                queued_ms: self.queued().map_or(0, whole),
                 total_ms: milliseconds(self.started),
                 ..self.timings
             },
