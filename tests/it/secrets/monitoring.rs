@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::{KEY, cloud, seal, seal_by_hand, worker};
-use crate::harness::{World, notification, signal, until};
+use crate::harness::{World, notification, until};
+use crate::metrics::crash_twice;
 use crate::monitoring::files;
 
 const INVOICE: &str = "documents/plain/invoice.docx";
@@ -76,16 +76,8 @@ async fn eventful_world() -> World {
     world.worker.ready().await;
     let mut invoice = notification("invoice.docx", &world.upload_fixture(INVOICE, "invoice.docx").await);
     invoice["message"]["publishTime"] = "2026-01-01T00:00:00Z".into();
-    let crash = async {
-        let child = world.worker.stopped_child(world.worker.zygote().await).await;
-        assert!(signal(child, Signal::SIGSEGV) && signal(child, Signal::SIGCONT));
-    };
-    let (answer, ()) = tokio::join!(world.post(&invoice), crash);
-    let mut status = answer.status();
-    while status != 204 {
-        assert_eq!(status, 503, "{}", world.worker.log());
-        status = world.post(&invoice).await.status();
-    }
+    assert_eq!(world.post(&invoice).await.status(), 204);
+    crash_twice(&world).await;
     let empty = notification("empty.docx", &world.upload("empty.docx", Vec::new()).await);
     assert_eq!(world.post(&empty).await.status(), 204);
     let account = &world.cloud.settings().worker_service_account;
