@@ -222,6 +222,9 @@ impl From<crate::failpoint::Injected> for Stop {
     }
 }
 
+/// What a refusal says after a panic, which has a line of its own in the log.
+pub const PANICKED: &str = "a request panicked; the line before says where";
+
 /// The kinds of refusal, in the order of the contract's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalKind {

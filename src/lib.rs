@@ -21,9 +21,11 @@ pub mod google;
 pub mod job;
 #[cfg(feature = "local-cloud")]
 pub mod local_cloud;
+pub mod metrics;
 pub mod pipeline;
 pub mod sandbox;
 pub mod secrets;
 pub mod serve;
 pub mod telemetry;
+pub mod trace;
 pub mod units;

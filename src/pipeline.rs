@@ -12,6 +12,7 @@ mod flight;
 mod machine;
 mod passwords;
 mod run;
+mod summary;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,7 +40,9 @@ use crate::google::keys::KeySet;
 use crate::google::retry::Budget;
 use crate::google::storage::Storage;
 use crate::job::{Disposition, Job};
+use crate::metrics;
 use crate::secrets::Secrets;
+use crate::trace;
 
 pub use exhausted::{DeliveryAttempts, panicked};
 /// Everything the pipeline works with.
@@ -122,6 +125,8 @@ pub struct Request {
     pub arrived: DateTime<Utc>,
     /// The same moment on the clock that only goes forward.
     pub started: Instant,
+    /// The status that it is answered with when it is acknowledged, for the log.
+    pub acknowledgement: u16,
 }
 
 /// How an acknowledged request ended.
@@ -142,9 +147,10 @@ pub async fn run(context: &Arc<Context>, request: &Request, held: impl Send + 's
     let message = accept::push(&request.headers, &request.body)?;
     failpoint!("envelope.read");
     let report = report(request, &message);
+    summary::note(&report);
     let deadline = Deadline::of(request.started, context.ack_deadline);
     let may_be_last = exhausted::may_be_last(&message);
-    let delivery = take(context.clone(), message, deadline, report);
+    let delivery = take(context.clone(), message, deadline, report, request.acknowledgement);
     let delivery = async move {
         let _held = held;
         delivery.await
@@ -153,7 +159,9 @@ pub async fn run(context: &Arc<Context>, request: &Request, held: impl Send + 's
         return delivery.await;
     }
     // Nobody delivers it again: it comes to its result also when its caller has hung up.
-    tokio::spawn(delivery).await.unwrap_or_else(|_| Err(panicked()))
+    tokio::spawn(trace::carried(delivery))
+        .await
+        .unwrap_or_else(|_| Err(panicked()))
 }
 
 /// Refuses a request that nothing is done for. Where that is its last delivery, its job has a result all the same.
@@ -167,6 +175,7 @@ pub async fn refuse(context: &Context, request: &Request, refusal: Refusal) -> R
         Ok(Plan::Ignore(_)) => return refusal,
         Err(_) => {}
     }
+    summary::note(&report);
     exhausted::publish_if_last(context, &message, &report, &refusal).await;
     refusal
 }
@@ -181,9 +190,13 @@ async fn take(
     message: Message,
     deadline: Deadline,
     mut report: Report,
+    acknowledgement: u16,
 ) -> Result<Outcome, Refusal> {
     let google = context.google.within(&deadline.budget());
     let ended = exhausted::or_bug(answer(&context, &google, &message, deadline, &mut report)).await;
+    if let Ok(outcome) = &ended {
+        summary::write(outcome, &report, acknowledgement);
+    }
     if let Err(refusal) = &ended {
         exhausted::publish_if_last(&context, &message, &report, refusal).await;
     }
@@ -233,6 +246,7 @@ fn decode(message: &Message, report: &mut Report) -> Result<Event, Failure> {
         Ok(event) => report.event(event),
         Err(_) => report.glimpse(accept::glimpse(&message.payload)),
     }
+    summary::note(report);
     event
 }
 
@@ -251,6 +265,7 @@ async fn work(
         Plan::Ignore(reason) => return Ok(Work::Ignored(reason)),
     };
     report.job(&job);
+    summary::note(report);
     let ttl = google.links.ttl(job.signed_url_ttl)?;
     let disposition = job.disposition;
     // Names that clash, or that Cloud Storage does not take, are the job's fault whether the source is there or not.
@@ -269,6 +284,7 @@ async fn work(
     let made = match (looked, job.source.generation) {
         (Ok(Look::There(source)), _) => {
             report.looked(&source, job.id(Some(source.generation)));
+            summary::note(report);
             source.check_size(&context.limits)?;
             let key = Key::of(&job, source.generation);
             context.runs.0.join(key, || run(job).make(source)).await
@@ -282,10 +298,11 @@ async fn work(
         (Err(stop), _) => return Err(stop),
     };
     let made = made.map_err(|lost| match lost {
-        Lost::Panicked => Refusal::new(RefusalKind::Bug, "a job's run panicked; the line before says where"),
+        Lost::Panicked => exhausted::panicked(),
         Lost::Ended => Refusal::new(RefusalKind::Unavailable, "the worker is shutting down"),
     })?;
     report.timings = made.timings;
+    summary::note(report);
     Ok(Work::Done {
         stored: made.outputs?,
         disposition,
@@ -319,35 +336,19 @@ async fn tell(context: &Context, google: &Google, work: Step<Work>, report: &mut
             ttl,
         }) => match sign(google, &stored, disposition, ttl, report).await {
             Ok(outputs) => End::Succeeded(outputs),
-            Err(stop) => end(stop, report)?,
+            Err(stop) => end(stop)?,
         },
-        Ok(Work::Ignored(reason)) => {
-            tracing::info!(
-                messageId = report.message_id(),
-                source = report.source_name(),
-                reason = reason.as_str(),
-                "ignored"
-            );
-            return Ok(Outcome::Ignored(reason));
-        }
-        Err(stop) => end(stop, report)?,
+        Ok(Work::Ignored(reason)) => return Ok(Outcome::Ignored(reason)),
+        Err(stop) => end(stop)?,
     };
     let result = report.result(end, Some(context.engine.version()));
     failpoint!("publish.before");
-    deliver::publish(&google.results, report, &result).await?;
+    let started = Instant::now();
+    let published = deliver::publish(&google.results, report, &result).await;
+    metrics::phase("publish", started.elapsed());
+    trace::note(|about| about.publish_ms = Some(deliver::milliseconds(started)));
+    published?;
     failpoint!("publish.after");
-    tracing::info!(
-        jobId = report.job_id(),
-        messageId = report.message_id(),
-        source = report.source_name(),
-        status = result.status.as_str(),
-        fetchMs = result.timings.fetch_ms,
-        convertMs = result.timings.convert_ms,
-        storeMs = result.timings.store_ms,
-        signMs = result.timings.sign_ms,
-        totalMs = result.timings.total_ms,
-        "job done"
-    );
     Ok(Outcome::Published(Box::new(result)))
 }
 
@@ -355,25 +356,11 @@ async fn tell(context: &Context, google: &Google, work: Step<Work>, report: &mut
 ///
 /// # Errors
 /// It is not: it is refused.
-fn end(stop: Stop, report: &Report) -> Result<End, Refusal> {
+fn end(stop: Stop) -> Result<End, Refusal> {
     match stop {
-        Stop::Failed(failure) => {
-            tracing::warn!(
-                jobId = report.job_id(),
-                messageId = report.message_id(),
-                source = report.source_name(),
-                code = failure.code.as_str(),
-                "the job failed: {}",
-                failure.message
-            );
-            Ok(End::Failed(failure))
-        }
+        Stop::Failed(failure) => Ok(End::Failed(failure)),
         Stop::Superseded(reason) => {
-            tracing::info!(
-                jobId = report.job_id(),
-                messageId = report.message_id(),
-                "superseded: {reason}"
-            );
+            tracing::debug!("superseded: {reason}");
             Ok(End::Superseded)
         }
         Stop::Refused(refusal) => Err(refusal),
@@ -390,13 +377,26 @@ async fn sign(
 ) -> Step<Vec<OutputResult>> {
     failpoint!("sign.before");
     let started = Instant::now();
+    let signed = sign_each(google, stored, disposition, ttl).await;
+    metrics::phase("sign", started.elapsed());
+    report.timings.sign_ms = deliver::milliseconds(started);
+    summary::note(report);
+    let outputs = signed?;
+    failpoint!("sign.after");
+    Ok(outputs)
+}
+
+async fn sign_each(
+    google: &Google,
+    stored: &[Stored],
+    disposition: Disposition,
+    ttl: Duration,
+) -> Step<Vec<OutputResult>> {
     let mut outputs = Vec::with_capacity(stored.len());
     for output in stored {
         let link = google.links.link(output, disposition, ttl).await?;
         outputs.push(OutputResult::new(output, &link));
         failpoint!("sign.each");
     }
-    report.timings.sign_ms = deliver::milliseconds(started);
-    failpoint!("sign.after");
     Ok(outputs)
 }

@@ -1,17 +1,15 @@
 //! Logs: one line an event, for a person or for Cloud Logging. No secret has a `Debug` or `Display` that shows it, and
 //! no line here holds a query string, a token or a document's text.
 
-use std::fmt;
+mod cloud_logging;
+
 use std::io::IsTerminal;
 
-use serde_json::{Map, Value, json};
-use tracing::field::{Field, Visit};
-use tracing::{Dispatch, Event, Level, Subscriber};
+use tracing::Dispatch;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
 
+use self::cloud_logging::CloudLogging;
+pub use self::cloud_logging::set_project;
 use crate::config::{Problem, Problems, Strings};
 
 /// How lines are written.
@@ -79,9 +77,14 @@ pub fn problems(strings: &dyn Strings) -> Vec<Problem> {
 /// Has a panic logged like everything else: where it was, and what it said.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let said = panic.payload_as_str().unwrap_or("nothing");
-        tracing::error!("a bug: panic at {place}: {said}");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(
+            bug = true,
+            bugFile = panic.location().map(std::panic::Location::file),
+            bugLine = panic.location().map(std::panic::Location::line),
+            "a bug: panic at {place}: {said}"
+        );
     }));
 }
 
@@ -119,74 +122,6 @@ fn dispatch(format: LogFormat, strings: &dyn Strings, default: &str) -> Dispatch
             .with_ansi(std::io::stderr().is_terminal())
             .finish()
             .into(),
-        LogFormat::Json => builder.event_format(CloudLogging).finish().into(),
-    }
-}
-
-/// Cloud Logging's structured form: `severity`, `message`, `time`, and our fields beside them.
-struct CloudLogging;
-
-impl<S, N> FormatEvent<S, N> for CloudLogging
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let mut fields = Fields(Map::new());
-        event.record(&mut fields);
-        let metadata = event.metadata();
-        fields
-            .0
-            .insert("severity".to_owned(), severity(*metadata.level()).into());
-        let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
-        fields.0.insert("time".to_owned(), now.into());
-        fields.0.insert(
-            "logging.googleapis.com/sourceLocation".to_owned(),
-            json!({"file": metadata.file(), "line": metadata.line().map(|line| line.to_string())}),
-        );
-        writeln!(writer, "{}", Value::Object(fields.0))
-    }
-}
-
-fn severity(level: Level) -> &'static str {
-    match level {
-        Level::ERROR => "ERROR",
-        Level::WARN => "WARNING",
-        Level::INFO => "INFO",
-        Level::DEBUG | Level::TRACE => "DEBUG",
-    }
-}
-
-struct Fields(Map<String, Value>);
-
-impl Fields {
-    fn put(&mut self, field: &Field, value: impl Into<Value>) {
-        self.0.insert(field.name().to_owned(), value.into());
-    }
-}
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, format!("{value:?}"));
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, value);
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, value);
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, value);
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, value);
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.put(field, value);
+        LogFormat::Json => builder.event_format(CloudLogging::new(strings)).finish().into(),
     }
 }

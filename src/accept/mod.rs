@@ -3,12 +3,11 @@
 mod decode;
 mod plan;
 mod push;
-mod trace;
 mod verified;
 pub mod verify;
 
+pub use crate::trace::Trace;
 pub(crate) use decode::JOB_METADATA;
 pub use decode::{Event, Glimpse, decode, glimpse};
 pub use plan::{Ignored, Plan, Rules, plan};
 pub use push::{Message, Payload, push};
-pub use trace::Trace;

@@ -44,6 +44,16 @@ pub enum Ignored {
 }
 
 impl Ignored {
+    /// The reason as programs read it: in logs' labels and metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::OtherEvent => "other_event",
+            Self::OwnOutput => "own_output",
+            Self::FolderPlaceholder => "folder_placeholder",
+            Self::LeftOut => "left_out",
+        }
+    }
+
     /// The reason in words, for logs.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use tokio::net::TcpListener;
+
 use super::Failure;
 use crate::config::{self, Config, Environment, Layered, Problems};
 use crate::secrets::{self, Loaded};
@@ -101,7 +103,7 @@ fn said(failure: Failure, format: &Result<LogFormat, Problems>) -> Failure {
 
 fn serve(config: Config, loaded: Option<Loaded>, signals: &Signals) -> Result<(), Failure> {
     super::runtime()?.block_on(async {
-        let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, config.port));
+        let (port, metrics_port) = (config.port, config.metrics_port);
         // Told to end before it has begun: what has been started goes with its owner.
         let service = tokio::select! {
             service = crate::serve::start(config, loaded) => service,
@@ -111,11 +113,24 @@ fn serve(config: Config, loaded: Option<Loaded>, signals: &Signals) -> Result<()
             StartError::Configuration(message) => Failure::Usage(Some(message)),
             StartError::Unavailable(message) => Failure::Work(Some(message)),
         })?;
-        let listener = tokio::net::TcpListener::bind(address)
-            .await
-            .map_err(|error| Failure::Work(Some(format!("{address} cannot be bound: {error}; set PORT"))))?;
+        if let Some(metrics_port) = metrics_port {
+            let (listener, address) = listen(metrics_port, "METRICS_PORT").await?;
+            tracing::info!("metrics are at {address}, path /metrics");
+            tokio::spawn(crate::serve::serve_metrics(listener));
+        }
+        let (listener, address) = listen(port, "PORT").await?;
         tracing::info!("listening on {address}, {}", service.context.engine.version());
         crate::serve::serve(listener, service, signals).await;
         Ok(())
     })
+}
+
+async fn listen(port: u16, variable: &str) -> Result<(TcpListener, SocketAddr), Failure> {
+    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok((listener, address)),
+        Err(error) => Err(Failure::Work(Some(format!(
+            "{address} cannot be bound: {error}; set {variable}"
+        )))),
+    }
 }

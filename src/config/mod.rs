@@ -110,6 +110,8 @@ pub struct EngineConfig {
 pub struct Config {
     /// `PORT`.
     pub port: u16,
+    /// `METRICS_PORT`; none: no metrics are served.
+    pub metrics_port: Option<u16>,
     /// `OUTPUT_BUCKET`.
     pub output_bucket: String,
     /// `OUTPUT_NAME`.
@@ -178,10 +180,6 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Variables of the contract that this version does not act on yet. Set, they refuse to start: a setting that is
-/// taken and ignored would be worse than none.
-const NOT_SERVED: [&str; 1] = ["METRICS_PORT"];
-
 /// Bytes. Plain documents of each format convert with 16 MiB, any real picture takes several times as much.
 const LEAST_MEMORY: u64 = 64 << 20;
 
@@ -245,12 +243,11 @@ impl Config {
     }
 
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        for name in NOT_SERVED {
-            if reader.get(name).is_some() {
-                reader.problem(name, "is not served by this version: unset it");
-            }
-        }
         let port = reader.or("PORT", 8080, |text| parse::number(text, &(1..=u16::MAX)));
+        let metrics_port = reader.optional("METRICS_PORT", |text| parse::number(text, &(1..=u16::MAX)));
+        if port.is_some() && metrics_port.flatten() == port {
+            reader.problem("METRICS_PORT", "is PORT too: metrics have a port of their own");
+        }
         let output_bucket = reader.required("OUTPUT_BUCKET", parse::bucket);
         let output_name = reader.or("OUTPUT_NAME", NameTemplate::default(), |text| {
             NameTemplate::parse(text).map_err(|error| format!("is not a name template: {error}"))
@@ -289,6 +286,7 @@ impl Config {
         } = cloud?;
         Some(Self {
             port: port?,
+            metrics_port: metrics_port?,
             output_bucket: output_bucket?,
             output_name: output_name?,
             result_topic: result_topic?,

@@ -1,6 +1,7 @@
 //! The link to one stored output: pinned to its generation, its type and the name it is saved under.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::Utc;
@@ -12,6 +13,7 @@ use super::store::Stored;
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step};
 use crate::google::retry::Budget;
 use crate::job::Disposition;
+use crate::metrics;
 
 /// Who signs links, where they point, and how long they last.
 #[derive(Debug, Clone)]
@@ -102,8 +104,15 @@ impl Links {
             at: now,
             ttl,
         };
+        let asked = AtomicBool::new(false);
+        let sign = || async {
+            asked.store(true, Ordering::Relaxed);
+            let signed = self.signer.sign(&request).await;
+            metrics::signature(if signed.is_ok() { "made" } else { "failed" });
+            signed
+        };
         let signed = match &self.signer {
-            Signer::Key(_) => self.signer.sign(&request).await,
+            Signer::Key(_) => sign().await,
             Signer::Blob { .. } => {
                 let key = LinkKey {
                     bucket: target.bucket.clone(),
@@ -111,9 +120,12 @@ impl Links {
                     query: query.to_vec(),
                     ttl,
                 };
-                self.signed.get(key, now, || self.signer.sign(&request)).await
+                self.signed.get(key, now, sign).await
             }
         };
+        if signed.is_ok() && !asked.load(Ordering::Relaxed) {
+            metrics::signature("reused");
+        }
         signed.map_err(|error| match error {
             SignError::Google(error) => {
                 let grant = self.signer.grant("serviceAccount:WORKER");

@@ -1,7 +1,7 @@
 //! The result message: section 4 of the contract.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -340,6 +340,17 @@ impl Report {
         self.trace.as_ref()
     }
 
+    /// From publishing to arrival, when the message says when it was published; clocks that differ do not count.
+    pub fn queued(&self) -> Option<Duration> {
+        let published = self.published?;
+        Some((self.arrived - published).to_std().unwrap_or_default())
+    }
+
+    /// Since arrival.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// The message for the way the job ended.
     pub fn result(&self, end: End, engine: Option<String>) -> ResultMessage {
         let (status, outputs, error) = match end {
@@ -358,9 +369,6 @@ impl Report {
                 )
             }
         };
-        let queued = self
-            .published
-            .map_or(0, |published| (self.arrived - published).num_milliseconds());
         ResultMessage {
             version: 1,
             status,
@@ -372,7 +380,7 @@ impl Report {
             attempt: self.attempt,
             message_id: self.message_id.clone(),
             timings: Timings {
-                queued_ms: u64::try_from(queued).unwrap_or(0),
+                queued_ms: self.queued().map_or(0, whole),
                 total_ms: milliseconds(self.started),
                 ..self.timings
             },
@@ -398,5 +406,9 @@ pub enum End {
 
 /// Whole milliseconds since then.
 pub fn milliseconds(started: Instant) -> u64 {
-    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    whole(started.elapsed())
+}
+
+fn whole(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -289,6 +289,23 @@ pub enum Limit {
     Threads,
 }
 
+impl Limit {
+    /// Its name, as metrics have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Time => "time",
+            Self::ProcessorTime => "processor_time",
+            Self::Memory => "memory",
+            Self::OutputSize => "output_size",
+            Self::DiskSize => "disk_size",
+            Self::DiskEntries => "disk_entries",
+            Self::DiskLevels => "disk_levels",
+            Self::Pages => "pages",
+            Self::Threads => "threads",
+        }
+    }
+}
+
 impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.limit {

@@ -18,7 +18,9 @@ use super::outcome::{Attempt, Expected};
 use super::process::Process;
 use super::protocol::{Ending, Job, Usage};
 use super::warm;
+use crate::metrics;
 use crate::sandbox;
+use crate::trace;
 
 /// After so many jobs a zygote is replaced: every fork shares its address layout.
 const JOBS_OF_ONE_ZYGOTE: u64 = 500;
@@ -193,6 +195,14 @@ impl Engine {
     /// # Errors
     /// The [`Verdict`].
     pub async fn convert(&self, conversion: Conversion<'_>) -> Result<Converted, Verdict> {
+        let decided = self.converted(conversion).await;
+        if let Err(Verdict::TooComplex(exceeded)) = &decided {
+            metrics::limit_exceeded(exceeded.limit.as_str());
+        }
+        decided
+    }
+
+    async fn converted(&self, conversion: Conversion<'_>) -> Result<Converted, Verdict> {
         let expected = Expected::of(&conversion);
         // Both attempts share the limit: what a caller allows is not doubled by a crash. The wait for a fresh process is
         // not the document's.
@@ -219,6 +229,7 @@ impl Engine {
             match blocking(expected.clone(), decide).await? {
                 Attempt::Decided(decided) => return deadline::judged(decided, wall, allowed),
                 Attempt::Crashed { signal } => {
+                    metrics::engine_crashed();
                     tracing::warn!(attempt, signal, "LibreOffice crashed on a document");
                     last_signal = signal;
                     // The next attempt, and soon everybody, goes to a fresh process.
@@ -359,6 +370,7 @@ async fn start(settings: &Settings, work: &Arc<WorkDirectory>, generation: u64) 
         return Err(format!("the engine's trial conversion failed: {why}"));
     }
     untried.0 = None;
+    metrics::engine_started();
     Ok(process)
 }
 
@@ -500,7 +512,7 @@ async fn blocking<T: Send + 'static>(
     expected: Expected,
     work: impl FnOnce(Expected) -> T + Send + 'static,
 ) -> Result<T, Verdict> {
-    tokio::task::spawn_blocking(move || work(expected))
+    tokio::task::spawn_blocking(trace::carried_to_a_thread(move || work(expected)))
         .await
         .map_err(|error| Verdict::EngineUnavailable(format!("the worker is stopping: {error}")))
 }

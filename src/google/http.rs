@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Error, Kind};
+use crate::trace;
 
 /// How much of an error's body is read to find Google's message.
 const ERROR_BODY_LIMIT: usize = 16 * 1024;
@@ -79,17 +80,25 @@ impl Http {
 
     /// A call with a small request and a small answer.
     pub(crate) fn request(&self, method: Method, url: &str) -> RequestBuilder {
-        self.calls.request(method, url).timeout(self.timeouts.progress * 2)
+        traced(self.calls.request(method, url)).timeout(self.timeouts.progress * 2)
     }
 
     /// A call whose answer may be large: only a pause in it ends it.
     pub(crate) fn download(&self, url: &str) -> RequestBuilder {
-        self.calls.get(url)
+        traced(self.calls.get(url))
     }
 
     /// A call whose request may be large. The caller watches over its progress.
     pub(crate) fn upload(&self, method: Method, url: &str) -> RequestBuilder {
-        self.uploads.request(method, url)
+        traced(self.uploads.request(method, url))
+    }
+}
+
+/// Names the trace that the call belongs to (W3C Trace Context), where there is one.
+fn traced(request: RequestBuilder) -> RequestBuilder {
+    match trace::of_a_call() {
+        Some(traceparent) => request.header("traceparent", traceparent),
+        None => request,
     }
 }
 

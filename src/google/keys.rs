@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::flight::{Flight, locked};
 use super::http::{self, Http};
 use super::{Error, Kind};
+use crate::metrics;
 
 pub use jwk::PublicKey;
 
@@ -224,6 +225,7 @@ impl KeySet {
                     Ok(outcome) => outcome,
                     Err(_) => Err(self.error(Kind::Unavailable, "no complete answer in 5 s")),
                 };
+                metrics::keys_fetched(outcome.is_ok());
                 let now = Instant::now();
                 let mut state = locked(&self.0.state);
                 state.asked = Some(now);

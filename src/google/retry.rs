@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::flight::locked;
 use super::{Error, Kind};
+use crate::metrics;
 
 /// The most that retries may add to one delivery; Pub/Sub's own redelivery does the rest.
 pub const PER_DELIVERY: Duration = Duration::from_secs(20);
@@ -124,6 +125,7 @@ impl Retries {
         tracing::debug!(%error, ?pause, "trying again");
         sleep(pause).await;
         self.budget.spend(pause);
+        metrics::retried(error.operation, error.status);
         Ok(())
     }
 

@@ -21,6 +21,7 @@ use crate::config::{EngineConfig, Limits};
 use crate::convert::SourceObject;
 use crate::engine::{self, Engine};
 use crate::error::{Refusal, RefusalKind};
+use crate::metrics;
 
 /// The longest that a refused caller is asked to wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -74,6 +75,7 @@ impl Admission {
     pub fn measure(config: &EngineConfig, engine: &Engine, on_cloud_run: bool) -> io::Result<Self> {
         let budget = Budget::measure(config, &engine.footprint()?, on_cloud_run)?;
         budget.say();
+        metrics::slots(budget.slots);
         Ok(Self::of(budget))
     }
 
@@ -155,6 +157,7 @@ impl Shared {
             has_begun,
         };
         taken.jobs.insert(number, place);
+        metrics::slots_used(taken.jobs.len());
         Ok(Admitted {
             shared: self.clone(),
             number,
@@ -193,7 +196,8 @@ impl Shared {
         if others.is_empty() {
             return Ok(());
         }
-        let busy = |message: &str| {
+        let busy = |reason, message: &str| {
+            metrics::busy(reason);
             Err(Refusal {
                 retry_after: taken.wait(Instant::now()),
                 ..Refusal::new(RefusalKind::Busy, message)
@@ -201,7 +205,7 @@ impl Shared {
         };
         let budget = &self.budget;
         if others.len() >= budget.slots {
-            return busy("every conversion slot is taken");
+            return busy("slots", "every conversion slot is taken");
         }
         let all = others.into_iter().chain([disk]);
         let memory = all
@@ -209,12 +213,12 @@ impl Shared {
             .map(|disk| budget.memory_of(disk))
             .fold(0, u64::saturating_add);
         if memory > budget.memory {
-            return busy("what is under way may take all the memory there is for jobs");
+            return busy("memory", "what is under way may take all the memory there is for jobs");
         }
         // What they have written already is counted twice: to leave it out, each directory would have to be measured.
         match machine::room(&budget.directory) {
             Ok(Some(room)) if all.fold(0, u64::saturating_add) > room => {
-                busy("what is under way may take all the disk there is for jobs")
+                busy("disk", "what is under way may take all the disk there is for jobs")
             }
             Ok(_) => Ok(()),
             // A job will find out, and be refused with the reason.
@@ -249,6 +253,7 @@ impl Drop for Admitted {
         {
             taken.ended(job.began.elapsed());
         }
+        metrics::slots_used(taken.jobs.len());
         // Unless others have entered meanwhile.
         if let Some(key) = &self.key
             && taken.entered.get(key).is_some_and(|place| place.strong_count() == 0)

@@ -16,12 +16,13 @@ use serde_json::json;
 use super::Context;
 use crate::accept::Message;
 use crate::deliver::{self, End, Report};
-use crate::error::{Failure, FailureCode, Refusal, RefusalKind};
+use crate::error::{Failure, FailureCode, PANICKED, Refusal, RefusalKind};
 use crate::google::flight::{Flight, locked};
 use crate::google::http::Http;
 use crate::google::retry::Budget;
 use crate::google::subscription::Subscription;
 use crate::google::token::Tokens;
+use crate::metrics;
 
 /// The fewest deliveries that a dead-letter policy can have, and how many it has if it does not say.
 /// Source: cloud.google.com/pubsub/docs/handling-failures#set_the_maximum_number_of_delivery_attempts.
@@ -177,8 +178,7 @@ pub(super) async fn or_bug<T>(work: impl Future<Output = Result<T, Refusal>>) ->
 
 /// What a delivery that panicked is answered with.
 pub fn panicked() -> Refusal {
-    let message = "a request panicked; the line before says where";
-    Refusal::new(RefusalKind::Bug, message)
+    Refusal::new(RefusalKind::Bug, PANICKED)
 }
 
 /// Whether this delivery can be the last one, as far as the message alone tells.
@@ -221,16 +221,20 @@ pub(super) async fn publish_if_last(context: &Context, message: &Message, report
         Err(_) => Err(format!("Pub/Sub took over {} s", PUBLISH.as_secs())),
     };
     match published {
-        Ok(()) => tracing::warn!(
-            jobId = report.job_id(),
-            messageId = report.message_id(),
-            source = report.source_name(),
-            code = FailureCode::AttemptsExhausted.as_str(),
-            attempt,
-            maximum,
-            "the job failed: its last delivery is refused: {}",
-            refusal.message
-        ),
+        Ok(()) => {
+            let code = FailureCode::AttemptsExhausted.as_str();
+            metrics::job(result.status.as_str(), Some(code));
+            tracing::warn!(
+                jobId = report.job_id(),
+                messageId = report.message_id(),
+                source = report.source_name(),
+                code,
+                attempt,
+                maximum,
+                "the job failed: its last delivery is refused: {}",
+                refusal.message
+            );
+        }
         Err(reason) => tracing::error!(
             jobId = report.job_id(),
             messageId = report.message_id(),

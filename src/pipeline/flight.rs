@@ -15,6 +15,8 @@ use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use crate::trace;
+
 /// The runs that are under way, by what they are for.
 pub(super) struct Flights<K, T: Clone> {
     inner: Arc<Inner<K, T>>,
@@ -93,10 +95,10 @@ where
                     };
                     let run = start();
                     // Whatever its end is, first the run lets go of all that it holds, then it is off the list.
-                    let task = tokio::spawn(async move {
+                    let task = tokio::spawn(trace::carried(async move {
                         let _listed = listed;
                         run.await
-                    });
+                    }));
                     let abort = task.abort_handle();
                     let answer = task.map(|ended| {
                         ended.map_err(|error| if error.is_panic() { Lost::Panicked } else { Lost::Ended })

@@ -11,11 +11,12 @@ use tokio::time::{Instant, timeout_at};
 use super::admission::{Admitted, GivenBack, most_on_disk};
 use super::deadline::Deadline;
 use super::{Context, Google, passwords};
-use crate::convert::{self, SourceObject, Wanted};
+use crate::convert::{self, ConvertedFile, SourceObject, Wanted};
 use crate::deliver::{self, Found, Place, Stored, Target, Timings};
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
 use crate::failpoint::failpoint;
 use crate::job::{Job, JobId, NameValues, SecretName, Source, is_object_name};
+use crate::metrics;
 
 /// What deliveries must have in common to share a run. The password is not part of the job's identity, but decides how
 /// the run ends.
@@ -184,27 +185,41 @@ impl Run {
             )
         })?;
         failpoint!("fetch.before");
-        let mut document = convert::fetch(&self.google.storage, source, directory, &context.limits).await?;
-        timings.fetch_ms = deliver::milliseconds(started.into_std());
+        let fetched = convert::fetch(&self.google.storage, source, directory, &context.limits).await;
+        timings.fetch_ms = ended("fetch", started);
+        let mut document = fetched?;
+        metrics::fetched(source.size);
         failpoint!("fetch.after");
 
         let started = Instant::now();
         let wanted: Vec<_> = missing.iter().map(|(wanted, ..)| wanted.clone()).collect();
         let (name, password) = (&source.source.name, self.job.password.as_ref());
-        let files =
-            passwords::convert_with(context, name, &mut document, password, &wanted, self.deadline.work).await?;
-        timings.convert_ms = deliver::milliseconds(started.into_std());
+        let converted =
+            passwords::convert_with(context, name, &mut document, password, &wanted, self.deadline.work).await;
+        timings.convert_ms = ended("convert", started);
+        let files = converted?;
         failpoint!("convert.after");
 
         // One after the other, so that what is stored when the time is over is whole, and the next delivery has less to do.
         let started = Instant::now();
+        let stored = self.store(source, missing, &files).await;
+        timings.store_ms = ended("store", started);
+        stored
+    }
+
+    async fn store(
+        &self,
+        source: &SourceObject,
+        missing: &[(Wanted, Target, Place)],
+        files: &[ConvertedFile],
+    ) -> Step<Vec<Stored>> {
         let mut stored = Vec::with_capacity(missing.len());
-        for ((_, target, place), file) in missing.iter().zip(&files) {
+        for ((_, target, place), file) in missing.iter().zip(files) {
             failpoint!("store.before");
             stored.push(deliver::store(&self.google.storage, target, source, file, *place).await?);
+            metrics::stored(file.size);
             failpoint!("store.after");
         }
-        timings.store_ms = deliver::milliseconds(started.into_std());
         Ok(stored)
     }
 }
@@ -215,6 +230,12 @@ fn late(source: &Source) -> Stop {
         source.display()
     );
     Refusal::new(RefusalKind::Unavailable, message).into()
+}
+
+/// How long a phase took that has ended, well or badly, in milliseconds.
+fn ended(phase: &'static str, started: Instant) -> u64 {
+    metrics::phase(phase, started.elapsed());
+    deliver::milliseconds(started.into_std())
 }
 
 /// Where each output goes.

@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use crate::config::{self, Access, Config, Environment, Layered, Problems, Sealed, Strings};
 use crate::google::secret::Secret;
+use crate::metrics;
 use crate::telemetry;
 
 pub use crate::google::kms::LARGEST_PLAINTEXT as LARGEST_CONTENTS;
@@ -171,6 +172,7 @@ impl Secrets {
     /// What was loaded before the start, and from now on reloaded from where it came from. [`Secrets::keep_fresh`] does
     /// it on the clock.
     pub fn of_object(loaded: Loaded, store: Store, interval: Duration) -> Self {
+        in_use(&loaded);
         let held = Held {
             passwords: loaded.contents.passwords,
             generation: Some(loaded.generation),
@@ -244,6 +246,7 @@ impl Secrets {
         held.failed = outcome.is_err().then(Instant::now);
         match outcome {
             Ok(Some(loaded)) => {
+                in_use(&loaded);
                 held.generation = Some(loaded.generation);
                 held.status = Status {
                     generation: Some(loaded.generation.to_string()),
@@ -258,6 +261,7 @@ impl Secrets {
                 }
             }
             Err(error) => {
+                metrics::configuration_failed();
                 tracing::error!(
                     "the configuration object could not be reloaded, the values of generation {} stay: {error}",
                     held.status.generation.as_deref().unwrap_or("none")
@@ -342,4 +346,10 @@ fn in_one_line(problems: &[config::Problem]) -> String {
 
 fn written(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+fn in_use(loaded: &Loaded) {
+    // Milliseconds since 1970 have 41 bits: an f64 holds them exactly.
+    let seconds = loaded.at.timestamp_millis() as f64 / 1000.0;
+    metrics::configuration(loaded.generation, seconds);
 }

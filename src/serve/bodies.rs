@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer;
 use crate::error::{Refusal, RefusalKind};
+use crate::metrics;
 use crate::pipeline;
 
 /// The largest body: Pub/Sub's 10 MB message as base64 is about 13.4 MiB.
@@ -93,6 +94,7 @@ impl Bodies {
         // A frame is never longer than a connection's buffer.
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.0.clone().try_acquire_many_owned(bytes).map_err(|_| {
+            metrics::busy("bodies");
             let message = "the bodies of the requests that are under way take all the memory there is for them";
             Box::new(answer::refuse(&Refusal::new(RefusalKind::Busy, message)))
         })

@@ -5,6 +5,7 @@ mod bodies;
 mod connection;
 mod crowd;
 mod fonts;
+mod metrics;
 mod refusals;
 mod shutdown;
 mod start;
@@ -19,17 +20,19 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use serde_json::json;
 
 use crate::error::{Refusal, RefusalKind};
 use crate::failpoint::failpoint;
 use crate::pipeline::{self, Context};
+use crate::trace::{self, Trace};
 
 use bodies::Bodies;
 pub use connection::serve;
 pub use fonts::storage_for_fonts;
+pub use metrics::serve as serve_metrics;
 pub use shutdown::{Shutdown, Signals};
 pub use start::{StartError, admission, start, start_engine};
 
@@ -82,8 +85,20 @@ async fn bounded_headers(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Response {
+async fn deliver(service: State<Arc<Service>>, request: Request) -> Response {
     let (arrived, started) = (Utc::now(), Instant::now());
+    let trace = Trace::from_headers(request.headers());
+    let response = trace::within(started, trace, answered(service, request, arrived, started)).await;
+    crate::metrics::delivery(response.status().as_u16());
+    response
+}
+
+async fn answered(
+    State(service): State<Arc<Service>>,
+    request: Request,
+    arrived: DateTime<Utc>,
+    started: Instant,
+) -> Response {
     let (parts, body) = request.into_parts();
     let under_way = Arc::new(service.shutdown.enter());
     let take = async {
@@ -110,6 +125,7 @@ async fn deliver(State(service): State<Arc<Service>>, request: Request) -> Respo
         body: body.bytes.clone(),
         arrived,
         started,
+        acknowledgement: if wants_result { 200 } else { 204 },
     };
     if service.shutdown.is_draining() {
         return refuse_and_report(&service, &request).await;

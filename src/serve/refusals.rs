@@ -6,7 +6,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::error::{Refusal, RefusalKind};
+use crate::error::{PANICKED, Refusal, RefusalKind};
+use crate::trace;
 
 /// Lines of one status within one [`PERIOD`]. Retries of real callers stay far below.
 const MOST: u32 = 20;
@@ -20,14 +21,13 @@ static UNAVAILABLE: Lines = Lines::new();
 
 /// Says why a request is refused, unless too many have just been. A bug is always said.
 pub(super) fn log(refusal: &Refusal) {
-    let message = refusal.message.as_str();
     let (status, lines) = match refusal.kind {
         RefusalKind::NotAnEvent => (400, &NOT_AN_EVENT),
         RefusalKind::Unauthenticated => (401, &UNAUTHENTICATED),
         RefusalKind::WrongCaller => (403, &WRONG_CALLER),
         RefusalKind::Busy => (429, &BUSY),
         RefusalKind::Unavailable => (503, &UNAVAILABLE),
-        RefusalKind::Bug => return tracing::error!("500: {message}"),
+        RefusalKind::Bug => return line(500, refusal),
     };
     let Some(left_out) = lines.take(Instant::now()) else {
         return;
@@ -35,10 +35,40 @@ pub(super) fn log(refusal: &Refusal) {
     if left_out > 0 {
         tracing::warn!("{status}: {left_out} more requests were refused than there are lines for them");
     }
-    if refusal.kind == RefusalKind::Busy {
-        tracing::info!("{status}: {message}");
-    } else {
-        tracing::warn!("{status}: {message}");
+    line(status, refusal);
+}
+
+/// The delivery's one line, with the fields that `pipeline::summary` writes, as far as it came.
+fn line(status: u16, refusal: &Refusal) {
+    let about = trace::current().map(|current| current.about()).unwrap_or_default();
+    let elapsed = trace::current().map(|current| current.elapsed());
+    macro_rules! line {
+        ($level:ident $(, $field:ident)?) => {
+            tracing::$level!(
+                jobId = about.job_id,
+                source = about.source,
+                messageId = about.message_id,
+                status = "refused",
+                queuedMs = about.queued_ms,
+                fetchMs = about.fetch_ms,
+                convertMs = about.convert_ms,
+                storeMs = about.store_ms,
+                signMs = about.sign_ms,
+                publishMs = about.publish_ms,
+                totalMs = elapsed.map(|elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)),
+                httpStatus = status,
+                $($field = true,)?
+                "{status}: {}",
+                refusal.message
+            )
+        };
+    }
+    match refusal.kind {
+        RefusalKind::Busy => line!(info),
+        // A panic has its own line, which says where.
+        RefusalKind::Bug if refusal.message != PANICKED => line!(error, bug),
+        RefusalKind::Bug => line!(error),
+        _ => line!(warn),
     }
 }
 

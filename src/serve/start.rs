@@ -19,6 +19,7 @@ use crate::google::token::Tokens;
 use crate::google::{self, Kind};
 use crate::pipeline::{Admission, Context, DeliveryAttempts, Google, Runs};
 use crate::secrets::{Loaded, Secrets, Store};
+use crate::telemetry;
 
 /// Where Debian's packages put LibreOffice.
 const LIBREOFFICE: &str = "/usr/lib/libreoffice/program";
@@ -78,7 +79,11 @@ pub async fn start(mut config: Config, loaded: Option<Loaded>) -> Result<Arc<Ser
             .map_err(|error| StartError::unavailable("the universe of the credentials cannot be found", error))?;
         config.endpoints = config.endpoints.in_universe(&universe);
     }
-    let topic = topic(&config, tokens.as_ref()).await?;
+    let project = project(&config, tokens.as_ref()).await;
+    if let Ok(Some(project)) = &project {
+        telemetry::set_project(project);
+    }
+    let topic = topic(&config, project)?;
     let signer = signer(&config, &http, tokens.as_ref()).await?;
     let links = Links::new(signer, endpoint(&config, &universe), config.signed_url_ttl)
         .map_err(|error| StartError::Configuration(format!("SIGNED_URL_TTL {error}")))?;
@@ -182,19 +187,20 @@ pub fn admission(config: &EngineConfig, engine: &Engine) -> Result<Admission, St
         .map_err(|error| StartError::unavailable("what there is for jobs cannot be measured", error))
 }
 
-async fn topic(config: &Config, tokens: Option<&Tokens>) -> Result<String, StartError> {
+async fn project(config: &Config, tokens: Option<&Tokens>) -> Result<Option<String>, google::Error> {
+    match (&config.project, tokens) {
+        (Some(project), _) => Ok(Some(project.clone())),
+        (None, Some(tokens)) => tokens.project_id().await,
+        (None, None) => Ok(None),
+    }
+}
+
+fn topic(config: &Config, project: Result<Option<String>, google::Error>) -> Result<String, StartError> {
     let name = match &config.result_topic {
         Topic::Full(name) => return Ok(name.clone()),
         Topic::Short(name) => name,
     };
-    let project = match (&config.project, tokens) {
-        (Some(project), _) => Some(project.clone()),
-        (None, Some(tokens)) => tokens
-            .project_id()
-            .await
-            .map_err(|error| StartError::unavailable("the worker's project cannot be found", error))?,
-        (None, None) => None,
-    };
+    let project = project.map_err(|error| StartError::unavailable("the worker's project cannot be found", error))?;
     let project = project.ok_or_else(|| {
         StartError::Configuration(format!(
             "RESULT_TOPIC is '{name}' alone and the project is not known: write projects/PROJECT/topics/{name}, or set GOOGLE_CLOUD_PROJECT"

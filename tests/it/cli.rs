@@ -55,6 +55,24 @@ fn all_mistakes_of_a_configuration_are_told_at_once_with_64() {
 }
 
 #[test]
+fn metrics_have_a_port_of_their_own() {
+    for (metrics_port, problem) in [
+        ("8080", "METRICS_PORT is PORT too"),
+        ("0", "METRICS_PORT is"),
+        ("http", "METRICS_PORT is"),
+    ] {
+        let output = platen()
+            .arg("serve")
+            .env("METRICS_PORT", metrics_port)
+            .output()
+            .unwrap();
+        assert_eq!(code(&output), 64);
+        let message = text(&output.stderr);
+        assert!(message.contains(problem), "{metrics_port}: {message}");
+    }
+}
+
+#[test]
 fn in_json_logs_the_sentence_that_ends_the_worker_is_an_object_too() {
     let output = platen().arg("serve").env("LOG_FORMAT", "json").output().unwrap();
     assert_eq!(code(&output), 64);

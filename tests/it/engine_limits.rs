@@ -117,10 +117,10 @@ async fn child(work: &Path, before: &[i32]) -> Process {
 
 /// More than the fork and the jail take (a few milliseconds), and nothing to a document that never ends: a child that has
 /// used so much has said that it is confined, and is inside the document.
-const TICKS_INSIDE: u64 = 5;
+pub(crate) const TICKS_INSIDE: u64 = 5;
 
 /// The processor time a process has used, in hundredths of a second.
-fn processor_ticks(pid: i32) -> u64 {
+pub(crate) fn processor_ticks(pid: i32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // After the name: state, parent, ... user and system time are the 12th and 13th.
     let fields: Vec<u64> = stat

@@ -321,5 +321,8 @@ async fn a_deployments_mistake_is_an_error_in_the_log_with_its_mend_and_costs_no
     world.cloud.add_fault(forbidden);
     assert_eq!(world.post(&event).await.status(), 503);
     let command = "gcloud storage buckets add-iam-policy-binding gs://input";
-    assert!(world.worker.log().contains(command), "{}", world.worker.log());
+    until("the command is in the log", || {
+        world.worker.log().contains(command).then_some(())
+    })
+    .await;
 }

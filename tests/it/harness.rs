@@ -184,7 +184,7 @@ impl Worker {
 
 /// A port that nobody is given until the worker listens there: its engine takes seconds to start, and a connection of
 /// another test could have the port meanwhile. A socket that is bound and does not listen stands in no server's way.
-fn port() -> (u16, tokio::net::TcpSocket) {
+pub(crate) fn port() -> (u16, tokio::net::TcpSocket) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();

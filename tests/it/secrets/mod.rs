@@ -3,6 +3,8 @@
 mod client;
 mod command;
 mod leaks;
+mod metrics;
+mod monitoring;
 mod reload;
 mod rotation;
 mod start;

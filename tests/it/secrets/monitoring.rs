@@ -1,0 +1,150 @@
+//! deploy/monitoring/metrics against what a worker writes: each filter finds its line, each extractor its value.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::{KEY, cloud, seal, seal_by_hand, worker};
+use crate::harness::{World, notification, until};
+use crate::metrics::crash_twice;
+use crate::monitoring::files;
+
+const INVOICE: &str = "documents/plain/invoice.docx";
+
+/// A line as Cloud Logging has it: its special fields moved out of the payload.
+/// Source: cloud.google.com/logging/docs/structured-logging#structured_logging_special_fields.
+fn entry(line: &Value) -> Value {
+    let mut payload = line.clone();
+    let mut take = |name: &str| {
+        payload
+            .as_object_mut()
+            .and_then(|line| line.remove(name))
+            .unwrap_or_default()
+    };
+    let (labels, request, severity) = (
+        take("logging.googleapis.com/labels"),
+        take("httpRequest"),
+        take("severity"),
+    );
+    json!({"labels": labels, "httpRequest": request, "severity": severity, "jsonPayload": payload})
+}
+
+fn value<'a>(entry: &'a Value, path: &str) -> &'a Value {
+    path.split('.').fold(entry, |value, name| &value[name])
+}
+
+/// One comparison of Logging's query language, of the few forms that the filters use.
+fn holds(entry: &Value, term: &str) -> bool {
+    let at = term.find([':', '=', '>']).unwrap_or_else(|| panic!("what is {term}?"));
+    let (path, rest) = term.split_at(at);
+    let found = value(entry, path);
+    let text = || found.as_str().unwrap_or_default();
+    match rest {
+        ":*" => !found.is_null(),
+        _ if rest.starts_with(":\"") => text().contains(rest[1..].trim_matches('"')),
+        _ if rest.starts_with("=\"") => text() == rest[1..].trim_matches('"'),
+        _ if rest.starts_with(">=") => found
+            .as_f64()
+            .is_some_and(|found| found >= rest[2..].parse::<f64>().unwrap()),
+        _ if rest.starts_with('>') => found
+            .as_f64()
+            .is_some_and(|found| found > rest[1..].parse::<f64>().unwrap()),
+        _ => found
+            .as_f64()
+            .is_some_and(|found| found == rest[1..].parse::<f64>().unwrap()),
+    }
+}
+
+fn matches(entry: &Value, filter: &str) -> bool {
+    let mut terms = filter.split(" AND ").filter(|term| !term.starts_with("resource."));
+    terms.all(|term| holds(entry, term))
+}
+
+fn extracted<'a>(entry: &'a Value, extractor: &str) -> &'a Value {
+    let path = extractor
+        .strip_prefix("EXTRACT(")
+        .and_then(|path| path.strip_suffix(')'));
+    value(entry, path.unwrap())
+}
+
+/// Everything that the metrics are about, once.
+async fn eventful_world() -> World {
+    let cloud = cloud().await;
+    seal(&cloud, &json!({}));
+    let variables = [("CONFIG_RELOAD", "1s"), ("LOG_FORMAT", "json")];
+    let mut world = worker(cloud, &variables, &[]).await;
+    world.worker.ready().await;
+    let mut invoice = notification("invoice.docx", &world.upload_fixture(INVOICE, "invoice.docx").await);
+    invoice["message"]["publishTime"] = "2026-01-01T00:00:00Z".into();
+    assert_eq!(world.post(&invoice).await.status(), 204);
+    crash_twice(&world).await;
+    let empty = notification("empty.docx", &world.upload("empty.docx", Vec::new()).await);
+    assert_eq!(world.post(&empty).await.status(), 204);
+    let account = &world.cloud.settings().worker_service_account;
+    let signer = &world.cloud.settings().signer_service_account;
+    world.cloud.deny_token_creator(account, signer);
+    let other = notification("other.docx", &world.upload_fixture(INVOICE, "other.docx").await);
+    assert_eq!(world.post(&other).await.status(), 503);
+    seal_by_hand(&world.cloud, KEY, b"{}", Some("gs://config/other.enc")).await;
+    until("the reload has failed", || {
+        world.worker.log().contains("could not be reloaded").then_some(())
+    })
+    .await;
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_log_based_metric_finds_its_line_and_its_values() {
+    let world = eventful_world().await;
+    let metrics: Vec<(PathBuf, Value)> = files("metrics");
+    assert!(metrics.len() > 5);
+    // The last line may still be on its way.
+    let mut missing = Vec::new();
+    for (path, metric) in &metrics {
+        let found = || {
+            let log = world.worker.log();
+            let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+            let mut entries = lines.map(|line: Value| entry(&line));
+            entries.find(|entry| matches(entry, metric["filter"].as_str().unwrap()))
+        };
+        let Some(entry) = found() else {
+            missing.push(path);
+            continue;
+        };
+        let extractors = metric["labelExtractors"].as_object().into_iter().flatten();
+        for (label, extractor) in extractors {
+            let value = extracted(&entry, extractor.as_str().unwrap());
+            assert!(
+                value.is_string() || value.is_number(),
+                "{}: {label}: {entry}",
+                path.display()
+            );
+        }
+        if let Some(extractor) = metric["valueExtractor"].as_str() {
+            assert!(extracted(&entry, extractor).is_number(), "{}: {entry}", path.display());
+        }
+    }
+    assert!(missing.is_empty(), "no line for {missing:?}\n{}", world.worker.log());
+}
+
+#[test]
+fn the_check_of_filters_can_fail() {
+    let entry = entry(&json!({
+        "severity": "ERROR", "message": "it failed for want of room", "totalMs": 7,
+        "logging.googleapis.com/labels": {"code": "a.b"}, "httpRequest": {"status": 503},
+    }));
+    for (filter, expected) in [
+        (
+            r#"resource.type="x" AND labels.code:* AND httpRequest.status=503"#,
+            true,
+        ),
+        (r#"severity="ERROR" AND jsonPayload.message:"want of""#, true),
+        (r#"jsonPayload.message="it failed""#, false),
+        ("jsonPayload.totalMs>=7 AND httpRequest.status>0", true),
+        ("jsonPayload.totalMs>7", false),
+        ("labels.jobId:*", false),
+        ("jsonPayload.code:*", false),
+    ] {
+        assert_eq!(matches(&entry, filter), expected, "{filter}");
+    }
+}
