@@ -298,7 +298,7 @@ async fn work(
         (Err(stop), _) => return Err(stop),
     };
     let made = made.map_err(|lost| match lost {
-        Lost::Panicked => exhausted::panicked(),
+        Lost::Panicked => panicked(),
         Lost::Ended => Refusal::new(RefusalKind::Unavailable, "the worker is shutting down"),
     })?;
     report.timings = made.timings;
