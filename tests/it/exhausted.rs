@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::harness::{INPUT, PATIENCE, World, notification, signal, until};
 
 const INVOICE: &str = "documents/plain/invoice.docx";
-const NAME: &str = "projects/local-project/subscriptions/with-dead-letter";
+const NAME: &str = "projects/local-project/subscriptions/push";
 
 fn fault(peer: Peer, method: &str, path_prefix: &str, count: u32, status: u16) -> Fault {
     Fault {
@@ -39,15 +39,23 @@ async fn counted(world: &World, path_prefix: &str) -> u64 {
     1_000_000 - rule["skip"].as_u64().unwrap()
 }
 
+/// What the README has an operator grant, and deploy/setup.sh with DOCTOR=yes.
+fn let_it_look_at_the_subscription(world: &World) {
+    world
+        .cloud
+        .give("worker", "pubsub.subscriptions.get", "subscription/push");
+}
+
 /// A pulled subscription that has the dead-letter policy of the pushes that a test makes itself.
 fn subscription(world: &World, most: Option<u32>) {
-    world.cloud.create_topic("dead").unwrap();
+    let_it_look_at_the_subscription(world);
+    world.cloud.create_topic("dead-letters").unwrap();
     world
         .cloud
         .create_subscription(&Subscription {
-            name: "with-dead-letter",
+            name: "push",
             topic: "events",
-            dead_letter: most.map(|most| ("dead", most)),
+            dead_letter: most.map(|most| ("dead-letters", most)),
             ..Subscription::default()
         })
         .unwrap();
@@ -121,26 +129,27 @@ async fn the_last_delivery_is_reported_and_refused_all_the_same() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pubsub_delivers_five_times_and_then_the_dead_letter_and_a_result_are_there() {
     let world = World::start().await;
+    let_it_look_at_the_subscription(&world);
     world.cloud.create_topic("closed").unwrap();
-    world.cloud.create_topic("dead").unwrap();
+    world.cloud.create_topic("dead-letters").unwrap();
     let dead = world
         .cloud
         .create_subscription(&Subscription {
-            name: "dead",
-            topic: "dead",
+            name: "dead-letters",
+            topic: "dead-letters",
             ..Subscription::default()
         })
         .unwrap();
     let pushed = world
         .cloud
         .create_subscription(&Subscription {
-            name: "pushed",
+            name: "push",
             topic: "closed",
             push_endpoint: Some(&world.worker.url),
             audience: Some(crate::harness::AUDIENCE),
             service_account: Some(&world.cloud.settings().push_service_account),
             ack_deadline_seconds: Some(600),
-            dead_letter: Some(("dead", 5)),
+            dead_letter: Some(("dead-letters", 5)),
             ..Subscription::default()
         })
         .unwrap();

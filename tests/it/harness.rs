@@ -471,6 +471,12 @@ pub(crate) async fn cloud() -> LocalCloud {
     cloud
 }
 
+/// A second input bucket, which keeps what is replaced; the worker has the same right there.
+pub(crate) fn versioned_input(cloud: &LocalCloud, name: &str) {
+    cloud.create_bucket(name, true).unwrap();
+    cloud.give("worker", "storage.objects.get", &format!("bucket/{name}"));
+}
+
 /// What the worker is told about a local cloud.
 pub(crate) fn environment(cloud: &LocalCloud) -> HashMap<String, String> {
     let (settings, urls) = (cloud.settings(), cloud.urls());

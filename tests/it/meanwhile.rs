@@ -11,7 +11,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::harness::{INPUT, OUTPUT, USER, World, client, cloud, encode, job, pdf_text, until};
+use crate::harness::{INPUT, OUTPUT, USER, World, client, cloud, encode, job, pdf_text, until, versioned_input};
 use crate::states::{ARCHIVE, put};
 
 /// A call that waits.
@@ -89,7 +89,7 @@ impl Door {
 /// A worker whose storage is behind a door.
 async fn behind_a_door(method: Method, path: &'static str) -> (World, Door) {
     let cloud = cloud().await;
-    cloud.create_bucket(ARCHIVE, true).unwrap();
+    versioned_input(&cloud, ARCHIVE);
     let door = Door::open(&cloud.urls().storage, method, path).await;
     let variables = [
         ("STORAGE_EMULATOR_HOST", door.url.as_str()),

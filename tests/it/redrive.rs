@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use platen::local_cloud::{Effect, Fault, LocalCloud, Peer, Subscription};
 use serde_json::{Value, json};
 
-use crate::credentials::{on_google, platen, stderr};
+use crate::credentials::{person, platen, stderr};
 use crate::harness::{self, AUDIENCE, INPUT, USER, World, client, until};
 
 const DEAD: &str = "projects/local-project/subscriptions/dead-letters";
@@ -58,7 +58,8 @@ fn dead(cloud: &LocalCloud) -> usize {
 
 async fn redrive(cloud: &LocalCloud, arguments: &[&str]) -> Output {
     let arguments = [&["redrive", "--from", "dead-letters", "--topic", "events"], arguments].concat();
-    platen(&arguments, &on_google(cloud)).await
+    let (_file, environment) = person(cloud);
+    platen(&arguments, &environment).await
 }
 
 #[track_caller]
@@ -226,7 +227,7 @@ async fn what_comes_while_it_runs_waits_for_the_next_run() {
 async fn mistakes_are_one_sentence() {
     let cloud = harness::cloud().await;
     graves(&cloud);
-    let environment = on_google(&cloud);
+    let (_file, environment) = person(&cloud);
     for (arguments, code, words) in [
         (
             &["--from", "a/b", "--topic", "events"][..],
