@@ -486,7 +486,7 @@ async fn each_mistake_is_one_sentence_with_what_to_do() {
     let words = [
         "storage.objects.list on gs://input/",
         "needs roles/storage.objectViewer: gcloud storage buckets add-iam-policy-binding gs://input",
-        "--member='serviceAccount:worker@",
+        "--member='user:YOUR_ADDRESS'",
     ];
     run(&["gs://input", "--topic", "events"]).await.failed(1, &words);
     // What passes is tried again.

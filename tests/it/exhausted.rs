@@ -39,7 +39,7 @@ async fn counted(world: &World, path_prefix: &str) -> u64 {
     1_000_000 - rule["skip"].as_u64().unwrap()
 }
 
-/// What the README has an operator grant, and deploy/setup.sh with DOCTOR=yes.
+/// What docs/messages.md has an operator grant, and deploy/setup.sh with DOCTOR=yes.
 fn let_it_look_at_the_subscription(world: &World) {
     world
         .cloud

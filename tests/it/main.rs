@@ -48,6 +48,7 @@ mod metrics;
 mod monitoring;
 mod options;
 mod outputs;
+mod pages;
 mod passwords;
 mod path;
 mod poison;
