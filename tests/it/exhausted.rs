@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::harness::{INPUT, PATIENCE, World, notification, signal, until};
 
 const INVOICE: &str = "documents/plain/invoice.docx";
-const NAME: &str = "projects/local-project/subscriptions/push";
+const NAME: &str = "projects/local-project/subscriptions/with-dead-letter";
 
 fn fault(peer: Peer, method: &str, path_prefix: &str, count: u32, status: u16) -> Fault {
     Fault {
@@ -39,21 +39,23 @@ async fn counted(world: &World, path_prefix: &str) -> u64 {
     1_000_000 - rule["skip"].as_u64().unwrap()
 }
 
-/// What docs/messages.md has an operator grant, and deploy/setup.sh with DOCTOR=yes.
-fn let_it_look_at_the_subscription(world: &World) {
-    world
-        .cloud
-        .give("worker", "pubsub.subscriptions.get", "subscription/push");
+/// What docs/messages.md has an operator grant, on a subscription of the test's own.
+fn let_it_look_at(world: &World, subscription: &str) {
+    world.cloud.give(
+        "worker",
+        "pubsub.subscriptions.get",
+        &format!("subscription/{subscription}"),
+    );
 }
 
 /// A pulled subscription that has the dead-letter policy of the pushes that a test makes itself.
 fn subscription(world: &World, most: Option<u32>) {
-    let_it_look_at_the_subscription(world);
+    let_it_look_at(world, NAME);
     world.cloud.create_topic("dead-letters").unwrap();
     world
         .cloud
         .create_subscription(&Subscription {
-            name: "push",
+            name: "with-dead-letter",
             topic: "events",
             dead_letter: most.map(|most| ("dead-letters", most)),
             ..Subscription::default()
@@ -129,7 +131,6 @@ async fn the_last_delivery_is_reported_and_refused_all_the_same() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pubsub_delivers_five_times_and_then_the_dead_letter_and_a_result_are_there() {
     let world = World::start().await;
-    let_it_look_at_the_subscription(&world);
     world.cloud.create_topic("closed").unwrap();
     world.cloud.create_topic("dead-letters").unwrap();
     let dead = world
@@ -143,7 +144,7 @@ async fn pubsub_delivers_five_times_and_then_the_dead_letter_and_a_result_are_th
     let pushed = world
         .cloud
         .create_subscription(&Subscription {
-            name: "push",
+            name: "pushed",
             topic: "closed",
             push_endpoint: Some(&world.worker.url),
             audience: Some(crate::harness::AUDIENCE),
@@ -153,6 +154,9 @@ async fn pubsub_delivers_five_times_and_then_the_dead_letter_and_a_result_are_th
             ..Subscription::default()
         })
         .unwrap();
+    let_it_look_at(&world, &pushed);
+    let (agent, resource) = ("pubsub-agent", format!("subscription/{pushed}"));
+    world.cloud.give(agent, "pubsub.subscriptions.consume", &resource);
     world.upload_fixture(INVOICE, "invoice.docx").await;
     world.cloud.add_fault(source_is_closed());
     let attributes = [("bucketId", INPUT), ("objectId", "invoice.docx")];
