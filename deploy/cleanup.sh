@@ -122,6 +122,27 @@ if [ -z "$DRY_RUN" ] && look gcloud storage buckets describe "gs://$INPUT_BUCKET
   done
 fi
 
+# Alerts before the metrics that they look at.
+STEP=monitoring
+if enabled monitoring; then
+  for kind in policies dashboards; do
+    for file in "$HERE"/monitoring/alerts/*.json "$HERE/monitoring/dashboard.json"; do
+      case $kind-$file in policies-*dashboard.json | dashboards-*/alerts/*) continue ;; esac
+      filled "$file"
+      if [ -n "$DRY_RUN" ]; then
+        # shellcheck disable=SC2016 # for the shell that runs the text
+        printf 'name=$(%s)\n[ -z "$name" ] || gcloud monitoring %s delete "$name" %s --quiet\n' \
+          "$(show gcloud monitoring $kind list "$project" "--filter=displayName=\"$(titled)\"" '--format=value(name)')" "$kind" "$(show "$project")"
+      elif listed gcloud monitoring $kind list "$project" "--filter=displayName=\"$(titled)\"" '--format=value(name)'; then
+        run gcloud monitoring $kind delete "$FOUND" "$project" --quiet
+      fi
+    done
+  done
+fi
+if enabled logging; then
+  for file in "$HERE"/monitoring/metrics/*.json; do gone 'logging metrics' "$ROLE_PREFIX$(basename "$file" .json)" "$project"; done
+fi
+
 STEP=subscriptions
 if enabled pubsub; then
   for name in "$PUSH_SUBSCRIPTION" "$RESULT_SUBSCRIPTION" "$DEAD_LETTER_SUBSCRIPTION"; do

@@ -6,7 +6,7 @@ use platen::local_cloud::{Effect, Fault, Peer, Subscription};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::harness::{INPUT, PATIENCE, World, notification, signal, until};
+use crate::harness::{INPUT, PATIENCE, World, gives_up, notification, signal, until};
 
 const INVOICE: &str = "documents/plain/invoice.docx";
 const NAME: &str = "projects/local-project/subscriptions/with-dead-letter";
@@ -155,8 +155,7 @@ async fn pubsub_delivers_five_times_and_then_the_dead_letter_and_a_result_are_th
         })
         .unwrap();
     let_it_look_at(&world, &pushed);
-    let (agent, resource) = ("pubsub-agent", format!("subscription/{pushed}"));
-    world.cloud.give(agent, "pubsub.subscriptions.consume", &resource);
+    gives_up(&world.cloud, &pushed, "projects/local-project/topics/dead-letters");
     world.upload_fixture(INVOICE, "invoice.docx").await;
     world.cloud.add_fault(source_is_closed());
     let attributes = [("bucketId", INPUT), ("objectId", "invoice.docx")];

@@ -477,6 +477,17 @@ pub(crate) fn versioned_input(cloud: &LocalCloud, name: &str) {
     cloud.give("worker", "storage.objects.get", &format!("bucket/{name}"));
 }
 
+/// Lets Pub/Sub forward what a subscription of the test's own gives up: both by their full names.
+pub(crate) fn gives_up(cloud: &LocalCloud, subscription: &str, dead_letters: &str) {
+    let agent = "pubsub-agent";
+    cloud.give(agent, "pubsub.topics.publish", &format!("topic/{dead_letters}"));
+    cloud.give(
+        agent,
+        "pubsub.subscriptions.consume",
+        &format!("subscription/{subscription}"),
+    );
+}
+
 /// What the worker is told about a local cloud.
 pub(crate) fn environment(cloud: &LocalCloud) -> HashMap<String, String> {
     let (settings, urls) = (cloud.settings(), cloud.urls());

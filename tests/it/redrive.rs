@@ -9,7 +9,7 @@ use platen::local_cloud::{Effect, Fault, LocalCloud, Peer, Subscription};
 use serde_json::{Value, json};
 
 use crate::credentials::{person, platen, stderr};
-use crate::harness::{self, AUDIENCE, INPUT, USER, World, client, until};
+use crate::harness::{self, AUDIENCE, INPUT, USER, World, client, gives_up, until};
 
 const DEAD: &str = "projects/local-project/subscriptions/dead-letters";
 
@@ -101,6 +101,11 @@ async fn a_dead_letter_is_converted_once_its_cause_is_mended() {
             ..Subscription::default()
         })
         .unwrap();
+    gives_up(
+        cloud,
+        "projects/local-project/subscriptions/with-dead-letter",
+        "projects/local-project/topics/dead",
+    );
     world
         .upload_fixture("documents/plain/invoice.docx", "a/invoice.docx")
         .await;
@@ -211,6 +216,11 @@ async fn what_comes_while_it_runs_waits_for_the_next_run() {
             ..Subscription::default()
         })
         .unwrap();
+    gives_up(
+        &cloud,
+        "projects/local-project/subscriptions/mortal",
+        "projects/local-project/topics/dead",
+    );
     cloud.add_fault(Fault {
         effect: Effect::Delay {
             delay_milliseconds: 2000,
