@@ -500,12 +500,12 @@ step_alerts() {
   fi
   for file in "$HERE"/monitoring/alerts/*.json; do
     filled "$file" "$NOTIFICATION_CHANNELS"
-    if ! listed gcloud monitoring policies list "--project=$PROJECT_ID" "--filter=displayName=\"$(titled)\"" '--format=value[separator="|"](name,userLabels.platen-settings)'; then
-      set -- gcloud monitoring policies create "--project=$PROJECT_ID" --policy-from-file=-
+    if ! listed gcloud alpha monitoring policies list "--project=$PROJECT_ID" "--filter=displayName=\"$(titled)\"" '--format=value[separator="|"](name,userLabels.platen-settings)'; then
+      set -- gcloud alpha monitoring policies create "--project=$PROJECT_ID" --policy-from-file=-
       [ -z "$NOTIFICATION_CHANNELS" ] || set -- "$@" "--notification-channels=$NOTIFICATION_CHANNELS"
       run_with "$filled" "$@"
     elif [ "${FOUND#*|}" != "$print" ]; then
-      set -- gcloud monitoring policies update "${FOUND%%|*}" "--project=$PROJECT_ID" --policy-from-file=-
+      set -- gcloud alpha monitoring policies update "${FOUND%%|*}" "--project=$PROJECT_ID" --policy-from-file=-
       [ -z "$NOTIFICATION_CHANNELS" ] || set -- "$@" "--set-notification-channels=$NOTIFICATION_CHANNELS"
       run_with "$filled" "$@"
     fi

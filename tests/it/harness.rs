@@ -153,9 +153,14 @@ impl Worker {
         status.code()
     }
 
-    /// The zygote: the worker's only child.
+    /// The zygote: the worker's only child, once it is a program of its own. Before that it is a fork that the worker waits for.
     pub(crate) async fn zygote(&self) -> u32 {
-        until("the worker has a zygote", || children(self.pid()).first().copied()).await
+        until("the worker has a zygote", || {
+            let child = children(self.pid()).first().copied()?;
+            let line = std::fs::read_to_string(format!("/proc/{child}/cmdline")).ok()?;
+            line.contains("engine-zygote").then_some(child)
+        })
+        .await
     }
 
     /// A child that converts, stopped as soon as it is seen, so that it cannot end before the test is done with it.

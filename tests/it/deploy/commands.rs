@@ -59,13 +59,13 @@ const COMMANDS: &[(&str, &str)] = &[
     ("monitoring dashboards list", "project filter format"),
     ("monitoring dashboards update", "project config-from-file"),
     (
-        "monitoring policies create",
+        "alpha monitoring policies create",
         "project policy-from-file notification-channels",
     ),
-    ("monitoring policies delete", "project quiet"),
-    ("monitoring policies list", "project filter format"),
+    ("alpha monitoring policies delete", "project quiet"),
+    ("alpha monitoring policies list", "project filter format"),
     (
-        "monitoring policies update",
+        "alpha monitoring policies update",
         "project policy-from-file set-notification-channels",
     ),
     ("projects add-iam-policy-binding", BINDING),
@@ -232,7 +232,7 @@ impl Words {
             ("kms keyrings", "keyring"),
             ("logging metrics", "metric"),
             ("monitoring dashboards", "dashboard"),
-            ("monitoring policies", "alert"),
+            ("alpha monitoring policies", "alert"),
             ("kms keys", "key"),
             ("projects", "project"),
             ("pubsub subscriptions", "subscription"),
@@ -346,7 +346,7 @@ pub(super) fn look(cloud: &mut Cloud, words: &Words) -> Answer {
         "projects describe" => {
             return Err("ERROR: The caller does not have permission (or it may not exist)".to_owned());
         }
-        "monitoring dashboards list" | "monitoring policies list" => return titles(cloud, words),
+        "monitoring dashboards list" | "alpha monitoring policies list" => return titles(cloud, words),
         "pubsub subscriptions pull" => {
             exists(cloud, &resource).then_some(()).ok_or_else(not_found)?;
             return Ok(cloud.messages.iter().map(|(_, line)| format!("{line}\n")).collect());
@@ -448,8 +448,8 @@ pub(super) fn change(cloud: &mut Cloud, words: &Words) -> Answer {
         | "logging metrics update"
         | "monitoring dashboards create"
         | "monitoring dashboards update"
-        | "monitoring policies create"
-        | "monitoring policies update" => return lay(cloud, words),
+        | "alpha monitoring policies create"
+        | "alpha monitoring policies update" => return lay(cloud, words),
         "storage cp" => return upload(cloud, words),
         "storage rm" => {
             let bucket = words.name().trim_start_matches("gs://").to_owned();

@@ -474,7 +474,7 @@ fn a_changed_channel_reaches_the_alerts_and_nothing_else() {
     assert!(
         changes
             .iter()
-            .all(|change| change.starts_with("monitoring policies update") && change.contains(channel.1)),
+            .all(|change| change.starts_with("alpha monitoring policies update") && change.contains(channel.1)),
         "{changes:?}"
     );
     gcloud.script("setup.sh", &[], &[channel]).good();
