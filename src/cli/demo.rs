@@ -16,7 +16,6 @@ use super::Failure;
 use super::output::{Paths, say};
 use super::world::{self, Style, World};
 use crate::config::EngineConfig;
-use crate::config::Environment;
 
 /// Do the main job once on this machine: a small Google Cloud, the worker, and each FILE through both.
 ///
@@ -44,7 +43,7 @@ const STYLE: Style = Style {
 };
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let config = EngineConfig::load(&Environment)?;
+    let config = world::configuration()?;
     std::fs::create_dir_all(&arguments.out)
         .map_err(|error| Failure::Work(Some(format!("{} cannot be made: {error}", arguments.out.display()))))?;
     super::runtime()?.block_on(async {

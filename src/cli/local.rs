@@ -13,8 +13,7 @@ use tokio::net::TcpListener;
 
 use super::Failure;
 use super::output::say;
-use super::world::{Style, World};
-use crate::config::{EngineConfig, Environment};
+use super::world::{self, Style, World};
 use control::Control;
 use jobs::Jobs;
 
@@ -44,8 +43,7 @@ const STYLE: Style = Style {
 };
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    // What the worker will read is wrong here already, and all of it is said at once.
-    EngineConfig::load(&Environment)?;
+    world::configuration()?;
     super::runtime()?.block_on(async {
         let mut interrupted = pin!(super::interrupted()?);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port));

@@ -11,7 +11,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use crate::config::{EngineConfig, Environment, Problem, Problems};
 use crate::local_cloud::{AccountRole, LocalCloud, Settings, Subscription};
+use crate::telemetry;
 pub(super) use worker::{Order, Variables, Worker};
 
 pub(super) const INPUT_BUCKET: &str = "documents";
@@ -74,7 +76,7 @@ impl World {
             .no_proxy()
             .build()
             .map_err(|error| format!("no HTTP client: {error}"))?;
-        let attempts = delivery_attempts()?;
+        let attempts = delivery_attempts().map_err(|problem| format!("{} {}", problem.variable, problem.message))?;
         let metadata = cloud
             .open_metadata_server(USER)
             .await
@@ -160,14 +162,30 @@ fn connect(cloud: &LocalCloud, url: &str, attempts: u32) -> Result<(), crate::lo
     Ok(())
 }
 
-fn delivery_attempts() -> Result<u32, String> {
+fn delivery_attempts() -> Result<u32, Problem> {
     match std::env::var("MAX_DELIVERY_ATTEMPTS") {
         Ok(text) if !text.is_empty() => text
             .parse()
             .ok()
             .filter(|attempts| (5..=100).contains(attempts))
-            .ok_or_else(|| format!("MAX_DELIVERY_ATTEMPTS is '{text}': wanted is a number from 5 to 100")),
+            .ok_or_else(|| Problem {
+                variable: "MAX_DELIVERY_ATTEMPTS",
+                message: format!("is '{text}': wanted is a number from 5 to 100"),
+            }),
         _ => Ok(DELIVERY_ATTEMPTS),
+    }
+}
+
+/// Reads what the environment says of the worker: it would find the same mistakes, and end.
+pub(super) fn configuration() -> Result<EngineConfig, Problems> {
+    let mut problems = telemetry::problems(&Environment);
+    problems.extend(delivery_attempts().err());
+    match EngineConfig::load(&Environment) {
+        Ok(config) if problems.is_empty() => Ok(config),
+        config => {
+            problems.extend(config.err().into_iter().flat_map(|Problems(problems)| problems));
+            Err(Problems(problems))
+        }
     }
 }
 

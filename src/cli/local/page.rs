@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
@@ -37,7 +37,7 @@ pub(super) async fn serve(listener: TcpListener, control: Arc<Control>) -> std::
 }
 
 async fn answer(State(control): State<Arc<Control>>, request: Request) -> Response {
-    let mut answer = match admitted(control.page(), request.headers()) {
+    let mut answer = match admitted(control.page(), &request) {
         Ok(()) => match route(&control, request).await {
             Ok(answer) => answer,
             Err(refused) => refusal(&refused),
@@ -66,7 +66,8 @@ async fn answer(State(control): State<Arc<Control>>, request: Request) -> Respon
 
 /// Whether a request may come in. A browser says which page asks (`Origin`, and `Sec-Fetch-Site` where there is no
 /// origin); a name that somebody else points to this machine shows in `Host` (DNS rebinding).
-fn admitted(page: SocketAddr, headers: &HeaderMap) -> Result<(), Refused> {
+fn admitted(page: SocketAddr, request: &Request) -> Result<(), Refused> {
+    let headers = request.headers();
     let port = page.port();
     let ours = [format!("127.0.0.1:{port}"), format!("localhost:{port}")];
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
@@ -80,7 +81,9 @@ fn admitted(page: SocketAddr, headers: &HeaderMap) -> Result<(), Refused> {
         None => false,
     };
     let site = text(header::HeaderName::from_static("sec-fetch-site")).unwrap_or("none");
-    if foreign || !matches!(site, "none" | "same-origin") {
+    // Who follows a link to the page is let in: it does nothing by being opened.
+    let opened = request.method() == Method::GET && !request.uri().path().starts_with("/api/");
+    if foreign || !(opened || matches!(site, "none" | "same-origin")) {
         return Err(Refused::new(
             "origin.foreign",
             "only the page itself, and programs that are no browser, may call this",

@@ -402,17 +402,22 @@ impl Keeper {
         let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw) else {
             return;
         };
-        for grace in [GRACE, GRACE] {
-            if kill(pid, Signal::SIGTERM).is_err() {
-                break;
-            }
-            let hurried = *self.end.borrow() == End::AtOnce;
-            let mut end = self.end.clone();
-            tokio::select! {
-                _ = child.wait() => return,
-                () = tokio::time::sleep(grace) => {}
-                // Heard once: the second signal has been sent then.
-                _ = end.wait_for(|end| *end == End::AtOnce), if !hurried => {}
+        let gone = |result: nix::Result<()>| result.is_err();
+        if gone(kill(pid, Signal::SIGTERM)) {
+            let _reaped = child.wait().await;
+            return;
+        }
+        tokio::select! {
+            _ = child.wait() => return,
+            () = tokio::time::sleep(GRACE) => {}
+            // An error is the handle's end, after which nobody waits.
+            _ = self.end.wait_for(|end| *end == End::AtOnce) => {}
+        }
+        // The second signal means at once. Two that come together are one: it is repeated until it has been heard.
+        let forced = tokio::time::Instant::now() + GRACE;
+        while tokio::time::Instant::now() < forced && !gone(kill(pid, Signal::SIGTERM)) {
+            if tokio::time::timeout(PAUSE, child.wait()).await.is_ok() {
+                return;
             }
         }
         // Whatever it does, it must not outlive this process.

@@ -124,6 +124,7 @@ impl Effect {
     /// What serde's types leave open.
     pub(super) fn check(&self) -> Result<(), &'static str> {
         match self {
+            Self::Status { status, .. } if !(100..600).contains(status) => Err("status must be from 100 to 599"),
             Self::Drip { drip_bytes: 0, .. } => Err("dripBytes must be at least 1"),
             Self::Chance { probability, .. } if !(0.0..=1.0).contains(probability) => {
                 Err("probability must be from 0 to 1")
