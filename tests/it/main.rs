@@ -42,6 +42,7 @@ mod key_set;
 mod keys;
 mod links;
 mod local_cloud;
+mod local_command;
 mod logs;
 mod meanwhile;
 mod metrics;

@@ -47,6 +47,17 @@ impl Storage {
             .map(|_| ())
     }
 
+    /// Stores an object, whatever is there, and tells who wants to know; its resource.
+    pub(super) fn put(
+        &self,
+        world: &World,
+        (bucket, name): (&str, &str),
+        content_type: &str,
+        content: axum::body::Bytes,
+    ) -> Result<Value, Refusal> {
+        upload::put(world, (bucket, name), content_type, content)
+    }
+
     pub(super) fn unconditional_writes(&self, bucket: &str) -> Result<u64, Refusal> {
         lock(&self.store)
             .bucket(bucket)
