@@ -46,6 +46,7 @@ mod logs;
 mod meanwhile;
 mod metrics;
 mod monitoring;
+mod official;
 mod options;
 mod outputs;
 mod pages;
