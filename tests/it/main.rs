@@ -47,6 +47,7 @@ mod logs;
 mod meanwhile;
 mod metrics;
 mod monitoring;
+mod official;
 mod options;
 mod outputs;
 mod pages;

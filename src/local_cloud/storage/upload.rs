@@ -177,7 +177,7 @@ fn stored(resource: Bytes) -> Response {
     with_type(StatusCode::OK, "application/json; charset=UTF-8", resource)
 }
 
-fn fields_of(metadata: &Value) -> Result<Fields, Refusal> {
+pub(super) fn fields_of(metadata: &Value) -> Result<Fields, Refusal> {
     serde_json::from_value(metadata.clone())
         .map_err(|error| Refusal::invalid(format!("Invalid object resource: {error}")))
 }
