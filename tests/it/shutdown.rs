@@ -196,7 +196,8 @@ async fn what_cannot_be_finished_is_killed_and_refused_and_a_second_signal_does_
         let ending = async {
             let hurried_child = hurried.worker.stopped_child(hurried.worker.zygote().await);
             let child = patient.worker.stopped_child(patient.worker.zygote().await);
-            let _both_hang = (child.await, hurried_child.await);
+            // At once: neither waits to be seen.
+            let _both_hang = tokio::join!(child, hurried_child);
             let mut never = Connection::open(&quiet).await;
             never.send("POST / HTTP/1.1\r\nHost: w\r\nx-never: ").await;
             assert!(signal(patient.worker.pid(), Signal::SIGTERM));
