@@ -23,7 +23,7 @@ use self::door::Door;
 use self::feed::Feed;
 use self::fleet::Fleet;
 use self::results::Results;
-use crate::harness::{AUDIENCE, INPUT, OUTPUT, USER, client};
+use crate::harness::{AUDIENCE, INPUT, OUTPUT, RESOURCES, USER, client};
 
 /// Deliveries before a message is given up.
 const ATTEMPTS: u32 = 12;
@@ -106,6 +106,10 @@ async fn cloud() -> LocalCloud {
         cloud.create_subscription(&pulled).unwrap();
     }
     cloud.create_service_account(USER);
+    // Exactly the rights that deploy/setup.sh grants; its step "grants" for a second bucket of sources besides.
+    let resources = RESOURCES.map(|(name, id)| (name, if name == "topic/dead-letter" { "given-up" } else { id }));
+    cloud.enforce(&resources).unwrap();
+    cloud.give("worker", "storage.objects.get", "bucket/archive");
     cloud
 }
 
