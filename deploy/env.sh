@@ -19,7 +19,8 @@ SERVICE=${SERVICE:-platen}
 # What the cleanup and the dry run need before the project is known: its name as a variable.
 if [ -z "$PROJECT_ID" ] && [ -n "${UNKNOWN_PROJECT:-}" ]; then PROJECT_ID=$UNKNOWN_PROJECT; fi
 
-# Documents come from here. One that exists in the project is used as it is found, and survives the cleanup.
+# Documents come from here. One of another name that exists in the project is used, and survives the cleanup; setup.sh
+# gives it uniform access and keeps the public out, which ends access lists of single objects.
 INPUT_BUCKET=${INPUT_BUCKET:-$PROJECT_ID-$SERVICE-in}
 # PDFs go here. Never the input bucket: each PDF would be a new document.
 OUTPUT_BUCKET=${OUTPUT_BUCKET:-$PROJECT_ID-$SERVICE-out}

@@ -82,8 +82,28 @@ settings() {
   check TAG "$TAG" '[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}' 'wanted is the tag of an image'
   check SIZE "$SIZE" "$(awk -F '\t' '!/^#/ { printf "%s%s", sep, $1; sep = "|" }' "$HERE/sizing.tsv")" \
     'wanted is a row of deploy/sizing.tsv'
-  check ACK_DEADLINE "$ACK_DEADLINE" '[1-5]?[0-9]{2}|600' 'wanted are seconds, 10 to 600'
-  check REQUEST_TIMEOUT "$REQUEST_TIMEOUT" '[0-9]{2,4}' 'wanted are seconds, up to 3600'
+  check ACK_DEADLINE "$ACK_DEADLINE" '[1-9][0-9]|[1-5][0-9]{2}|600' 'wanted are seconds, 10 to 600'
+  check REQUEST_TIMEOUT "$REQUEST_TIMEOUT" '[1-9][0-9]{1,2}|[12][0-9]{3}|3[0-5][0-9]{2}|3600' 'wanted are seconds, up to 3600'
+  for name in RETRY_LEAST RETRY_MOST; do
+    eval "value=\$$name"
+    check "$name" "$value" '[1-5]?[0-9]{1,2}s|600s' 'wanted are seconds, up to 600s'
+  done
+  # Of an unknown size there are none.
+  if [ -n "$(column 1)" ]; then
+    check CPU "$CPU" '[0-9]+(\.[0-9]+)?|[0-9]+m' 'wanted is a number of processors'
+    check MEMORY "$MEMORY" '[0-9]+(\.[0-9]+)?(Mi|Gi|M|G)' 'wanted is a size as Cloud Run writes it, such as 4Gi'
+    check CONVERT_CONCURRENCY "$CONVERT_CONCURRENCY" '[1-9][0-9]*' 'wanted is a number of conversions'
+    check CONVERT_MEMORY "$CONVERT_MEMORY" '[0-9]+(\.[0-9]+)? ?(B|KiB|MiB|GiB)' 'wanted is a size as the worker writes it, such as 1GiB'
+    check CONVERT_TIMEOUT "$CONVERT_TIMEOUT" '[0-9]+(\.[0-9]+)? ?(ms|s|m|h|d)' 'wanted is a duration such as 120s'
+    check MIN_INSTANCES "$MIN_INSTANCES" '[0-9]+' 'wanted is a number'
+    check MAX_INSTANCES "$MAX_INSTANCES" '[1-9][0-9]*' 'wanted is a number, 1 at least'
+  fi
+  check RETRY_SECONDS "$RETRY_SECONDS" '[0-9]+' 'wanted are seconds'
+  check RETRY_TIMES "$RETRY_TIMES" '[1-9][0-9]*' 'wanted is a number, 1 at least'
+  check IMAGE "$IMAGE" '([a-z0-9][A-Za-z0-9._/:@-]*)?' 'wanted is an image, such as REGION-docker.pkg.dev/P/R/NAME@sha256:...'
+  check REBUILD_REPOSITORY "$REBUILD_REPOSITORY" '(projects/[^/ ]+/locations/[^/ ]+/connections/[^/ ]+/repositories/[^/ ]+)?' \
+    'wanted is projects/P/locations/L/connections/C/repositories/R'
+  check REBUILD_BRANCH "$REBUILD_BRANCH" '[A-Za-z0-9._/*^$-]+' 'wanted is the name of a branch'
   check MAX_DELIVERY_ATTEMPTS "$MAX_DELIVERY_ATTEMPTS" '[5-9]|[1-9][0-9]|100' 'wanted is a number from 5 to 100'
   check INGRESS "$INGRESS" 'internal|internal-and-cloud-load-balancing|all' "wanted is internal, internal-and-cloud-load-balancing or all"
   for name in DOCTOR BUILD_TESTS MONITORING; do
@@ -317,6 +337,47 @@ callers() {
   for caller in $(printf '%s\n' "$FOUND" | sed -n 's/^roles\/run\.invoker,serviceAccount:\([^,]*\),$/\1/p' | sort); do
     [ "$caller" = "$PUSH" ] || callers=$callers,$caller
   done
+}
+
+# Sets `config_object`: where the worker reads its sealed configuration, if anywhere.
+sealed_configuration() {
+  config_object=''
+  case $CONFIG_OBJECT in
+    none) ;;
+    auto)
+      if [ -z "$DRY_RUN" ] && look gcloud storage objects describe "gs://$CONFIG_BUCKET/worker.enc" '--format=value(name)'; then
+        config_object=gs://$CONFIG_BUCKET/worker.enc
+      fi
+      ;;
+    *) config_object=$CONFIG_OBJECT ;;
+  esac
+}
+
+# variables PUSH_AUTH AUDIENCE: the worker's, one a line, on Cloud Run and on Kubernetes; those of ENV_VARIABLES win.
+# Without `callers` the service keeps those that it knows.
+variables() {
+  {
+    printf '%s' "$ENV_VARIABLES" | tr '|' '\n'
+    echo
+    echo "OUTPUT_BUCKET=$OUTPUT_BUCKET"
+    printf 'OUTPUT_NAME=%s\n' "$OUTPUT_NAME"
+    echo "RESULT_TOPIC=projects/$PROJECT_ID/topics/$RESULT_TOPIC"
+    echo "PUSH_AUTH=$1"
+    echo "PUSH_AUDIENCE=$2"
+    [ -z "$callers" ] || echo "PUSH_SERVICE_ACCOUNT=$callers"
+    echo "SIGNER_SERVICE_ACCOUNT=$SIGNER"
+    echo "INPUT_BUCKETS=$INPUT_BUCKET"
+    echo "CONVERT_CONCURRENCY=$CONVERT_CONCURRENCY"
+    echo "CONVERT_MEMORY=$CONVERT_MEMORY"
+    echo "CONVERT_TIMEOUT=$CONVERT_TIMEOUT"
+    echo "ACK_DEADLINE=${ACK_DEADLINE}s"
+    echo "MAX_DELIVERY_ATTEMPTS=$MAX_DELIVERY_ATTEMPTS"
+    echo "SANDBOX=required"
+    if [ -n "$config_object" ]; then
+      printf 'CONFIG_OBJECT=%s\n' "$config_object"
+      echo "CONFIG_KMS_KEY=$KEY_NAME"
+    fi
+  } | awk -F = 'NF && !seen[$1]++'
 }
 
 # fingerprint WORD...: what a label remembers of settings.

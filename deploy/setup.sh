@@ -167,6 +167,11 @@ bucket() {
     return 0
   fi
   case $FOUND in
+    "$PROJECT_NUMBER|"*"|") # A run that ended between the two commands above made it: the name is setup.sh's own.
+      case $name in "$PROJECT_ID-$SERVICE-"*) run gcloud storage buckets update "gs://$name" "--update-labels=platen=$SERVICE" ;; esac
+      ;;
+  esac
+  case $FOUND in
     "$PROJECT_NUMBER|True|enforced|"*) ;;
     "$PROJECT_NUMBER|"*) run gcloud storage buckets update "gs://$name" --uniform-bucket-level-access --public-access-prevention ;;
     *)
@@ -288,32 +293,6 @@ substitutions() {
     "$SERVICE" "$REGION" "$REPOSITORY" "$TAG" "$OUTPUT_BUCKET" "$RESULT_TOPIC" "$1" "$2"
 }
 
-# The worker's variables, one a line; those of ENV_VARIABLES win.
-variables() {
-  {
-    printf '%s' "$ENV_VARIABLES" | tr '|' '\n'
-    echo
-    echo "OUTPUT_BUCKET=$OUTPUT_BUCKET"
-    echo "OUTPUT_NAME=$OUTPUT_NAME"
-    echo "RESULT_TOPIC=projects/$PROJECT_ID/topics/$RESULT_TOPIC"
-    echo "PUSH_AUTH=cloud-run-iam"
-    echo "PUSH_AUDIENCE=$URL"
-    [ -z "$callers" ] || echo "PUSH_SERVICE_ACCOUNT=$callers"
-    echo "SIGNER_SERVICE_ACCOUNT=$SIGNER"
-    echo "INPUT_BUCKETS=$INPUT_BUCKET"
-    echo "CONVERT_CONCURRENCY=$CONVERT_CONCURRENCY"
-    echo "CONVERT_MEMORY=$CONVERT_MEMORY"
-    echo "CONVERT_TIMEOUT=$CONVERT_TIMEOUT"
-    echo "ACK_DEADLINE=${ACK_DEADLINE}s"
-    echo "MAX_DELIVERY_ATTEMPTS=$MAX_DELIVERY_ATTEMPTS"
-    echo "SANDBOX=required"
-    if [ -n "$config_object" ]; then
-      echo "CONFIG_OBJECT=$config_object"
-      echo "CONFIG_KMS_KEY=$KEY_NAME"
-    fi
-  } | awk -F = 'NF && !seen[$1]++'
-}
-
 # The service is deployed anew when what it should be differs from what it was made as, which its label remembers.
 step_service() {
   has='' image=$IMAGE callers=$PUSH
@@ -324,16 +303,7 @@ step_service() {
     [ "$IMAGE" != "$BUILT_IMAGE" ] || image=${has##*|}
     if [ "$CALLERS" = keep ]; then callers=''; else callers; fi
   fi
-  config_object=''
-  case $CONFIG_OBJECT in
-    none) ;;
-    auto)
-      if [ -z "$DRY_RUN" ] && look gcloud storage objects describe "gs://$CONFIG_BUCKET/worker.enc" '--format=value(name)'; then
-        config_object=gs://$CONFIG_BUCKET/worker.enc
-      fi
-      ;;
-    *) config_object=$CONFIG_OBJECT ;;
-  esac
+  sealed_configuration
   # --no-allow-unauthenticated, and callers proven by Cloud Run, which then removes the token's signature: cloud-run-iam.
   # gen2: the first generation has no Landlock, and the sandbox is required. --concurrency is the number of slots: a push
   # more would be answered 429, which slows the whole subscription down and counts as a delivery. --no-cpu-throttling:
@@ -344,7 +314,7 @@ step_service() {
     --no-cpu-throttling --cpu-boost \
     --startup-probe=httpGet.path=/health/ready,periodSeconds=2,failureThreshold=60 \
     --liveness-probe=httpGet.path=/health/live,periodSeconds=30,failureThreshold=3 \
-    "--update-env-vars=^|^$(variables | paste -s -d '|' -)"
+    "--update-env-vars=^|^$(variables cloud-run-iam "$URL" | paste -s -d '|' -)"
   # The callers have a label of their own, because grant-caller.sh changes them alone.
   labels=platen-settings=$(printf '%s\n' "$@" | sed 's/PUSH_SERVICE_ACCOUNT=[^|]*|//' | cksum | cut -d ' ' -f 1)
   wanted=${labels#*=}

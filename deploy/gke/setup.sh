@@ -28,25 +28,37 @@ while [ $# -gt 0 ]; do
     --dry-run) DRY_RUN=yes ;;
     --help | -h) usage && exit 0 ;;
     -*) refuse "unknown argument '$1'; --help says what there is" ;;
-    *) host=$1 ;;
+    *)
+      [ -z "$host" ] || refuse "one host at a time, not '$host' and '$1'"
+      host=$1
+      ;;
   esac
   shift
 done
 matches '[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+' "$host" ||
   refuse "'$host' is no host name; wanted is one of yours, such as platen.example.com"
 
-# rendered FILE: with its ${...} filled in. The values are checked, and hold no / but in the image.
+# The worker's variables, one a line: those of Cloud Run with what differs here.
+pod_variables() {
+  {
+    # No platform in front verifies the token: the worker does, signature and all.
+    variables oidc "https://$host"
+    echo "GOOGLE_CLOUD_PROJECT=$PROJECT_ID"
+    echo 'LOG_FORMAT=json'
+    echo 'TMPDIR=/tmp'
+  } | awk -F = '!seen[$1]++'
+}
+
+# rendered FILE: with its ${...} filled in.
 rendered() {
-  set -- "deploy/gke/$1" "HOST=$host"
-  for name in PROJECT_ID SERVICE WORKER PUSH SIGNER INPUT_BUCKET OUTPUT_BUCKET RESULT_TOPIC IMAGE CPU MEMORY CONVERT_CONCURRENCY \
-    CONVERT_MEMORY CONVERT_TIMEOUT ACK_DEADLINE REQUEST_TIMEOUT MAX_DELIVERY_ATTEMPTS MAX_INSTANCES; do
+  file=deploy/gke/$1 text=''
+  for name in host SERVICE WORKER IMAGE CPU MEMORY REQUEST_TIMEOUT MAX_INSTANCES SETTINGS VARIABLES; do
     eval "value=\$$name"
-    set -- "$@" "$name=$value"
+    # As the right side of sed's s takes it: these three are escaped, and so is each end of a line but the last.
+    value=$(printf '%s\n' "$value" | sed 's/[\\&|]/\\&/g; $!s/$/\\/')
+    text="${text}s|\${$name}|$value|g
+"
   done
-  file=$1
-  shift
-  text=''
-  for pair in "$@"; do text="${text}s|\${${pair%%=*}}|${pair#*=}|g;"; done
   if [ -n "$DRY_RUN" ]; then
     show sed "$text" "$file"
   else
@@ -87,6 +99,12 @@ look gcloud certificate-manager maps entries describe "$SERVICE" "--map=$SERVICE
   run gcloud certificate-manager maps entries create "$SERVICE" "--map=$SERVICE" "--certificates=$SERVICE" "--hostname=$host" "$project"
 
 STEP=manifests
+callers=$PUSH
+sealed_configuration
+# As lines of YAML: every value is a text, in single quotes.
+VARIABLES=$(pod_variables | sed "s/'/''/g; s/^\([^=]*\)=\(.*\)\$/  \1: '\2'/")
+# Pods read their variables when they start: a changed setting is a changed pod.
+SETTINGS=$(fingerprint "$VARIABLES")
 apply platen.yaml
 apply gateway.yaml
 

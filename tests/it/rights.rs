@@ -414,3 +414,40 @@ async fn what_is_not_granted_is_refused_in_googles_words() {
         assert!(text.contains(words), "{method} {url}: {text}");
     }
 }
+
+/// Every cloud of the suite that a worker runs against is held to the policy. The others have no worker.
+#[test]
+fn every_world_of_the_suite_enforces_the_policy() {
+    // What is tested there, which asks with accounts that no deployment has.
+    let without_worker = [
+        ("clients.rs", "the clients of Google's APIs, one by one"),
+        ("credentials/mod.rs", "every kind of credentials"),
+        ("credentials/universe.rs", "the metadata server's answers"),
+        ("local_cloud/mod.rs", "the local cloud itself"),
+        (
+            "submit.rs",
+            "a person's command line; the worlds with a worker are the harness's",
+        ),
+    ];
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let (mut places, mut seen) = (vec![root.clone()], Vec::new());
+    while let Some(place) = places.pop() {
+        if place.is_dir() {
+            places.extend(std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let text = std::fs::read_to_string(&place).unwrap_or_default();
+        let (starts, enforces) = (concat!("LocalCloud::", "start("), concat!(".enforce(", "&"));
+        let started = text.matches(starts).count();
+        let name = place.strip_prefix(&root).unwrap().display().to_string();
+        if started > 0 && text.matches(enforces).count() < started {
+            seen.push(name);
+        }
+    }
+    seen.sort();
+    assert_eq!(
+        seen,
+        without_worker.map(|(name, _)| name),
+        "which clouds enforce nothing"
+    );
+}

@@ -105,6 +105,7 @@ async fn cloud() -> LocalCloud {
         cloud.create_subscription(&pulled).unwrap();
     }
     cloud.create_service_account(USER);
+    // Exactly the rights that deploy/setup.sh grants.
     cloud
         .enforce(&[
             ("bucket/input", INPUT),

@@ -149,12 +149,19 @@ fn documents(text: &str) -> Option<Vec<Value>> {
 #[test]
 fn the_manifests_are_kubernetes_and_as_strict_as_cloud_run() {
     let gcloud = Gcloud::start();
+    let output_name = "it's {stem}\\1&%.{ext}";
+    let settings = [
+        ("OUTPUT_NAME", output_name),
+        ("ENV_VARIABLES", "FONTS=gs://fonts/a: #b|LOG_FORMAT=text|MAX_PAGES=7"),
+        ("CONFIG_OBJECT", "gs://config/worker.enc"),
+    ];
     let dry = gcloud
-        .script("gke/setup.sh", &["platen.example.com", "--dry-run"], &[])
+        .script("gke/setup.sh", &["platen.example.com", "--dry-run"], &settings)
         .good();
     let rendered = |file: &str| {
-        let line = dry.out.lines().find(|line| line.contains(file)).unwrap();
-        let sed = line.strip_suffix(" | kubectl apply --filename -").unwrap();
+        let mut commands = dry.out.split(" | kubectl apply --filename -\n");
+        let command = commands.find(|command| command.ends_with(file)).unwrap();
+        let sed = &command[command.find("sed 's|").unwrap()..];
         let text = gcloud.text(sed, &[]).good().out;
         let code = text.lines().filter(|line| !line.trim_start().starts_with('#'));
         assert!(!code.clone().any(|line| line.contains("${")), "{text}");
@@ -198,6 +205,32 @@ fn the_manifests_are_kubernetes_and_as_strict_as_cloud_run() {
     let variables = of("ConfigMap")["data"].as_object().unwrap();
     assert!(variables.values().all(Value::is_string), "{variables:?}");
     assert_eq!(variables["PUSH_AUTH"], "oidc");
+    // No setting of env.sh is for Cloud Run alone, and none is read by sed, by the shell or by YAML.
+    for (name, value) in [
+        ("OUTPUT_NAME", output_name),
+        ("FONTS", "gs://fonts/a: #b"),
+        ("LOG_FORMAT", "text"),
+        ("MAX_PAGES", "7"),
+        ("CONFIG_OBJECT", "gs://config/worker.enc"),
+        ("MAX_DELIVERY_ATTEMPTS", "20"),
+        ("SANDBOX", "required"),
+    ] {
+        assert_eq!(variables[name], value, "{name}");
+    }
+    let key = "projects/my-project/locations/europe-west1/keyRings/platen/cryptoKeys/config";
+    assert_eq!(variables["CONFIG_KMS_KEY"], key);
+    let annotation = |settings: &[(&str, &str)]| {
+        let dry = gcloud
+            .script("gke/setup.sh", &["platen.example.com", "--dry-run"], settings)
+            .good();
+        let (_, rest) = dry.out.split_once("s|${SETTINGS}|").unwrap();
+        rest.split('|').next().unwrap().to_owned()
+    };
+    assert_ne!(
+        annotation(&[]),
+        annotation(&[("CONVERT_TIMEOUT", "60s")]),
+        "pods are replaced"
+    );
     assert_eq!(variables["PUSH_AUDIENCE"], "https://platen.example.com");
     assert!(
         dry.out
@@ -205,7 +238,7 @@ fn the_manifests_are_kubernetes_and_as_strict_as_cloud_run() {
     );
     // The load balancer waits as long as Pub/Sub does.
     assert_eq!(of("GCPBackendPolicy")["spec"]["default"]["timeoutSec"], 600);
-    for wrong in [&["x"][..], &[], &["a b.com"], &["--nonsense"]] {
+    for wrong in [&["x"][..], &[], &["a b.com"], &["a.com", "b.com"], &["--nonsense"]] {
         assert_eq!(gcloud.script("gke/setup.sh", wrong, &[]).code, Some(64), "{wrong:?}");
     }
 }

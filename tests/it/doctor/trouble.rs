@@ -4,7 +4,7 @@ use platen::local_cloud::{Effect, Fault, LocalCloud, Peer as CloudPeer, Settings
 use serde_json::json;
 
 use super::{KEY, deployed, doctor, objects, push, seal};
-use crate::harness::{INPUT, OUTPUT, environment, until, upload_to};
+use crate::harness::{INPUT, OUTPUT, RESOURCES, environment, until, upload_to};
 use crate::peer::{Peer, Reply, nobody};
 
 #[tokio::test]
@@ -166,6 +166,7 @@ async fn identities_that_should_be_others_are_warned_of() {
         ..Subscription::default()
     };
     cloud.create_subscription(&results).unwrap();
+    cloud.enforce(&RESOURCES).unwrap();
     let mut variables = environment(&cloud);
     let said = doctor(&variables, &[]).await;
     assert_eq!(said.code, Some(0), "{said}");
