@@ -97,6 +97,7 @@ installed || fail "apt installed another LibreOffice than 25.2 ($(dpkg-query -W 
 # Without a font cache every start reads every font. The cache holds its directories' times to the nanosecond and is void
 # when they differ, and an image's layers keep whole seconds: so the directories get such times before it is made.
 if command -v fc-cache >/dev/null; then
+  mkdir -p /usr/local/share/fonts
   find /usr/share/fonts /usr/local/share/fonts -type d -exec touch --date="@$(date +%s)" {} +
   fc-cache --system-only --force
 fi
