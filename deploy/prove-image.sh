@@ -92,7 +92,8 @@ while read -r instruction rest <&3; do
       current=${3:-final}
       root=$work/stage-$current place=/ user=0:0 variables='' assignments=''
       steps=$(awk -v wanted="$number" '$1 == "FROM" { stage++ } stage == wanted' "$work/steps")
-      key=$(printf '%s' "$key$content$given$steps" | sha256sum)
+      case "$steps" in *'ARG '*) steps="$steps$given" ;; esac
+      key=$(printf '%s' "$key$content$steps" | sha256sum)
       if [ -d "$root" ] && [ "$(cat "$root.key" 2>/dev/null)" = "$key" ]; then
         say '  unchanged: taken as it is'
         kept=yes
