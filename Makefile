@@ -21,5 +21,5 @@ bench: ## Time documents in our engine, beside its floor, a warm unoserver and a
 burst: ## Time jobs, and refusals, with ten times as many senders as slots
 	cargo bench --locked --bench burst
 
-image-proof: ## Run the Dockerfile's steps in a bare Debian root, for machines without a container engine (root)
+image-proof: ## Run the Dockerfile's steps in a bare Debian root, measure and try the image, for machines without a container engine (root)
 	@sh deploy/prove-image.sh

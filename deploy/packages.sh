@@ -6,6 +6,8 @@
 #   deploy/packages.sh build          what compiling the engine's C++ shim needs besides (headers, g++)
 #   deploy/packages.sh test           what the tests read PDFs with, and stock LibreOffice's command to compare against
 #   deploy/packages.sh bench          what unoserver needs, which the benchmark compares the engine with
+#   deploy/packages.sh fonts-cjk      Noto's fonts for Chinese, Japanese and Korean (90 MB)
+#   deploy/packages.sh fonts-emoji    Noto's coloured emoji (10 MB)
 #   deploy/packages.sh engine build   several at once
 #
 # Debian 13 has LibreOffice 25.2. Debian 12 has it in bookworm-backports, which is added with the mirror that this
@@ -26,6 +28,8 @@ ENGINE='libreoffice-core-nogui libreoffice-writer-nogui libreoffice-calc-nogui l
 BUILD='libreofficekit-dev libreoffice-dev g++ gcc libc6-dev make pkg-config'
 TEST='poppler-utils qpdf curl'
 BENCH='python3-uno python3-venv'
+FONTS_CJK='fonts-noto-cjk'
+FONTS_EMOJI='fonts-noto-color-emoji'
 
 wanted=''
 for group in "$@"; do
@@ -34,10 +38,12 @@ for group in "$@"; do
     build) wanted="$wanted $BUILD" ;;
     test) wanted="$wanted $TEST" ;;
     bench) wanted="$wanted $BENCH" ;;
-    *) fail "no group '$group': use engine, build, test or bench" ;;
+    fonts-cjk) wanted="$wanted $FONTS_CJK" ;;
+    fonts-emoji) wanted="$wanted $FONTS_EMOJI" ;;
+    *) fail "no group '$group': use engine, build, test, bench, fonts-cjk or fonts-emoji" ;;
   esac
 done
-[ -n "$wanted" ] || fail 'name at least one group: engine, build or test'
+[ -n "$wanted" ] || fail 'name at least one group: engine, build, test, bench, fonts-cjk or fonts-emoji'
 
 command -v apt-get >/dev/null || fail 'this is not a Debian system (no apt-get): install LibreOffice 25.2 and the packages listed in this script by your own means'
 
@@ -88,5 +94,10 @@ apt-get -qq update
 # shellcheck disable=SC2086 # both lists are meant to split
 apt-get -qq install -y --no-install-recommends $from $wanted
 installed || fail "apt installed another LibreOffice than 25.2 ($(dpkg-query -W -f='${Version}' libreoffice-core-nogui 2>/dev/null)): see 'apt-cache policy libreoffice-core-nogui'"
-# Without a font cache the first conversion would build one, in every container anew.
-if command -v fc-cache >/dev/null; then fc-cache -s; fi
+# Without a font cache every start reads every font. The cache holds its directories' times to the nanosecond and is void
+# when they differ, and an image's layers keep whole seconds: so the directories get such times before it is made.
+if command -v fc-cache >/dev/null; then
+  mkdir -p /usr/local/share/fonts
+  find /usr/share/fonts /usr/local/share/fonts -type d -exec touch --date="@$(date +%s)" {} +
+  fc-cache --system-only --force
+fi

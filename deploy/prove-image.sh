@@ -1,15 +1,18 @@
 #!/bin/sh
-# Proves the Dockerfile where no container engine is: runs its very steps in Debian roots made by debootstrap, then the
-# built binary as the image's user, without network.
+# Proves the Dockerfile where no container engine is: runs its very steps in Debian roots made by debootstrap, packs and
+# unpacks the result as a registry does, and converts documents in it as the image's user, on a read-only root with
+# nothing but /tmp to write to, without network, with the sandbox required. Prints what each step adds.
 #
-#   deploy/prove-image.sh [DIRECTORY]     root needed; DIRECTORY (default: a temporary one, removed) keeps the roots,
-#                                         which makes the next run fast
+#   deploy/prove-image.sh [--build-arg NAME=VALUE]... [DIRECTORY]
+#       root needed; DIRECTORY (default: a temporary one, removed) keeps the roots, which makes the next run fast: a stage
+#       whose steps and files have not changed is taken as it is, as a container engine does
+#   DOCUMENTS=DIR    converts every file of DIR in it, besides, to DIRECTORY/proof/documents
 #
-# Interpreted: FROM, WORKDIR, COPY (with --from), RUN, ENV, USER, EXPOSE, ENTRYPOINT, CMD; anything else stops it. The
-# base images are stood in for: debian:SUITE-slim by debootstrap's smallest root of that suite, and rust:V-slim-SUITE by
-# the same with gcc, this machine's Rust V and a copy of its crate cache. The mirror is the one of this machine's apt.
-# Nothing of this machine can be written to from inside: the toolchain is mounted read-only and without rustup, which
-# would "repair" an installation that it sees through a chroot.
+# Interpreted: FROM, ARG, WORKDIR, COPY (with --from), RUN, ENV, USER, EXPOSE, ENTRYPOINT, CMD; anything else stops it. The
+# base images are stood in for: debian:SUITE-slim by debootstrap's smallest root of that suite without what slim images
+# leave out, and rust:V-slim-SUITE by the same with gcc, this machine's Rust V and a copy of its crate cache. The mirror is
+# the one of this machine's apt. Nothing of this machine can be written to from inside: the toolchain is mounted read-only
+# and without rustup, which would "repair" an installation that it sees through a chroot.
 set -eu
 cd "$(dirname "$0")/.."
 say() { printf 'prove-image: %s\n' "$*" >&2; }
@@ -17,6 +20,13 @@ fail() { say "$*"; exit 1; }
 [ "$(id -u)" = 0 ] || fail 'chroot and mounts need root: run it with sudo'
 command -v debootstrap >/dev/null || fail "debootstrap is missing: run 'apt-get install debootstrap'"
 
+given=''
+while [ "${1:-}" = --build-arg ]; do
+  case "${2:-}" in [A-Z]*=*) ;; *) fail '--build-arg takes NAME=VALUE' ;; esac
+  given="$given$2
+"
+  shift 2
+done
 if [ $# -gt 0 ]; then
   work=$(mkdir -p "$1" && cd "$1" && pwd)
 else
@@ -28,78 +38,7 @@ mirror=$(apt-get indextargets --format '$(SITE) $(LABEL) $(CREATED_BY)' | awk '$
 [ -n "$mirror" ] || fail "found no Debian mirror in this machine's apt sources"
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 
-# inside ROOT COMMAND...: with /proc, a few devices and nothing else of this machine; what is mounted goes with it.
-# `identity`, `network`, `environment` (NAME=VALUE lines) and `directory` come from the caller.
-inside() {
-  root=$1
-  shift
-  # shellcheck disable=SC2016,SC2086 # expanded by the inner shell; the options are meant to split
-  PROVE_ROOT=$root PROVE_RUST=$(cat "$root/.rust" 2>/dev/null || true) PROVE_IDENTITY=$identity PROVE_DIRECTORY=$directory \
-    PROVE_ENVIRONMENT=$environment \
-    unshare --mount --pid --fork --kill-child $network -- sh -euc '
-    root=$PROVE_ROOT
-    mount --make-rprivate /
-    mount -t proc proc "$root/proc"
-    mount -t tmpfs -o mode=755 dev "$root/dev"
-    for device in null zero full random urandom; do
-      : >"$root/dev/$device"
-      mount --bind "/dev/$device" "$root/dev/$device"
-    done
-    mkdir -p "$root/dev/shm"
-    mount -t tmpfs -o mode=1777 shm "$root/dev/shm"
-    path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-    if [ -n "$PROVE_RUST" ]; then
-      mkdir -p "$root/usr/local/rust"
-      mount --bind "$PROVE_RUST" "$root/usr/local/rust"
-      mount -o remount,bind,ro "$root/usr/local/rust"
-      path=/usr/local/rust/bin:$path
-      set -- CARGO_HOME=/usr/local/cargo "$@"
-    fi
-    exec chroot --userspec="$PROVE_IDENTITY" --groups= "$root" \
-      env -i -C "$PROVE_DIRECTORY" PATH="$path" HOME=/nonexistent $PROVE_ENVIRONMENT "$@"
-  ' sh "$@"
-}
-
-# A fresh root that stands for a base image.
-base() {
-  image=$1 root=$2
-  rust=''
-  case "$image" in
-    debian:*-slim) suite=${image#debian:} suite=${suite%-slim} ;;
-    rust:*-slim-*) suite=${image##*-} rust=${image#rust:} rust=${rust%%-slim-*} ;;
-    *) fail "no stand-in for the base image '$image'" ;;
-  esac
-  if [ ! -e "$work/$suite/.complete" ]; then
-    say "debootstrap of $suite from $mirror"
-    rm -rf "${work:?}/$suite"
-    debootstrap --variant=minbase "$suite" "$work/$suite" "$mirror" >"$work/debootstrap.log" 2>&1 ||
-      { tail -n 5 "$work/debootstrap.log" >&2; fail "debootstrap of $suite failed"; }
-    touch "$work/$suite/.complete"
-  fi
-  rm -rf "$root"
-  cp -a "$work/$suite" "$root"
-  cp -L /etc/resolv.conf "$root/etc/resolv.conf"
-  # As Debian's official images: no downloaded package stays.
-  rm -f "$root"/var/cache/apt/archives/*.deb
-  echo 'APT::Keep-Downloaded-Packages "false"; DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb || true"; };' \
-    >"$root/etc/apt/apt.conf.d/docker-clean"
-  if [ -n "$rust" ]; then
-    toolchain=$(readlink -f "$(rustc --print sysroot)")
-    case "$("$toolchain/bin/rustc" --version)" in
-      "rustc $rust."*) ;;
-      *) fail "$image is wanted, and this machine's Rust is $("$toolchain/bin/rustc" --version)" ;;
-    esac
-    printf '%s' "$toolchain" >"$root/.rust"
-    mkdir -p "$root/usr/local/cargo/registry"
-    for part in cache index; do
-      if [ -d "$cargo_home/registry/$part" ]; then cp -a "$cargo_home/registry/$part" "$root/usr/local/cargo/registry/"; fi
-    done
-    identity=0:0 network='' environment='DEBIAN_FRONTEND=noninteractive' directory=/
-    # What the official image holds besides Rust.
-    inside "$root" sh -c 'apt-get -qq update && apt-get -qq install -y --no-install-recommends ca-certificates gcc libc6-dev' >"$work/base.log" 2>&1 ||
-      fail "could not install gcc in the stand-in for $image: see $work/base.log"
-  fi
-}
+. deploy/image-root.sh
 
 # The build context: what .dockerignore lets through, which here is a list of what it does not ignore.
 context() {
@@ -108,46 +47,83 @@ context() {
   tar -cf - $(sed -n 's/^!//p' .dockerignore) | tar -xf - -C "$1"
 }
 
-stages='' current='' root='' user=0:0 entry='' arguments='' variables='' place=/
+current='' root='' user=0:0 entry='' arguments='' variables='' assignments='' place=/ kept=no key='' readonly=no
 copy() {
   from=$context
   case "$1" in --from=*) from=$work/stage-${1#--from=}; shift ;; esac
-  target=$2
+  for target; do :; done
   case "$target" in /*) ;; *) target=$place/$target ;; esac
-  mkdir -p "$root$(dirname "$target/x" | sed 's|/x$||')"
-  if [ -d "$from/$1" ]; then
-    mkdir -p "$root$target" && cp -a "$from/$1/." "$root$target/"
-  else
-    rmdir "$root$target" 2>/dev/null || true
-    mkdir -p "$root$(dirname "$target")" && cp -a "$from/$1" "$root$target"
-  fi
+  while [ $# -gt 1 ]; do
+    if [ -d "$from/$1" ]; then
+      mkdir -p "$root$target" && cp -a "$from/$1/." "$root$target/"
+    else
+      case "$target" in */) mkdir -p "$root$target" ;; *) mkdir -p "$root$(dirname "$target")" ;; esac
+      cp -a "$from/$1" "$root$target"
+    fi
+    shift
+  done
 }
 # ["a", "b"] to a b
 list() { printf '%s' "$1" | sed 's/^\[//; s/\]$//; s/[",]/ /g'; }
+size() { du -skx "$1" | cut -f 1; }
+# Adds a row to the table of the stage: what was added since the last one.
+row() {
+  now=$(size "$root")
+  printf '%8.1f MB %8.1f MB  %s\n' "$(echo "$now $before" | awk '{ print ($1 - $2) / 1024 }')" \
+    "$(echo "$now" | awk '{ print $1 / 1024 }')" "$(printf '%.70s' "$1")" >>"$root.sizes"
+  before=$now
+}
 
 context=$work/context
 rm -rf "$context" && mkdir -p "$context" && context "$context"
+content=$(tar -C "$context" --sort=name --mtime=@0 --owner=0 --group=0 -cf - . | sha256sum)
 
 # One instruction a line: comments gone, continued lines joined.
 sed '/^[[:space:]]*#/d; /^[[:space:]]*$/d' Dockerfile | sed -e ':a' -e '/\\$/N; s/\\\n//; ta' >"$work/steps"
+number=0
 while read -r instruction rest <&3; do
   say "$instruction $rest"
   # shellcheck disable=SC2086 # arguments of an instruction are meant to split
   case "$instruction" in
     FROM)
+      [ -z "$root" ] || printf '%s' "$key" >"$root.key"
       set -- $rest
+      number=$((number + 1))
       current=${3:-final}
-      root=$work/stage-$current place=/ user=0:0 variables=''
-      base "$1" "$root"
-      stages="$stages $current"
+      root=$work/stage-$current place=/ user=0:0 variables='' assignments=''
+      steps=$(awk -v wanted="$number" '$1 == "FROM" { stage++ } stage == wanted' "$work/steps")
+      case "$steps" in *'ARG '*) steps="$steps$given" ;; esac
+      key=$(printf '%s' "$key$content$steps" | sha256sum)
+      if [ -d "$root" ] && [ "$(cat "$root.key" 2>/dev/null)" = "$key" ]; then
+        say '  unchanged: taken as it is'
+        kept=yes
+      else
+        kept=no
+        rm -f "$root.key"
+        base "$1" "$root"
+        : >"$root.sizes"
+        before=0
+        row "FROM $1"
+      fi
+      ;;
+    ARG)
+      name=${rest%%=*}
+      value=$(printf '%s' "$given" | sed -n "s/^$name=//p" | tail -n 1)
+      [ -n "$value" ] || value=$(printf '%s' "${rest#"$name"}" | sed 's/^=//; s/^"//; s/"$//')
+      case "$value" in *\'*) fail "no quotes in a build argument: $name" ;; esac
+      assignments="$assignments$name='$value'; "
       ;;
     WORKDIR) place=$rest && mkdir -p "$root$place" ;;
-    COPY) copy $rest ;;
+    COPY)
+      [ "$kept" = yes ] || { copy $rest; row "COPY $rest"; }
+      ;;
     RUN)
+      [ "$kept" = no ] || continue
       started=$(date +%s)
-      identity=$user network='' environment=$variables directory=$place
-      inside "$root" sh -c "$rest" >"$work/run.log" 2>&1 || { tail -n 30 "$work/run.log" >&2; fail "that step failed"; }
+      identity=$user network='' environment=$variables directory=$place readonly=no
+      inside "$root" sh -c "$assignments$rest" >"$root.log" 2>&1 || { tail -n 30 "$root.log" >&2; fail "that step failed"; }
       say "  done in $(($(date +%s) - started)) s"
+      row "RUN $rest"
       ;;
     ENV) variables="$variables $rest" ;;
     USER) user=$rest ;;
@@ -157,22 +133,102 @@ while read -r instruction rest <&3; do
     *) fail "cannot interpret $instruction: teach this script" ;;
   esac
 done 3<"$work/steps"
+printf '%s' "$key" >"$root.key"
 [ "$user" != 0:0 ] && [ -n "$entry" ] && [ -n "$arguments" ] || fail 'the last stage lacks a user of its own, an entry point or a command'
 
-say "as $user, without network, with the sandbox required:"
-mkdir -p "$root/in" "$root/out" && chmod 777 "$root/out"
-cp fixtures/documents/plain/invoice.docx fixtures/documents/plain/budget.xlsx fixtures/documents/plain/deck.pptx "$root/in/"
-identity=$user network=--net environment="$variables SANDBOX=required" directory=/
+# As a registry gives it back: whole seconds alone. What was not in the layers (the devices, the resolver) stays out.
+image=$work/image
+rm -rf "$image" && mkdir -p "$image"
+tar --format=gnu --exclude='./dev/*' --exclude=./etc/resolv.conf -C "$root" -cf "$work/image.tar" .
+tar -xpf "$work/image.tar" -C "$image"
+compressed=$(gzip <"$work/image.tar" | wc -c)
+rm "$work/image.tar"
+echo "   added       so far   step"
+cat "$root.sizes"
+echo 'taken out in that layer, by deploy/slim-image.sh:'
+grep ' KiB  ' "$root.log" || true
+echo "whole: $(size "$image" | awk '{ print int($1 / 1024) }') MB, $((compressed / 1000000)) MB compressed; the binary: $(du -m "$image/usr/local/bin/platen" | cut -f 1) MB"
+
+# Everything below is the image alone, as its own user.
+identity=$user network=--net environment="$variables SANDBOX=required" directory=/ readonly=yes
+proof=$work/proof
+rm -rf "$proof" && mkdir -p "$proof" "$image/in"
+cp fixtures/documents/plain/invoice.docx fixtures/documents/plain/budget.xlsx fixtures/documents/plain/deck.pptx "$image/in/"
+cat >"$image/in/scripts.fodt" <<'DOCUMENT'
+<?xml version="1.0" encoding="UTF-8"?>
+<office:document xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0"
+ xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0" office:version="1.3"
+ office:mimetype="application/vnd.oasis.opendocument.text">
+ <office:body><office:text><text:p>发票 請求書 청구서 😀</text:p></office:text></office:body>
+</office:document>
+DOCUMENT
+chmod -R a+rX "$image/in"
 # shellcheck disable=SC2086
-inside "$root" $entry --version
-# shellcheck disable=SC2086
-inside "$root" $entry convert /in/invoice.docx /in/budget.xlsx /in/deck.pptx --out /out --json
-for name in invoice budget deck; do
-  [ "$(head -c 5 "$root/out/$name.pdf")" = '%PDF-' ] || fail "$name.pdf is no PDF"
+inside "$image" $entry --version
+inside "$image" sh -c '! touch /root-is-writable 2>/dev/null && ! touch /var/tmp/x 2>/dev/null' || fail 'the root can be written to: nothing below would prove anything'
+
+# convert ROOM FILE...: into $proof/ROOM, by way of standard output, since nothing that is written inside outlives it.
+convert() {
+  room=$1
+  shift
+  mkdir -p "$proof/$room"
+  inside "$image" sh -c "$entry"' convert "$@" --out /tmp/out --json >/tmp/lines 2>/tmp/errors; echo $? >/tmp/status
+    tar -cf - -C /tmp status lines errors out' sh "$@" >"$proof/$room.tar" 2>"$proof/$room.log" || true
+  tar -xf "$proof/$room.tar" -C "$proof/$room" 2>/dev/null || true
+}
+for turn in first second; do
+  started=$(date +%s%N)
+  convert "$turn" /in/invoice.docx
+  took=$((($(date +%s%N) - started) / 1000000))
+  [ "$(head -c 5 "$proof/$turn/out/invoice.pdf")" = '%PDF-' ] || { cat "$proof/$turn/errors" >&2; fail 'no first PDF'; }
+  echo "$turn start: PDF $took ms after the process began"
 done
+convert several /in/invoice.docx /in/budget.xlsx /in/deck.pptx
+cat "$proof/several/lines"
+for name in invoice budget deck; do
+  [ "$(head -c 5 "$proof/several/out/$name.pdf")" = '%PDF-' ] || { cat "$proof/several/errors" >&2; fail "$name.pdf is no PDF"; }
+done
+
+# The font cache holds: no font is read to list the fonts.
+inside "$image" env FC_DEBUG=128 fc-list >"$proof/fonts" 2>&1
+scanned=$(grep -c 'Scanning file' "$proof/fonts" || true)
+[ "$scanned" = 0 ] || fail "the font cache is void: $scanned fonts were read again"
+grep -q 'Liberation' "$proof/fonts" || fail 'fontconfig lists no fonts'
+echo "font cache: holds for $(grep -c '^/.*: ' "$proof/fonts") fonts"
+
+convert scripts /in/scripts.fodt
+if command -v pdffonts >/dev/null; then
+  pdffonts "$proof/scripts/out/scripts.pdf" | awk 'NR > 2 { sub(/^[A-Z]+\+/, "", $1); print $1 }' | sort >"$proof/scripts/fonts"
+  echo "fonts of a text in Chinese, Japanese, Korean and emoji: $(tr '\n' ' ' <"$proof/scripts/fonts")"
+  # expect PACKAGE NAME: installed fonts are used.
+  expect() {
+    if [ -e "$image/var/lib/dpkg/info/$1.list" ]; then
+      grep -q "$2" "$proof/scripts/fonts" || fail "$1 is installed and not used"
+      case "$assignments" in *fonts-cjk*fonts-emoji* | *fonts-emoji*fonts-cjk*)
+        ! grep -q 'DejaVu\|Liberation' "$proof/scripts/fonts" || fail 'a fallback font was used beside them' ;;
+      esac
+    else
+      case "$assignments" in *"$3"*) fail "$3 was asked for and $1 is not installed" ;; esac
+    fi
+  }
+  expect fonts-noto-cjk CJK fonts-cjk
+  expect fonts-noto-color-emoji Emoji fonts-emoji
+else
+  say 'pdffonts is missing (poppler-utils): which fonts were used was not looked at'
+fi
+
+if [ -n "${DOCUMENTS:-}" ]; then
+  mkdir -p "$image/documents"
+  cp -rL "$DOCUMENTS/." "$image/documents/" && chmod -R a+rX "$image/documents"
+  set --
+  for file in "$image/documents"/*; do [ ! -f "$file" ] || set -- "$@" "${file#"$image"}"; done
+  convert documents "$@"
+  echo "documents: $(grep -c '"status":"succeeded"' "$proof/documents/lines") of $# converted"
+fi
+
 # The image's own command starts: without its settings it must say so, with the code for wrong configuration.
 status=0
 # shellcheck disable=SC2086
-inside "$root" $entry $arguments >"$work/serve.log" 2>&1 || status=$?
-[ "$status" = 64 ] || { cat "$work/serve.log" >&2; fail "'$entry $arguments' without settings ended with $status, not 64"; }
-say "good: image of $(du -sm --exclude=proc --exclude=dev "$root" | cut -f1) MB, binary of $(du -m "$root/usr/local/bin/platen" | cut -f1) MB"
+inside "$image" $entry $arguments >"$proof/serve.log" 2>&1 || status=$?
+[ "$status" = 64 ] || { cat "$proof/serve.log" >&2; fail "'$entry $arguments' without settings ended with $status, not 64"; }
+say 'good'

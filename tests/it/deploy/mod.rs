@@ -5,6 +5,7 @@ mod afterwards;
 mod commands;
 mod files;
 mod gcloud;
+mod image;
 mod policy;
 
 use std::collections::BTreeSet;
