@@ -5,6 +5,7 @@ mod afterwards;
 mod commands;
 mod files;
 mod gcloud;
+mod monitoring;
 mod policy;
 
 use std::collections::BTreeSet;
@@ -52,6 +53,7 @@ fn resources() -> BTreeSet<String> {
     .map(str::to_owned)
     .into_iter()
     .chain(["platen", "platen-push", "platen-signer", "platen-build"].map(account))
+    .chain(monitoring::resources("platen"))
     .collect()
 }
 
