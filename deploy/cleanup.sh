@@ -97,8 +97,6 @@ remove_bucket() {
 }
 
 begin
-# shellcheck source=deploy/monitoring/lay.sh
-. "$HERE/monitoring/lay.sh"
 STEP=cleanup
 if [ -z "$DRY_RUN" ] && [ -z "$yes" ]; then
   confirmed "This removes Platen's service '$SERVICE' and all that belongs to it from project $PROJECT_ID." "$SERVICE" ||
@@ -113,9 +111,6 @@ project=--project=$PROJECT_ID
 STEP=rebuild
 if enabled cloudscheduler; then gone 'scheduler jobs' "$SERVICE-rebuild" "$project" "--location=$REGION"; fi
 if enabled cloudbuild; then gone 'builds triggers' "$SERVICE-rebuild" "$project" "--region=$BUILD_REGION"; fi
-
-STEP=monitoring
-if enabled monitoring; then lift_monitoring; fi
 
 # First what brings new work.
 STEP=notification

@@ -83,9 +83,6 @@ BUILD_TESTS=${BUILD_TESTS:-no}
 
 # Rights that `platen doctor` needs to look at settings, besides those that the worker works with: yes or no.
 DOCTOR=${DOCTOR:-no}
-# Who is told of an alert: notification channels, comma-separated (projects/P/notificationChannels/N; gcloud beta
-# monitoring channels list). Without one alerts only show in the console.
-CHANNELS=${CHANNELS:-}
 # Your own key for the data in buckets, topics and images (CMEK): projects/P/locations/L/keyRings/R/cryptoKeys/K.
 # It must be in the region and is for what is made from now on.
 CMEK_KEY=${CMEK_KEY:-}

@@ -91,8 +91,6 @@ settings() {
     check "$name" "$value" 'yes|no' 'wanted is yes or no'
   done
   check CALLERS "$CALLERS" 'policy|keep' 'wanted is policy or keep'
-  check CHANNELS "$CHANNELS" '(projects/[^/ ,]+/notificationChannels/[0-9]+(,projects/[^/ ,]+/notificationChannels/[0-9]+)*)?' \
-    'wanted are full names, comma-separated: projects/P/notificationChannels/N'
   check CMEK_KEY "$CMEK_KEY" '(projects/[^/ ]+/locations/[^/ ]+/keyRings/[^/ ]+/cryptoKeys/[^/ ]+)?' \
     'wanted is the full name of a key: projects/P/locations/L/keyRings/R/cryptoKeys/K'
   check DEPLOYER "$DEPLOYER" '([^@ :]+@[^@ ]+)?' 'wanted is an email'
@@ -225,7 +223,7 @@ patiently() {
   tries=0
   until "$@" >"$scratch/output" 2>"$scratch/error"; do
     tries=$((tries + 1))
-    if [ "$tries" -ge "$RETRY_TIMES" ] || ! grep -Eiq 'not exist|NOT_FOUND|not found|permission|forbidden|403|cannot find metric' "$scratch/error"; then
+    if [ "$tries" -ge "$RETRY_TIMES" ] || ! grep -Eiq 'not exist|NOT_FOUND|not found|permission|forbidden|403' "$scratch/error"; then
       failed "$(quietly "$(cat "$scratch/error")")" "$@"
     fi
     [ "$tries" != 1 ] || say 'not known everywhere yet, trying again'

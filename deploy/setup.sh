@@ -22,14 +22,14 @@ Settings are in deploy/env.sh; each can be given in the environment:
   PROJECT_ID=my-project deploy/setup.sh
   PROJECT_ID=my-project REGION=us-central1 SIZE=large deploy/setup.sh --dry-run
 
-Steps: apis metrics roles accounts repository buckets secrets topics grants image service invoker push notification
-rebuild alerts first-document
+Steps: apis roles accounts repository buckets secrets topics grants image service invoker push notification rebuild
+first-document
 
 You need to be the project's owner, or to have the admin roles of these services; billing must be on.
 TEXT
 }
 
-STEPS='apis metrics roles accounts repository buckets secrets topics grants image service invoker push notification rebuild alerts first-document'
+STEPS='apis roles accounts repository buckets secrets topics grants image service invoker push notification rebuild first-document'
 only=''
 while [ $# -gt 0 ]; do
   case $1 in
@@ -52,7 +52,7 @@ case " $STEPS " in *" ${only:-apis} "*) ;; *) refuse "unknown step '$only'; --he
 step_apis() {
   wanted='run.googleapis.com pubsub.googleapis.com storage.googleapis.com iam.googleapis.com iamcredentials.googleapis.com
     cloudkms.googleapis.com artifactregistry.googleapis.com cloudbuild.googleapis.com logging.googleapis.com
-    cloudresourcemanager.googleapis.com monitoring.googleapis.com'
+    cloudresourcemanager.googleapis.com'
   [ -z "$REBUILD_REPOSITORY" ] || wanted="$wanted cloudscheduler.googleapis.com"
   ask gcloud services list --enabled "--project=$PROJECT_ID" '--format=value(config.name)'
   missing=''
@@ -62,11 +62,6 @@ step_apis() {
   # shellcheck disable=SC2086 # several words
   [ -z "$missing" ] || run gcloud services enable $missing "--project=$PROJECT_ID"
 }
-
-# Long before the alerts that look at them: Cloud Monitoring takes up to ten minutes to know a new metric.
-step_metrics() { lay_metrics; }
-
-step_alerts() { lay_alerts; }
 
 # custom_role ID TITLE PERMISSIONS: a role with exactly these, where Google's smallest is wider.
 custom_role() {
@@ -471,8 +466,6 @@ step_first_document() {
 # --- the run --------------------------------------------------------------------------------------------------------
 
 begin
-# shellcheck source=deploy/monitoring/lay.sh
-. "$HERE/monitoring/lay.sh"
 [ -n "$DRY_RUN" ] || command -v curl >/dev/null || refuse 'no curl here, which downloads the first PDF: install it'
 project_number
 # The build, the document and the lifecycles are named from the root of the source.

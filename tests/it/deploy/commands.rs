@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::gcloud::{Answer, Cloud, NUMBER, PROJECT};
-use super::monitoring;
 
 const MEMBERS: &str = "flatten format project location region keyring";
 const BINDING: &str = "member role condition project location region keyring";
@@ -49,25 +48,6 @@ const COMMANDS: &[(&str, &str)] = &[
     ("kms keys describe", "project location keyring format"),
     ("kms keys get-iam-policy", MEMBERS),
     ("kms keys remove-iam-policy-binding", BINDING),
-    ("logging metrics create", "project config-from-file"),
-    ("logging metrics delete", "project quiet"),
-    ("logging metrics describe", "project format"),
-    ("logging metrics update", "project config-from-file"),
-    ("monitoring dashboards create", "project config-from-file"),
-    ("monitoring dashboards delete", "project quiet"),
-    ("monitoring dashboards describe", "project format"),
-    ("monitoring dashboards list", "project format"),
-    ("monitoring dashboards update", "project config-from-file"),
-    (
-        "monitoring policies create",
-        "project policy-from-file notification-channels",
-    ),
-    ("monitoring policies delete", "project quiet"),
-    ("monitoring policies list", "project format"),
-    (
-        "monitoring policies update",
-        "project policy-from-file set-notification-channels",
-    ),
     ("projects add-iam-policy-binding", BINDING),
     ("projects describe", "format"),
     ("projects get-iam-policy", MEMBERS),
@@ -200,32 +180,21 @@ impl Words {
         format!("{} {}{flags}", self.command, self.names.join(" "))
     }
 
-    /// The same, whichever messages it is about, and wherever a file is.
+    /// The same, whichever messages it is about.
     pub(super) fn kind_of_change(&self) -> String {
-        let text = self.text();
-        let text = text.split(" --ack-ids").next().unwrap_or_default();
-        match self.file() {
-            Some(path) => text.replace(path, path.rsplit('/').next().unwrap()),
-            None => text.to_owned(),
-        }
+        self.text().split(" --ack-ids").next().unwrap_or_default().to_owned()
     }
 
-    /// The file that says what is to be made.
-    pub(super) fn file(&self) -> Option<&str> {
-        let mut flags = self.flags.iter();
-        flags.find_map(|(name, value)| name.ends_with("-from-file").then_some(value.as_str()))
-    }
-
-    pub(super) fn flag(&self, name: &str) -> &str {
+    fn flag(&self, name: &str) -> &str {
         self.flags.get(name).map_or("", String::as_str)
     }
 
-    pub(super) fn name(&self) -> &str {
+    fn name(&self) -> &str {
         self.names.first().map_or("", String::as_str)
     }
 
     /// What it is about: `topic/platen-events`.
-    pub(super) fn resource(&self) -> String {
+    fn resource(&self) -> String {
         let name = self.name();
         let kinds = [
             ("artifacts docker images", "image"),
@@ -236,9 +205,6 @@ impl Words {
             ("iam service-accounts", "account"),
             ("kms keyrings", "keyring"),
             ("kms keys", "key"),
-            ("logging metrics", "metric"),
-            ("monitoring dashboards", "dashboard"),
-            ("monitoring policies", "alert"),
             ("projects", "project"),
             ("pubsub subscriptions", "subscription"),
             ("pubsub topics", "topic"),
@@ -287,7 +253,6 @@ pub(super) fn look(cloud: &mut Cloud, words: &Words) -> Answer {
                 .map(|(id, topic)| format!("{id}|//pubsub.googleapis.com/{topic}\n"))
                 .collect());
         }
-        "monitoring policies list" | "monitoring dashboards list" => return Ok(monitoring::list(cloud, words)),
         "storage objects list" => {
             let prefix = format!("object/{}/", words.name().trim_start_matches("gs://"));
             let names = cloud.resources.keys().filter_map(|name| name.strip_prefix(&prefix));
@@ -344,8 +309,6 @@ pub(super) fn look(cloud: &mut Cloud, words: &Words) -> Answer {
             )
         }
         "value(generation)" => attribute("generation"),
-        "value(description)" => attribute("description"),
-        "value(etag)" => attribute("etag"),
         "value(metadata.proven)" => attribute("custom-metadata").replace("proven=", ""),
         other => return Err(format!("the stand-in does not know the format {other}")),
     })
@@ -358,9 +321,6 @@ fn exists(cloud: &Cloud, resource: &str) -> bool {
 pub(super) fn change(cloud: &mut Cloud, words: &Words) -> Answer {
     let resource = words.resource();
     let verb = words.command.rsplit(' ').next().unwrap();
-    if let Some(path) = words.file() {
-        return monitoring::lay(cloud, words, path);
-    }
     match words.command {
         "services enable" => {
             cloud.apis.extend(words.names.iter().cloned());

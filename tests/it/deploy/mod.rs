@@ -5,7 +5,6 @@ mod afterwards;
 mod commands;
 mod files;
 mod gcloud;
-mod monitoring;
 mod policy;
 
 use std::collections::BTreeSet;
@@ -53,7 +52,6 @@ fn resources() -> BTreeSet<String> {
     .map(str::to_owned)
     .into_iter()
     .chain(["platen", "platen-push", "platen-signer", "platen-build"].map(account))
-    .chain(monitoring::resources("platen"))
     .collect()
 }
 
