@@ -62,6 +62,20 @@ gone() {
   run gcloud $group delete "$@" --quiet
 }
 
+# untitled GROUP FILE: deletes what was made of that file of deploy/monitoring, which only its title names.
+untitled() {
+  group=$1
+  filled "$2"
+  # shellcheck disable=SC2086 # a group of commands is several words
+  set -- gcloud $group list "$project" "--filter=displayName=\"$(titled)\"" '--format=value(name)'
+  if [ -n "$DRY_RUN" ]; then
+    # shellcheck disable=SC2016 # for the shell that runs the text
+    printf 'name=$(%s)\n[ -z "$name" ] || gcloud %s delete "$name" %s --quiet\n' "$(show "$@")" "$group" "$(show "$project")"
+  elif listed "$@"; then
+    # shellcheck disable=SC2086
+    run gcloud $group delete "$FOUND" "$project" --quiet
+  fi
+}
 
 remove_bucket() {
   bucket=$1
@@ -120,6 +134,16 @@ if [ -z "$DRY_RUN" ] && look gcloud storage buckets describe "gs://$INPUT_BUCKET
   for id in $(printf '%s\n' "$FOUND" | awk -F '|' -v topic="//pubsub.googleapis.com/projects/$PROJECT_ID/topics/$EVENT_TOPIC" '$2 == topic { print $1 }'); do
     run gcloud storage buckets notifications delete "projects/_/buckets/$INPUT_BUCKET/notificationConfigs/$id"
   done
+fi
+
+# Alerts before the metrics that they look at.
+STEP=monitoring
+if enabled monitoring; then
+  for file in "$HERE"/monitoring/alerts/*.json; do untitled 'alpha monitoring policies' "$file"; done
+  untitled 'monitoring dashboards' "$HERE/monitoring/dashboard.json"
+fi
+if enabled logging; then
+  for file in "$HERE"/monitoring/metrics/*.json; do gone 'logging metrics' "$ROLE_PREFIX$(basename "$file" .json)" "$project"; done
 fi
 
 STEP=subscriptions

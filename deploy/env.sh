@@ -81,6 +81,11 @@ IMAGE=${IMAGE:-}
 # "yes" runs the whole test suite in Cloud Build before the first image, which takes half an hour.
 BUILD_TESTS=${BUILD_TESTS:-no}
 
+# Log-based metrics, a dashboard and alerts in Cloud Monitoring: yes or no. Who is told of an alert: full names of notification
+# channels, comma-separated; without any, alerts are only shown.
+MONITORING=${MONITORING:-yes}
+NOTIFICATION_CHANNELS=${NOTIFICATION_CHANNELS:-}
+
 # Rights that `platen doctor` needs to look at settings, besides those that the worker works with: yes or no.
 DOCTOR=${DOCTOR:-no}
 # Your own key for the data in buckets, topics and images (CMEK): projects/P/locations/L/keyRings/R/cryptoKeys/K.

@@ -86,13 +86,15 @@ settings() {
   check REQUEST_TIMEOUT "$REQUEST_TIMEOUT" '[0-9]{2,4}' 'wanted are seconds, up to 3600'
   check MAX_DELIVERY_ATTEMPTS "$MAX_DELIVERY_ATTEMPTS" '[5-9]|[1-9][0-9]|100' 'wanted is a number from 5 to 100'
   check INGRESS "$INGRESS" 'internal|internal-and-cloud-load-balancing|all' "wanted is internal, internal-and-cloud-load-balancing or all"
-  for name in DOCTOR BUILD_TESTS; do
+  for name in DOCTOR BUILD_TESTS MONITORING; do
     eval "value=\$$name"
     check "$name" "$value" 'yes|no' 'wanted is yes or no'
   done
   check CALLERS "$CALLERS" 'policy|keep' 'wanted is policy or keep'
   check CMEK_KEY "$CMEK_KEY" '(projects/[^/ ]+/locations/[^/ ]+/keyRings/[^/ ]+/cryptoKeys/[^/ ]+)?' \
     'wanted is the full name of a key: projects/P/locations/L/keyRings/R/cryptoKeys/K'
+  check NOTIFICATION_CHANNELS "$NOTIFICATION_CHANNELS" '(projects/[^/ ,]+/notificationChannels/[0-9]+(,projects/[^/ ,]+/notificationChannels/[0-9]+)*)?' \
+    'wanted are full names, comma-separated: projects/P/notificationChannels/N (gcloud beta monitoring channels list)'
   check DEPLOYER "$DEPLOYER" '([^@ :]+@[^@ ]+)?' 'wanted is an email'
   check CONFIG_OBJECT "$CONFIG_OBJECT" 'auto|none|gs://[^/ |]+/[^|]+' 'wanted is auto, none or gs://BUCKET/OBJECT'
   check ENV_VARIABLES "$ENV_VARIABLES" '([A-Z_]+=[^|]*(\|[A-Z_]+=[^|]*)*)?' 'wanted is NAME=VALUE|NAME=VALUE'
@@ -212,6 +214,50 @@ run() {
   say "$(show "$@")"
   "$@" >"$scratch/output" 2>"$scratch/error" || failed "$(quietly "$(cat "$scratch/error")")" "$@"
 }
+
+# run_with TEXT COMMAND...: the same, with that text on its standard input. What is made of a metric may not be known everywhere
+# yet, so that it is tried again.
+run_with() {
+  text=$1
+  shift
+  if [ -n "$DRY_RUN" ]; then
+    printf '%s <<'\''JSON'\''\n%s\nJSON\n' "$(show "$@")" "$text"
+    return 0
+  fi
+  say "$(show "$@")"
+  tries=0
+  until printf '%s\n' "$text" | "$@" >"$scratch/output" 2>"$scratch/error"; do
+    tries=$((tries + 1))
+    if [ "$tries" -ge "$RETRY_TIMES" ] || ! grep -Eiq 'NOT_FOUND|not found|cannot find' "$scratch/error"; then
+      failed "$(quietly "$(cat "$scratch/error")")" "$@"
+    fi
+    [ "$tries" != 1 ] || say 'not known everywhere yet, trying again'
+    sleep "$RETRY_SECONDS"
+  done
+}
+
+# listed COMMAND...: FOUND is the line of the one thing that a list finds; fails where it finds none.
+listed() {
+  if [ -n "$DRY_RUN" ]; then
+    FOUND=''
+    printf '[ -n "$(%s)" ] ||\n  ' "$(show "$@")"
+    return 1
+  fi
+  ask "$@"
+  FOUND=$(printf '%s\n' "$FOUND" | head -n 1)
+  [ -n "$FOUND" ]
+}
+
+# filled FILE [SETTING]: sets `filled` to a file of deploy/monitoring with its variables filled in, and `print` to its fingerprint, which
+# is in the text, too: what is there already is compared by it.
+filled() {
+  filled=$(sed -e "s|\${SERVICE}|$SERVICE|g" -e "s|\${METRICS}|$ROLE_PREFIX|g" -e "s|\${PUSH_SUBSCRIPTION}|$PUSH_SUBSCRIPTION|g" "$1")
+  print=$(fingerprint "$filled" "${2:-}")
+  filled=$(printf '%s' "$filled" | sed -e "s|\${SETTINGS}|$print|g")
+}
+
+# titled: what the console calls it.
+titled() { printf '%s\n' "$filled" | sed -n 's/^  "displayName": "\(.*\)",\{0,1\}$/\1/p'; }
 
 # patiently COMMAND...: the same, for what needs an account or a right that Google may not know everywhere yet.
 patiently() {

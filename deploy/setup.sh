@@ -22,14 +22,14 @@ Settings are in deploy/env.sh; each can be given in the environment:
   PROJECT_ID=my-project deploy/setup.sh
   PROJECT_ID=my-project REGION=us-central1 SIZE=large deploy/setup.sh --dry-run
 
-Steps: apis roles accounts repository buckets secrets topics grants image service invoker push notification rebuild
-first-document
+Steps: apis roles accounts repository buckets secrets topics grants metrics image service invoker push notification
+rebuild first-document alerts
 
 You need to be the project's owner, or to have the admin roles of these services; billing must be on.
 TEXT
 }
 
-STEPS='apis roles accounts repository buckets secrets topics grants image service invoker push notification rebuild first-document'
+STEPS='apis roles accounts repository buckets secrets topics grants metrics image service invoker push notification rebuild first-document alerts'
 only=''
 while [ $# -gt 0 ]; do
   case $1 in
@@ -54,6 +54,7 @@ step_apis() {
     cloudkms.googleapis.com artifactregistry.googleapis.com cloudbuild.googleapis.com logging.googleapis.com
     cloudresourcemanager.googleapis.com'
   [ -z "$REBUILD_REPOSITORY" ] || wanted="$wanted cloudscheduler.googleapis.com"
+  [ "$MONITORING" = no ] || wanted="$wanted monitoring.googleapis.com"
   ask gcloud services list --enabled "--project=$PROJECT_ID" '--format=value(config.name)'
   missing=''
   for api in $wanted; do
@@ -461,6 +462,54 @@ step_first_document() {
   [ "$(head -c 5 "$FIRST_PDF")" = '%PDF-' ] || failed 'what the signed URL gives is no PDF' curl --output "$FIRST_PDF" URL
   run gcloud storage objects update "$document" --update-custom-metadata=proven=yes
   say "good: $FIRST_PDF is the first PDF, downloaded through its signed URL"
+}
+
+# What the worker's lines say, as numbers. Long before the alerts, which Google takes only once it knows the metrics.
+step_metrics() {
+  [ "$MONITORING" = yes ] || return 0
+  for file in "$HERE"/monitoring/metrics/*.json; do
+    filled "$file"
+    name=$ROLE_PREFIX$(basename "$file" .json)
+    if ! look gcloud logging metrics describe "$name" "--project=$PROJECT_ID" '--format=value(description)'; then
+      run_with "$filled" gcloud logging metrics create "$name" "--project=$PROJECT_ID" --config-from-file=-
+      continue
+    fi
+    case $FOUND in
+      *"($print)") ;;
+      *) run_with "$filled" gcloud logging metrics update "$name" "--project=$PROJECT_ID" --config-from-file=- ;;
+    esac
+  done
+}
+
+# The dashboard and the alerts. Last, because Google may take minutes until it knows a new metric.
+step_alerts() {
+  [ "$MONITORING" = yes ] || return 0
+  filled "$HERE/monitoring/dashboard.json"
+  if ! listed gcloud monitoring dashboards list "--project=$PROJECT_ID" "--filter=displayName=\"$(titled)\"" '--format=value[separator="|"](name,etag,labels)'; then
+    run_with "$filled" gcloud monitoring dashboards create "--project=$PROJECT_ID" --config-from-file=-
+  else
+    case $FOUND in
+      *"settings-$print"*) ;;
+      *)
+        name=${FOUND%%|*} etag=${FOUND#*|}
+        # An update names the version that it replaces.
+        filled=$(printf '%s\n' "$filled" | sed "1s|{|{\"etag\": \"${etag%%|*}\",|")
+        run_with "$filled" gcloud monitoring dashboards update "$name" "--project=$PROJECT_ID" --config-from-file=-
+        ;;
+    esac
+  fi
+  for file in "$HERE"/monitoring/alerts/*.json; do
+    filled "$file" "$NOTIFICATION_CHANNELS"
+    if ! listed gcloud alpha monitoring policies list "--project=$PROJECT_ID" "--filter=displayName=\"$(titled)\"" '--format=value[separator="|"](name,userLabels.platen-settings)'; then
+      set -- gcloud alpha monitoring policies create "--project=$PROJECT_ID" --policy-from-file=-
+      [ -z "$NOTIFICATION_CHANNELS" ] || set -- "$@" "--notification-channels=$NOTIFICATION_CHANNELS"
+      run_with "$filled" "$@"
+    elif [ "${FOUND#*|}" != "$print" ]; then
+      set -- gcloud alpha monitoring policies update "${FOUND%%|*}" "--project=$PROJECT_ID" --policy-from-file=-
+      [ -z "$NOTIFICATION_CHANNELS" ] || set -- "$@" "--set-notification-channels=$NOTIFICATION_CHANNELS"
+      run_with "$filled" "$@"
+    fi
+  done
 }
 
 # --- the run --------------------------------------------------------------------------------------------------------

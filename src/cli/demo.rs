@@ -3,7 +3,7 @@
 //! What runs here is what runs in production: the worker is this binary's own `serve` in a process of its own, told by
 //! its environment where Google is. Only the Google on the other side is small.
 
-mod world;
+mod transfer;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,9 +14,8 @@ use serde_json::Value;
 
 use super::Failure;
 use super::output::{Paths, say};
+use super::world::{self, Style, World};
 use crate::config::EngineConfig;
-use crate::config::Environment;
-use world::World;
 
 /// Do the main job once on this machine: a small Google Cloud, the worker, and each FILE through both.
 ///
@@ -37,22 +36,33 @@ pub(super) struct Arguments {
     out: PathBuf,
 }
 
+/// The worker's log is for when something is wrong, and so is its end.
+const STYLE: Style = Style {
+    log: "warn",
+    revive: false,
+};
+
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let config = EngineConfig::load(&Environment)?;
+    let config = world::configuration()?;
     std::fs::create_dir_all(&arguments.out)
         .map_err(|error| Failure::Work(Some(format!("{} cannot be made: {error}", arguments.out.display()))))?;
     super::runtime()?.block_on(async {
         let mut interrupted = pin!(super::interrupted()?);
         let stopped = || work("stopped before every file had its result".to_owned());
-        let mut world = tokio::select! {
-            world = World::start() => world.map_err(work)?,
+        let world = tokio::select! {
+            world = World::start(STYLE) => world.map_err(work)?,
             () = &mut interrupted => return Err(stopped()),
         };
         let (result, at_once) = tokio::select! {
-            result = all(&mut world, arguments, &config) => (result, false),
+            result = all(&world, arguments, &config) => (result, false),
             () = &mut interrupted => (Err(stopped()), true),
         };
-        world.stop(at_once).await;
+        let hurry = async {
+            if !at_once {
+                interrupted.await;
+            }
+        };
+        world.worker.end(hurry).await;
         result
     })
 }
@@ -63,14 +73,15 @@ struct Waiting {
     output: PathBuf,
 }
 
-async fn all(world: &mut World, arguments: &Arguments, config: &EngineConfig) -> Result<(), Failure> {
+async fn all(world: &World, arguments: &Arguments, config: &EngineConfig) -> Result<(), Failure> {
+    let results = world.watch(world::RESULTS).map_err(work)?;
     let mut paths = Paths::new(&arguments.out);
     let mut names = Names::default();
     let mut waiting = HashMap::new();
     let mut failed = 0;
     for file in &arguments.files {
         let (name, output) = (names.next(file), paths.next(file, "pdf"));
-        match world.upload(file, &name).await {
+        match transfer::upload(world, file, &name).await {
             Ok(generation) => {
                 eprintln!(
                     "uploaded   {} as gs://{}/{name}#{generation}",
@@ -94,7 +105,7 @@ async fn all(world: &mut World, arguments: &Arguments, config: &EngineConfig) ->
     // Twice the limit and a minute: a conversion whose engine died is tried once more.
     let patience = config.limits.time * 2 + Duration::from_secs(60);
     while !waiting.is_empty() {
-        for result in world.results(patience).await.map_err(work)? {
+        for result in transfer::results(world, &results, patience).await.map_err(work)? {
             let Some(file) = key(&result).and_then(|key| waiting.remove(&key)) else {
                 continue;
             };
@@ -124,7 +135,7 @@ async fn finish(world: &World, result: &Value, file: &Waiting) -> Result<(), Str
     }
     let output = &result["outputs"][0];
     let url = output["signedUrl"].as_str().ok_or("the result has no signed URL")?;
-    let size = world.download(url, &file.output).await?;
+    let size = transfer::download(world, url, &file.output).await?;
     if output["size"].as_str() != Some(size.to_string().as_str()) {
         return Err(format!(
             "{}: {size} bytes came through the signed URL, the result says {}",

@@ -6,6 +6,8 @@ mod convert;
 #[cfg(feature = "local-cloud")]
 mod demo;
 mod doctor;
+#[cfg(feature = "local-cloud")]
+mod local;
 mod output;
 mod password;
 mod redrive;
@@ -16,6 +18,8 @@ mod sign;
 mod submit;
 mod token;
 mod usage;
+#[cfg(feature = "local-cloud")]
+mod world;
 
 use std::process::ExitCode;
 
@@ -51,6 +55,8 @@ enum Command {
     Demo(demo::Arguments),
     Convert(convert::Arguments),
     Doctor(doctor::Arguments),
+    #[cfg(feature = "local-cloud")]
+    Local(local::Arguments),
     Redrive(redrive::Arguments),
     Schema(schema::Arguments),
     Secrets(secrets::Arguments),
@@ -105,6 +111,8 @@ pub fn run() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        #[cfg(feature = "local-cloud")]
+        Command::Local(arguments) => local::run(&arguments),
         Command::Redrive(arguments) => redrive::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Secrets(arguments) => secrets::run(&arguments),

@@ -11,7 +11,7 @@ use crate::secrets::{self, Loaded};
 use crate::serve::{Signals, StartError};
 use crate::telemetry::{self, LogFormat};
 
-/// Run the worker: Pub/Sub push in, results out. Configured by the environment; the README lists its variables.
+/// Run the worker: Pub/Sub push in, results out. Configured by the environment; docs/configuration.md lists its variables.
 ///
 /// Example: PORT=8080 OUTPUT_BUCKET=out RESULT_TOPIC=results INPUT_BUCKETS=in PUSH_AUTH=oidc
 /// PUSH_AUDIENCE=https://worker.example PUSH_SERVICE_ACCOUNT=push@p.iam.gserviceaccount.com platen serve

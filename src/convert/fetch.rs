@@ -24,6 +24,8 @@ pub struct SourceObject {
     pub source: Source,
     /// The generation that is read.
     pub generation: i64,
+    /// Whether the job names it; else it is the newest that was there.
+    pub is_named: bool,
     /// Bytes.
     pub size: u64,
     /// CRC32C of the stored bytes, where Cloud Storage has one.
@@ -72,12 +74,14 @@ pub async fn look(storage: &Storage, source: &Source) -> Step<Look> {
     if object.metadata.contains_key(crate::accept::JOB_METADATA) {
         return Ok(Look::Ignore(Ignored::OwnOutput));
     }
+    let is_named = source.generation.is_some();
     let source = Source {
         generation: Some(object.generation),
         ..source.clone()
     };
     Ok(Look::There(SourceObject {
         generation: object.generation,
+        is_named,
         size: object.size,
         crc32c: object.crc32c,
         content_type: object.content_type,
@@ -139,7 +143,8 @@ impl Document {
 /// Downloads the object. Its checksum is compared by the storage client.
 ///
 /// # Errors
-/// Superseded when the generation has gone since the look; refused when Cloud Storage or the disk cannot do it now.
+/// Superseded when the generation that the job names has gone since the look. Refused when one has gone that it does not name,
+/// because the next look finds what is there then, and when Cloud Storage or the disk cannot do it now.
 pub async fn fetch(
     storage: &Storage,
     object: &SourceObject,
@@ -147,12 +152,23 @@ pub async fn fetch(
     limits: &Limits,
 ) -> Step<Document> {
     let document = Document::new(directory);
-    let failed = |error: google::Error| match error.kind {
-        Kind::NotFound => Stop::Superseded(format!(
+    let failed = |error: google::Error| {
+        match error.kind {
+        Kind::NotFound if object.is_named => Stop::Superseded(format!(
             "{} is gone: the object was replaced or deleted while it was being read.",
             object.source.display()
         )),
+        Kind::NotFound => Refusal::new(
+            RefusalKind::Unavailable,
+            format!(
+                "{} is gone: the object was replaced or deleted while it was being read. The job names no generation: the next \
+                 delivery takes what is there then",
+                object.source.display()
+            ),
+        )
+        .into(),
         _ => Refusal::unavailable(&error, &grant_on_bucket(&object.source.bucket, READER)).into(),
+    }
     };
     let mut download = storage
         .download(&object.source.bucket, &object.source.name, object.generation)

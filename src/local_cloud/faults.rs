@@ -22,7 +22,7 @@ pub(super) use self::effect::{after, before, request_body};
 use super::server::{Peer, Request, lock, text};
 
 /// One scripted failure and the requests it is for.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fault {
     /// The peer it is for; every one that listens when none, and pushes only by name. Over HTTP an absent `peer` is the
@@ -59,6 +59,21 @@ impl Fault {
             count: 1,
             effect,
         }
+    }
+
+    /// Reads a rule from JSON. Without a `peer` it is for all of them.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn from_json(rule: &serde_json::Value) -> Result<Self, String> {
+        let fault = Self::deserialize(rule).map_err(|error| match error.to_string() {
+            // Nothing is known of an effect whose field has no meaning here.
+            text if text.contains("untagged enum Effect") => format!("effect must be one of {}", Effect::EXAMPLES),
+            text => text,
+        })?;
+        fault.effect.check()?;
+        Ok(fault)
     }
 
     fn fits(&self, peer: Peer, method: &str, path: &str) -> bool {
@@ -107,6 +122,16 @@ impl Faults {
         lock(&self.rules).clear();
     }
 
+    /// Forgets the oldest rule that is exactly this one; whether there was one.
+    pub(super) fn remove(&self, fault: &Fault) -> bool {
+        let mut rules = lock(&self.rules);
+        let found = rules.iter().position(|rule| rule.fault == *fault);
+        found.is_some_and(|index| {
+            rules.remove(index);
+            true
+        })
+    }
+
     pub(super) fn list(&self) -> Vec<Fault> {
         lock(&self.rules).iter().map(|rule| rule.fault.clone()).collect()
     }
@@ -153,6 +178,10 @@ impl Faults {
 
     /// `/_faults` over HTTP.
     pub(super) fn handle(&self, peer: Peer, request: &Request) -> Response {
+        // A page of somebody else, open in a browser on this machine, could send one here; browsers name its origin.
+        if request.header("origin").is_some() {
+            return text(StatusCode::FORBIDDEN, "not from a web page");
+        }
         match request.method.as_str() {
             "GET" => super::server::json(StatusCode::OK, &self.list()),
             "DELETE" => {
@@ -175,8 +204,7 @@ impl Faults {
 fn read(peer: Peer, body: &[u8]) -> Result<Fault, String> {
     let rule: serde_json::Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     let names_peer = rule.get("peer").is_some();
-    let mut fault: Fault = serde_json::from_value(rule).map_err(|error| error.to_string())?;
-    fault.effect.check()?;
+    let mut fault = Fault::from_json(&rule)?;
     if !names_peer {
         fault.peer = Some(peer);
     }

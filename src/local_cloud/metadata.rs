@@ -13,8 +13,9 @@ use super::{
 
 const ACCOUNTS: &str = "/computeMetadata/v1/instance/service-accounts/";
 
-pub(super) fn handle(world: &World, request: &Request) -> Response {
-    let mut answer = checked(world, request);
+/// Answers as the machine of `email` would.
+pub(super) fn handle(world: &World, request: &Request, email: &str) -> Response {
+    let mut answer = checked(world, request, email);
     answer
         .headers_mut()
         .insert("metadata-flavor", HeaderValue::from_static("Google"));
@@ -26,7 +27,7 @@ pub(super) fn handle(world: &World, request: &Request) -> Response {
 
 /// Both refusals stand against a request that was forged through a naive server: it cannot set the one header, and
 /// a proxy adds the other.
-fn checked(world: &World, request: &Request) -> Response {
+fn checked(world: &World, request: &Request, email: &str) -> Response {
     if request.headers.contains_key("x-forwarded-for") {
         return text(StatusCode::FORBIDDEN, "Request contains X-Forwarded-For header.\n");
     }
@@ -46,14 +47,13 @@ fn checked(world: &World, request: &Request) -> Response {
         "/computeMetadata/v1/universe/universe-domain" => value(&settings.universe_domain),
         path => path
             .strip_prefix(ACCOUNTS)
-            .map_or_else(not_found, |rest| account(world, request, rest)),
+            .map_or_else(not_found, |rest| account(world, request, rest, email)),
     }
 }
 
-fn account(world: &World, request: &Request, rest: &str) -> Response {
-    let email = &world.settings.worker_service_account;
+fn account(world: &World, request: &Request, rest: &str, email: &str) -> Response {
     let (name, item) = rest.split_once('/').unwrap_or((rest, ""));
-    if name != "default" && super::server::decode(name) != *email {
+    if name != "default" && super::server::decode(name) != email {
         return not_found();
     }
     match item {

@@ -14,6 +14,7 @@
 //! other policies, subscription filters, exactly-once delivery, object holds, ACLs, copy, rewrite and compose.
 
 mod clock;
+mod control;
 mod faults;
 mod federation;
 mod front_door;
@@ -50,8 +51,14 @@ pub use self::{
     settings::{Settings, Subscription, Urls},
 };
 use self::{
-    faults::Faults, front_door::FrontDoor, identity::Identity, kms::Kms, policy::Policies, pubsub::Pubsub,
-    server::Request, storage::Storage,
+    faults::Faults,
+    front_door::FrontDoor,
+    identity::Identity,
+    kms::Kms,
+    policy::Policies,
+    pubsub::Pubsub,
+    server::{Request, Site},
+    storage::Storage,
 };
 
 /// Why a call was refused: the words of Google's answer.
@@ -205,7 +212,7 @@ impl LocalCloud {
             stopped: stopped.clone(),
         });
         for (peer, listener) in listeners {
-            server::serve(Arc::clone(&world), peer, listener, stopped.clone());
+            server::serve(Arc::clone(&world), Site::Deployment(peer), listener, stopped.clone());
         }
         Ok(Self { world, stop })
     }

@@ -150,17 +150,27 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Serves `peer` on `listener` until `stopped` turns true.
-pub(super) fn serve(world: Arc<World>, peer: Peer, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
+/// Whom a listener serves: a peer that the deployment calls, or a metadata server for somebody else.
+#[derive(Clone, Debug)]
+pub(super) enum Site {
+    Deployment(Peer),
+    /// Speaks for this account, and no fault hits it: what is broken on purpose is the deployment.
+    MetadataOf(Arc<str>),
+}
+
+/// Serves `site` on `listener` until `stopped` turns true.
+pub(super) fn serve(world: Arc<World>, site: Site, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
     let mut handler_stopped = stopped.clone();
+    let name = format!("{site:?}");
     handler_stopped.mark_unchanged();
     let router = Router::new().fallback(
         move |ConnectInfo(connection): ConnectInfo<Connection>, request: axum::extract::Request| {
             let world = Arc::clone(&world);
+            let site = site.clone();
             let mut stopped = handler_stopped.clone();
             async move {
                 tokio::select! {
-                    answer = answer(&world, peer, &connection, request) => answer,
+                    answer = answer(&world, &site, &connection, request) => answer,
                     _ = stopped.wait_for(|stopped| *stopped) => text(StatusCode::SERVICE_UNAVAILABLE, "stopping"),
                 }
             }
@@ -173,13 +183,26 @@ pub(super) fn serve(world: Arc<World>, peer: Peer, listener: TcpListener, mut st
             let _ = stopped.wait_for(|stopped| *stopped).await;
         });
         if let Err(error) = served.await {
-            tracing::error!(%error, ?peer, "the local cloud's listener ended");
+            tracing::error!(%error, listener = name, "the local cloud's listener ended");
         }
     });
 }
 
-async fn answer(world: &Arc<World>, peer: Peer, connection: &Connection, request: axum::extract::Request) -> Response {
+async fn answer(world: &Arc<World>, site: &Site, connection: &Connection, request: axum::extract::Request) -> Response {
     let (parts, body) = request.into_parts();
+    let peer = match site {
+        Site::Deployment(peer) => *peer,
+        Site::MetadataOf(account) => {
+            let request = Request {
+                method: parts.method,
+                path: parts.uri.path().to_owned(),
+                query: parts.uri.query().unwrap_or_default().to_owned(),
+                headers: parts.headers,
+                body: Bytes::new(),
+            };
+            return metadata::handle(world, &request, account);
+        }
+    };
     let path = parts.uri.path();
     let scripts = path == "/_faults";
     let effect = (!scripts)
@@ -205,7 +228,7 @@ async fn answer(world: &Arc<World>, peer: Peer, connection: &Connection, request
     let answer = match peer {
         Peer::Storage => storage::handle(world, &request),
         Peer::Pubsub => pubsub::handle(world, &request).await,
-        Peer::Metadata => metadata::handle(world, &request),
+        Peer::Metadata => metadata::handle(world, &request, &world.settings.worker_service_account),
         Peer::Iam => iam::handle(world, &request),
         Peer::Sts => sts::handle(world, &request),
         Peer::Jwks => jwks::handle(world, &request),

@@ -545,6 +545,7 @@ mod tests {
         let mut source = SourceObject {
             source: source(1),
             generation: 1,
+            is_named: true,
             size: 40,
             crc32c: None,
             content_type: None,

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use platen::local_cloud::{Effect, Fault, LocalCloud, Peer, Subscription};
 use serde_json::{Value, json};
 
-use crate::credentials::{on_google, platen, stderr};
+use crate::credentials::{File, person, platen, stderr};
 use crate::harness::{self, INPUT, OUTPUT, USER, World, client, encode, signal, until, upload_to};
 
 const PUBLISH: &str = "/v1/projects/local-project/topics/events:publish";
@@ -22,6 +22,8 @@ struct Shell {
     cloud: LocalCloud,
     environment: HashMap<String, String>,
     state: tempfile::TempDir,
+    /// Outlives the commands that read it.
+    _credentials: File,
 }
 
 impl Shell {
@@ -38,13 +40,14 @@ impl Shell {
             ..Subscription::default()
         };
         cloud.create_subscription(&seen).unwrap();
-        let mut environment = on_google(&cloud);
+        let (credentials, mut environment) = person(&cloud);
         environment.insert("STORAGE_EMULATOR_HOST".to_owned(), cloud.urls().storage.clone());
         environment.insert("XDG_STATE_HOME".to_owned(), state.path().to_str().unwrap().to_owned());
         Self {
             cloud,
             environment,
             state,
+            _credentials: credentials,
         }
     }
 
@@ -483,7 +486,7 @@ async fn each_mistake_is_one_sentence_with_what_to_do() {
     let words = [
         "storage.objects.list on gs://input/",
         "needs roles/storage.objectViewer: gcloud storage buckets add-iam-policy-binding gs://input",
-        "--member='serviceAccount:worker@",
+        "--member='user:YOUR_ADDRESS'",
     ];
     run(&["gs://input", "--topic", "events"]).await.failed(1, &words);
     // What passes is tried again.

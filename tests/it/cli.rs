@@ -206,6 +206,7 @@ fn wrong_usage_is_64_and_help_is_0_with_an_example() {
         "secrets seal",
         "secrets open",
         "doctor",
+        "local",
     ] {
         let output = platen()
             .args(command.split_whitespace())

@@ -6,7 +6,7 @@ use platen::local_cloud::{Effect, Fault, Peer, Subscription};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::harness::{INPUT, PATIENCE, World, notification, signal, until};
+use crate::harness::{INPUT, PATIENCE, World, gives_up, notification, signal, until};
 
 const INVOICE: &str = "documents/plain/invoice.docx";
 const NAME: &str = "projects/local-project/subscriptions/with-dead-letter";
@@ -39,15 +39,25 @@ async fn counted(world: &World, path_prefix: &str) -> u64 {
     1_000_000 - rule["skip"].as_u64().unwrap()
 }
 
+/// What docs/messages.md has an operator grant, on a subscription of the test's own.
+fn let_it_look_at(world: &World, subscription: &str) {
+    world.cloud.give(
+        "worker",
+        "pubsub.subscriptions.get",
+        &format!("subscription/{subscription}"),
+    );
+}
+
 /// A pulled subscription that has the dead-letter policy of the pushes that a test makes itself.
 fn subscription(world: &World, most: Option<u32>) {
-    world.cloud.create_topic("dead").unwrap();
+    let_it_look_at(world, NAME);
+    world.cloud.create_topic("dead-letters").unwrap();
     world
         .cloud
         .create_subscription(&Subscription {
             name: "with-dead-letter",
             topic: "events",
-            dead_letter: most.map(|most| ("dead", most)),
+            dead_letter: most.map(|most| ("dead-letters", most)),
             ..Subscription::default()
         })
         .unwrap();
@@ -122,12 +132,12 @@ async fn the_last_delivery_is_reported_and_refused_all_the_same() {
 async fn pubsub_delivers_five_times_and_then_the_dead_letter_and_a_result_are_there() {
     let world = World::start().await;
     world.cloud.create_topic("closed").unwrap();
-    world.cloud.create_topic("dead").unwrap();
+    world.cloud.create_topic("dead-letters").unwrap();
     let dead = world
         .cloud
         .create_subscription(&Subscription {
-            name: "dead",
-            topic: "dead",
+            name: "dead-letters",
+            topic: "dead-letters",
             ..Subscription::default()
         })
         .unwrap();
@@ -140,10 +150,12 @@ async fn pubsub_delivers_five_times_and_then_the_dead_letter_and_a_result_are_th
             audience: Some(crate::harness::AUDIENCE),
             service_account: Some(&world.cloud.settings().push_service_account),
             ack_deadline_seconds: Some(600),
-            dead_letter: Some(("dead", 5)),
+            dead_letter: Some(("dead-letters", 5)),
             ..Subscription::default()
         })
         .unwrap();
+    let_it_look_at(&world, &pushed);
+    gives_up(&world.cloud, &pushed, "projects/local-project/topics/dead-letters");
     world.upload_fixture(INVOICE, "invoice.docx").await;
     world.cloud.add_fault(source_is_closed());
     let attributes = [("bucketId", INPUT), ("objectId", "invoice.docx")];

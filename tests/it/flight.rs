@@ -11,7 +11,7 @@ use platen::local_cloud::{Effect, Fault, Peer};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::harness::{INPUT, OUTPUT, Worker, World, cloud, converting, environment, signal, until};
+use crate::harness::{INPUT, OUTPUT, Worker, World, cloud, converting, environment, signal, until, versioned_input};
 
 pub(crate) const INVOICE: &str = "documents/plain/invoice.docx";
 /// What the worker says, for debugging, of each delivery that finds a run of its job.
@@ -275,7 +275,7 @@ async fn two_instances_on_one_job_leave_one_generation() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_generation_never_replaces_a_newer_one_whenever_it_comes() {
     let cloud = cloud().await;
-    cloud.create_bucket("versioned", true).unwrap();
+    versioned_input(&cloud, "versioned");
     let mut world = World::beside(
         cloud,
         &[("INPUT_BUCKETS", "input,versioned"), ("CONVERT_CONCURRENCY", "2")],

@@ -153,9 +153,14 @@ impl Worker {
         status.code()
     }
 
-    /// The zygote: the worker's only child.
+    /// The zygote: the worker's only child, once it is a program of its own. Before that it is a fork that the worker waits for.
     pub(crate) async fn zygote(&self) -> u32 {
-        until("the worker has a zygote", || children(self.pid()).first().copied()).await
+        until("the worker has a zygote", || {
+            let child = children(self.pid()).first().copied()?;
+            let line = std::fs::read_to_string(format!("/proc/{child}/cmdline")).ok()?;
+            line.contains("engine-zygote").then_some(child)
+        })
+        .await
     }
 
     /// A child that converts, stopped as soon as it is seen, so that it cannot end before the test is done with it.
@@ -469,6 +474,23 @@ pub(crate) async fn cloud() -> LocalCloud {
     // Exactly the rights that deploy/setup.sh grants.
     cloud.enforce(&RESOURCES).unwrap();
     cloud
+}
+
+/// A second input bucket, which keeps what is replaced; the worker has the same right there.
+pub(crate) fn versioned_input(cloud: &LocalCloud, name: &str) {
+    cloud.create_bucket(name, true).unwrap();
+    cloud.give("worker", "storage.objects.get", &format!("bucket/{name}"));
+}
+
+/// Lets Pub/Sub forward what a subscription of the test's own gives up: both by their full names.
+pub(crate) fn gives_up(cloud: &LocalCloud, subscription: &str, dead_letters: &str) {
+    let agent = "pubsub-agent";
+    cloud.give(agent, "pubsub.topics.publish", &format!("topic/{dead_letters}"));
+    cloud.give(
+        agent,
+        "pubsub.subscriptions.consume",
+        &format!("subscription/{subscription}"),
+    );
 }
 
 /// What the worker is told about a local cloud.

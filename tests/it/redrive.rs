@@ -9,8 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use platen::local_cloud::{Effect, Fault, LocalCloud, Peer, Subscription};
 use serde_json::{Value, json};
 
-use crate::credentials::{on_google, platen, stderr};
-use crate::harness::{self, AUDIENCE, INPUT, USER, World, client, until};
+use crate::credentials::{person, platen, stderr};
+use crate::harness::{self, AUDIENCE, INPUT, USER, World, client, gives_up, until};
 use crate::peer::{Peer as Stand, Reply};
 
 const DEAD: &str = "projects/local-project/subscriptions/dead-letters";
@@ -60,7 +60,8 @@ fn dead(cloud: &LocalCloud) -> usize {
 
 async fn redrive(cloud: &LocalCloud, arguments: &[&str]) -> Output {
     let arguments = [&["redrive", "--from", "dead-letters", "--topic", "events"], arguments].concat();
-    platen(&arguments, &on_google(cloud)).await
+    let (_file, environment) = person(cloud);
+    platen(&arguments, &environment).await
 }
 
 #[track_caller]
@@ -102,6 +103,11 @@ async fn a_dead_letter_is_converted_once_its_cause_is_mended() {
             ..Subscription::default()
         })
         .unwrap();
+    gives_up(
+        cloud,
+        "projects/local-project/subscriptions/with-dead-letter",
+        "projects/local-project/topics/dead",
+    );
     world
         .upload_fixture("documents/plain/invoice.docx", "a/invoice.docx")
         .await;
@@ -258,6 +264,11 @@ async fn what_comes_while_it_runs_waits_for_the_next_run() {
             ..Subscription::default()
         })
         .unwrap();
+    gives_up(
+        &cloud,
+        "projects/local-project/subscriptions/mortal",
+        "projects/local-project/topics/dead",
+    );
     cloud.add_fault(Fault {
         effect: Effect::Delay {
             delay_milliseconds: 2000,
@@ -274,7 +285,7 @@ async fn what_comes_while_it_runs_waits_for_the_next_run() {
 async fn mistakes_are_one_sentence() {
     let cloud = harness::cloud().await;
     graves(&cloud);
-    let environment = on_google(&cloud);
+    let (_file, environment) = person(&cloud);
     for (arguments, code, words) in [
         (
             &["--from", "a/b", "--topic", "events"][..],

@@ -5,7 +5,7 @@ use platen::local_cloud::{Effect, Fault, Peer};
 use serde_json::{Map, Value, json};
 
 use crate::flight::{Calls, DOWNLOADS, UPLOADS};
-use crate::harness::{INPUT, OUTPUT, World, job, signal, upload_to};
+use crate::harness::{INPUT, OUTPUT, World, job, signal, upload_to, versioned_input};
 
 const INVOICE: &str = "documents/plain/invoice.docx";
 pub(crate) const ARCHIVE: &str = "archive";
@@ -257,7 +257,7 @@ async fn change_source(world: &World, document: &Document, source: Source) {
 
 async fn world() -> World {
     let cloud = crate::harness::cloud().await;
-    cloud.create_bucket(ARCHIVE, true).unwrap();
+    versioned_input(&cloud, ARCHIVE);
     let mut world = World::beside(cloud, &[("INPUT_BUCKETS", "input,archive")]);
     world.worker.ready().await;
     world

@@ -23,7 +23,7 @@ use self::door::Door;
 use self::feed::Feed;
 use self::fleet::Fleet;
 use self::results::Results;
-use crate::harness::{AUDIENCE, INPUT, OUTPUT, USER, client};
+use crate::harness::{AUDIENCE, INPUT, OUTPUT, USER, client, versioned_input};
 
 /// Deliveries before a message is given up.
 const ATTEMPTS: u32 = 12;
@@ -91,7 +91,6 @@ async fn cloud() -> LocalCloud {
     .await
     .unwrap();
     cloud.create_bucket(INPUT, false).unwrap();
-    cloud.create_bucket(ARCHIVE, true).unwrap();
     cloud.create_bucket(OUTPUT, true).unwrap();
     for topic in ["events", "results", "given-up", feed::MARKS] {
         cloud.create_topic(topic).unwrap();
@@ -106,6 +105,17 @@ async fn cloud() -> LocalCloud {
         cloud.create_subscription(&pulled).unwrap();
     }
     cloud.create_service_account(USER);
+    cloud
+        .enforce(&[
+            ("bucket/input", INPUT),
+            ("bucket/output", OUTPUT),
+            ("topic/events", "events"),
+            ("topic/results", "results"),
+            ("topic/dead-letter", "given-up"),
+            ("subscription/push", "push"),
+        ])
+        .unwrap();
+    versioned_input(&cloud, ARCHIVE);
     cloud
 }
 

@@ -7,7 +7,7 @@ use std::process::Output;
 use platen::local_cloud::AccountRole;
 use serde_json::{Value, json};
 
-use crate::credentials::{CALLER, File, USER, WORKER, on_google, platen, stderr};
+use crate::credentials::{CALLER, File, USER, WORKER, on_google, person, platen, stderr};
 use crate::harness::{AUDIENCE, INPUT, World};
 use crate::peer::{Peer, Reply};
 
@@ -23,17 +23,6 @@ async fn private(variables: &[(&str, &str)]) -> World {
     world.cloud.create_service_account(CALLER);
     world.cloud.open_front_door(&world.worker.url, &[AUDIENCE], &[CALLER]);
     world
-}
-
-/// A person who has logged in: whoever submits is not the worker, and has other rights. The file must outlive the command.
-fn person(world: &World) -> (File, HashMap<String, String>) {
-    let file = File::new(&world.cloud.log_in(USER));
-    let mut environment = file.environment(&world.cloud);
-    environment.insert(
-        "GOOGLE_CLOUD_PROJECT".to_owned(),
-        world.cloud.settings().project.clone(),
-    );
-    (file, environment)
 }
 
 fn door(world: &World) -> &str {
@@ -192,7 +181,7 @@ async fn a_topic_takes_jobs_and_the_subscription_brings_their_results_and_loses_
     let world = World::start().await;
     world.upload_fixture("documents/plain/prices.csv", "prices.csv").await;
     world.upload_fixture("documents/plain/readme.txt", "readme.txt").await;
-    let (_file, environment) = person(&world);
+    let (_file, environment) = person(&world.cloud);
     let (prices, readme) = (source("prices.csv"), source("readme.txt"));
     let of_others = [
         json!({"jobId": "0", "messageId": "of-others", "status": "succeeded"}).to_string(),
@@ -278,7 +267,7 @@ async fn with_a_service_and_a_subscription_the_results_come_from_the_subscriptio
         "--wait",
         "results",
     ];
-    let (_file, environment) = person(&world);
+    let (_file, environment) = person(&world.cloud);
     let output = platen(&[&["submit", &input, &input][..], &to[..]].concat(), &environment).await;
     assert_eq!(
         output.status.code(),
@@ -315,7 +304,7 @@ async fn a_result_that_never_comes_is_missed_by_name_and_others_go_back() {
         "--timeout",
         "500ms",
     ];
-    let (_file, environment) = person(&cloud);
+    let (_file, environment) = person(&cloud.cloud);
     let output = platen(&arguments, &environment).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(

@@ -41,16 +41,6 @@ async fn readable(reach: &Reach, bucket: &str, name: &str, what: String, role: &
     };
     match error.kind {
         Kind::NotFound if !is_about_the_bucket(&error) => Line::good(what),
-        Kind::Forbidden if hides_what_is_missing(&error) => Line::new(
-            State::Warning,
-            what,
-            format!(
-                "what is there can be read, but of what is not there Cloud Storage says 403 and not 404, so that jobs \
-                 for deleted documents are repeated until they are dead letters. It takes storage.objects.list, which \
-                 {VIEWER} holds; this grants it: {}",
-                reach.on_bucket(bucket, "storage.objects.list", VIEWER).command
-            ),
-        ),
         _ => Line::failed(what, &error, &reach.on_bucket(bucket, "storage.objects.get", role)),
     }
 }

@@ -92,6 +92,9 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// One of each in JSON, for who wrote something else.
+    pub(super) const EXAMPLES: &'static str = r#"{"status": 503}, {"status": 429, "retryAfter": 1}, {"cutAfter": 10}, {"stallAfter": 10}, {"corrupt": true}, {"reset": true}, {"loseAnswer": true}, {"delayMilliseconds": 500}, {"silence": true}, {"dripBytes": 1024, "everyMilliseconds": 50}, {"cutRequestAfter": 10}, {"probability": 0.5, "seed": 1, "oneOf": [{"status": 503}]}"#;
+
     /// Answers with this status, and asks for no wait.
     pub fn status(status: u16) -> Self {
         Self::Status {
@@ -121,6 +124,7 @@ impl Effect {
     /// What serde's types leave open.
     pub(super) fn check(&self) -> Result<(), &'static str> {
         match self {
+            Self::Status { status, .. } if !(100..600).contains(status) => Err("status must be from 100 to 599"),
             Self::Drip { drip_bytes: 0, .. } => Err("dripBytes must be at least 1"),
             Self::Chance { probability, .. } if !(0.0..=1.0).contains(probability) => {
                 Err("probability must be from 0 to 1")

@@ -17,7 +17,10 @@ use axum::http::StatusCode;
 use tokio::sync::watch;
 
 pub use self::queue::Acknowledgement;
-pub(super) use self::{model::Draft, rest::handle};
+pub(super) use self::{
+    model::Draft,
+    rest::{handle, wait},
+};
 use self::{
     model::{Message, Settings, check_drafts, check_name},
     push::Pace,
@@ -173,6 +176,14 @@ impl Pubsub {
             .get(name)
             .cloned()
             .ok_or_else(|| Refusal::no_resource(name))
+    }
+
+    /// Acknowledges one delivery.
+    pub(super) fn acknowledge(&self, subscription: &str, ack_id: &str) -> Result<(), Refusal> {
+        let subscription = self.subscription(subscription)?;
+        lock(&subscription.queue).acknowledge(ack_id, self.published());
+        subscription.touch();
+        Ok(())
     }
 
     /// How many messages a subscription has not seen acknowledged.

@@ -226,6 +226,20 @@ async fn pull(world: &Arc<World>, name: &str, request: &Request) -> Result<Value
             "You have passed an invalid argument to the service (argument=max_messages).",
         ));
     }
+    let received = wait(world, name, pull.max_messages, pull.return_immediately).await?;
+    if received.is_empty() {
+        return Ok(json!({}));
+    }
+    Ok(json!({"receivedMessages": received}))
+}
+
+/// The messages that a pull gives, as `ReceivedMessage` in JSON; none when none came for as long as a pull waits.
+pub(in super::super) async fn wait(
+    world: &Arc<World>,
+    name: &str,
+    most: usize,
+    immediately: bool,
+) -> Result<Vec<Value>, Refusal> {
     let subscription = world.pubsub.subscription(name)?;
     let second = world.settings.pubsub_second;
     let patience = Instant::now() + second * LONGEST_PULL;
@@ -241,7 +255,7 @@ async fn pull(world: &Arc<World>, name: &str, request: &Request) -> Result<Value
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "FAILED_PRECONDITION", message));
         }
         let given_up_by = working(world, settings.clone());
-        let taken = lock(&subscription.queue).take(pull.max_messages.min(1000), &given_up_by, second);
+        let taken = lock(&subscription.queue).take(most.min(1000), &given_up_by, second);
         forward_dead(world, &settings, taken.dead);
         if !taken.deliveries.is_empty() {
             let received: Vec<Value> = taken
@@ -255,10 +269,10 @@ async fn pull(world: &Arc<World>, name: &str, request: &Request) -> Result<Value
                     received
                 })
                 .collect();
-            return Ok(json!({"receivedMessages": received}));
+            return Ok(received);
         }
-        if pull.return_immediately || Instant::now() >= patience {
-            return Ok(json!({}));
+        if immediately || Instant::now() >= patience {
+            return Ok(Vec::new());
         }
         let again_at = taken.again_at.map_or(patience, |time| time.min(patience));
         tokio::select! {

@@ -17,7 +17,10 @@ use super::{
 pub(super) fn objects(world: &World, request: &Request, bucket: &str) -> Result<Response, Refusal> {
     let prefix = request.parameter("prefix").unwrap_or_default();
     let delimiter = request.parameter("delimiter").filter(|delimiter| !delimiter.is_empty());
-    let versions = request.parameter("versions").as_deref() == Some("true");
+    // Python's client says "True".
+    let versions = request
+        .parameter("versions")
+        .is_some_and(|versions| versions.eq_ignore_ascii_case("true"));
     let start = request.parameter("startOffset").unwrap_or_default();
     let end = request.parameter("endOffset").filter(|end| !end.is_empty());
     let after = request

@@ -1,5 +1,6 @@
 //! Cloud Storage: the JSON API here and in `upload`, signed URLs (XML API) in `xml` and `signed`.
 
+mod copy;
 mod download;
 mod list;
 mod multipart;
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 use self::{
     notify::Notification,
     store::{Fields, Preconditions, Store},
+    upload::fields_of,
 };
 use super::{
     Refusal, World,
@@ -45,6 +47,17 @@ impl Storage {
         lock(&self.store)
             .create_bucket(name, versioning, &world.clock)
             .map(|_| ())
+    }
+
+    /// Stores an object, whatever is there, and tells who wants to know; its resource.
+    pub(super) fn put(
+        &self,
+        world: &World,
+        (bucket, name): (&str, &str),
+        content_type: &str,
+        content: axum::body::Bytes,
+    ) -> Result<Value, Refusal> {
+        upload::put(world, (bucket, name), content_type, content)
     }
 
     pub(super) fn unconditional_writes(&self, bucket: &str) -> Result<u64, Refusal> {
@@ -138,6 +151,9 @@ pub(super) fn handle(world: &World, request: &Request) -> Response {
         })
     } else if let Some(path) = request.path.strip_prefix("/storage/v1/b") {
         authorized(world, request).and_then(|caller| {
+            if let Some(copy) = copy::Copy::read(path.trim_start_matches('/')) {
+                return copy.handle(world, request, caller.as_deref());
+            }
             permit(world, caller.as_deref(), permission(request, path), bucket_of(path))?;
             json_api(world, request, path)
         })
@@ -283,6 +299,7 @@ fn json_api(world: &World, request: &Request, path: &str) -> Result<Response, Re
             ))
         }
         ("DELETE", None, None) => delete_bucket(world, &bucket),
+        ("PATCH", None, None) => update_bucket(world, request, &bucket),
         ("GET", Some("o"), None) => list::objects(world, request, &bucket),
         ("POST", Some("notificationConfigs"), None) => {
             let resource = world.storage.create_notification(world, &bucket, &body(request)?)?;
@@ -334,6 +351,34 @@ fn list_buckets(world: &World) -> Response {
     json_answer(StatusCode::OK, &json!({"kind": "storage#buckets", "items": items}))
 }
 
+/// Of what a bucket has, versioning and labels can be changed; what else is asked for is said to be so, or refused.
+fn update_bucket(world: &World, request: &Request, name: &str) -> Result<Response, Refusal> {
+    let change = body(request)?;
+    let mut store = lock(&world.storage.store);
+    let bucket = store.bucket_mut(name)?;
+    for (key, value) in change.as_object().into_iter().flatten() {
+        match (key.as_str(), value) {
+            ("versioning", value) => bucket.versioning = value["enabled"] == true,
+            ("labels", Value::Object(labels)) => {
+                for (label, value) in labels {
+                    match value.as_str() {
+                        Some(value) => bucket.labels.insert(label.clone(), value.to_owned()),
+                        None => bucket.labels.remove(label),
+                    };
+                }
+            }
+            _ => {
+                return Err(Refusal::invalid(format!("this cloud does not change {key} of buckets")));
+            }
+        }
+    }
+    bucket.metageneration += 1;
+    Ok(json_answer(
+        StatusCode::OK,
+        &resource::bucket(world, store.bucket(name)?),
+    ))
+}
+
 fn delete_bucket(world: &World, name: &str) -> Result<Response, Refusal> {
     let mut store = lock(&world.storage.store);
     if !store.bucket(name)?.objects.is_empty() {
@@ -382,7 +427,12 @@ fn object_api(world: &World, request: &Request, path: &str) -> Result<Response, 
             Ok(no_content())
         }
         "PATCH" | "PUT" => {
-            let change = body(request)?;
+            // No body is no change.
+            let change = if request.body.is_empty() {
+                json!({})
+            } else {
+                body(request)?
+            };
             let replace = request.method == "PUT";
             let (object, changes) = lock(&world.storage.store).update(
                 (&bucket, &name, generation),

@@ -122,6 +122,8 @@ pub(super) struct Bucket {
     pub(super) created: DateTime<Utc>,
     /// Keeps what is replaced or deleted as noncurrent generations.
     pub(super) versioning: bool,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) metageneration: u64,
     /// By name, oldest generation first; only the last can be live.
     pub(super) objects: BTreeMap<String, Vec<Object>>,
     pub(super) notifications: Vec<Notification>,
@@ -183,6 +185,8 @@ impl Store {
             name: name.to_owned(),
             created: clock.now(),
             versioning,
+            labels: BTreeMap::new(),
+            metageneration: 1,
             objects: BTreeMap::new(),
             notifications: Vec::new(),
             notifications_made: 0,

@@ -147,6 +147,16 @@ fn finish(
     insert(world, (bucket, name), fields, content, conditions).map(stored)
 }
 
+/// Stores without a request, over whatever is there; the object's resource.
+pub(super) fn put(world: &World, place: (&str, &str), content_type: &str, content: Bytes) -> Result<Value, Refusal> {
+    let fields = Fields {
+        content_type: Some(content_type.to_owned()),
+        ..Fields::default()
+    };
+    let resource = insert(world, place, fields, content, &Preconditions::default())?;
+    Ok(serde_json::from_slice(&resource).unwrap_or_default())
+}
+
 fn insert(
     world: &World,
     (bucket, name): (&str, &str),
@@ -167,7 +177,7 @@ fn stored(resource: Bytes) -> Response {
     with_type(StatusCode::OK, "application/json; charset=UTF-8", resource)
 }
 
-fn fields_of(metadata: &Value) -> Result<Fields, Refusal> {
+pub(super) fn fields_of(metadata: &Value) -> Result<Fields, Refusal> {
     serde_json::from_value(metadata.clone())
         .map_err(|error| Refusal::invalid(format!("Invalid object resource: {error}")))
 }

@@ -15,7 +15,7 @@ use super::plan::{Asks, CHILD, Plan, lost_upload};
 use super::points::{Points, Word};
 use crate::engine_limits::processes;
 use crate::harness::{
-    AUDIENCE, INPUT, OUTPUT, PATIENCE, Worker, client, converting, environment, signal, upload_to, walk,
+    AUDIENCE, INPUT, OUTPUT, PATIENCE, RESOURCES, Worker, client, converting, environment, signal, upload_to, walk,
 };
 
 /// Who uploads, lists and reads results.
@@ -112,6 +112,7 @@ impl Lane {
         };
         cloud.create_subscription(&results).unwrap();
         cloud.create_service_account(USER);
+        cloud.enforce(&RESOURCES).unwrap();
         let push = cloud
             .create_subscription(&Subscription {
                 name: "push",

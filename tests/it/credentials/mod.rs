@@ -65,6 +65,14 @@ pub(crate) fn on_google(cloud: &LocalCloud) -> HashMap<String, String> {
     environment
 }
 
+/// A person who has logged in: whoever sends jobs is not the worker, and has other rights. The file must outlive the command.
+pub(crate) fn person(cloud: &LocalCloud) -> (File, HashMap<String, String>) {
+    let file = File::new(&cloud.log_in(USER));
+    let mut environment = file.environment(cloud);
+    environment.insert("GOOGLE_CLOUD_PROJECT".to_owned(), cloud.settings().project.clone());
+    (file, environment)
+}
+
 /// A credentials file that goes with the test.
 pub(crate) struct File(tempfile::NamedTempFile);
 

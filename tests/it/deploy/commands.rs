@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use super::gcloud::{Answer, Cloud, NUMBER, PROJECT};
 
 const MEMBERS: &str = "flatten format project location region keyring";
@@ -48,6 +50,24 @@ const COMMANDS: &[(&str, &str)] = &[
     ("kms keys describe", "project location keyring format"),
     ("kms keys get-iam-policy", MEMBERS),
     ("kms keys remove-iam-policy-binding", BINDING),
+    ("logging metrics create", "project config-from-file"),
+    ("logging metrics delete", "project quiet"),
+    ("logging metrics describe", "project format"),
+    ("logging metrics update", "project config-from-file"),
+    ("monitoring dashboards create", "project config-from-file"),
+    ("monitoring dashboards delete", "project quiet"),
+    ("monitoring dashboards list", "project filter format"),
+    ("monitoring dashboards update", "project config-from-file"),
+    (
+        "alpha monitoring policies create",
+        "project policy-from-file notification-channels",
+    ),
+    ("alpha monitoring policies delete", "project quiet"),
+    ("alpha monitoring policies list", "project filter format"),
+    (
+        "alpha monitoring policies update",
+        "project policy-from-file set-notification-channels",
+    ),
     ("projects add-iam-policy-binding", BINDING),
     ("projects describe", "format"),
     ("projects get-iam-policy", MEMBERS),
@@ -131,10 +151,12 @@ pub(super) struct Words {
     pub(super) command: &'static str,
     pub(super) names: Vec<String>,
     pub(super) flags: BTreeMap<String, String>,
+    /// What it is given on its standard input.
+    input: Value,
 }
 
 impl Words {
-    pub(super) fn parse(words: &[String]) -> Result<Self, String> {
+    pub(super) fn parse(words: &[String], input: &str) -> Result<Self, String> {
         let (flags, names): (Vec<&String>, Vec<&String>) = words.iter().partition(|word| word.starts_with("--"));
         let line = names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(" ");
         let (command, allowed) = COMMANDS
@@ -163,6 +185,10 @@ impl Words {
                 .map(|name| (*name).clone())
                 .collect(),
             flags: given,
+            input: match input {
+                "" => Value::Null,
+                text => serde_json::from_str(text).map_err(|error| format!("ERROR: (gcloud) malformed: {error}"))?,
+            },
         })
     }
 
@@ -204,6 +230,9 @@ impl Words {
             ("iam roles", "role"),
             ("iam service-accounts", "account"),
             ("kms keyrings", "keyring"),
+            ("logging metrics", "metric"),
+            ("monitoring dashboards", "dashboard"),
+            ("alpha monitoring policies", "alert"),
             ("kms keys", "key"),
             ("projects", "project"),
             ("pubsub subscriptions", "subscription"),
@@ -220,10 +249,87 @@ impl Words {
         match kind {
             "key" => format!("key/{}/{name}", self.flag("keyring")),
             "account" if !name.contains('@') => format!("account/{name}@{PROJECT}.iam.gserviceaccount.com"),
+            "dashboard" | "alert" if name.is_empty() => {
+                let title = self.input["displayName"].as_str().unwrap_or_default();
+                format!("{kind}/{}", titled(title))
+            }
             "trigger" | "job" if name.is_empty() => format!("{kind}/{}", self.flag("name")),
             _ => format!("{kind}/{}", name.trim_start_matches("gs://")),
         }
     }
+}
+
+/// A name of Google's making, which is none of a file: it goes into one command after the other.
+pub(super) fn titled(title: &str) -> String {
+    title
+        .chars()
+        .map(|character| if character.is_alphanumeric() { character } else { '-' })
+        .collect()
+}
+
+/// The dashboards and alerts of one display name.
+fn titles(cloud: &Cloud, words: &Words) -> Answer {
+    let title = words
+        .flag("filter")
+        .strip_prefix("displayName=\"")
+        .and_then(|rest| rest.strip_suffix('"'))
+        .ok_or("ERROR: the stand-in does not know this filter")?;
+    let resource = format!("{}{}", words.resource(), titled(title));
+    let Some(found) = cloud.resources.get(&resource) else {
+        return Ok(String::new());
+    };
+    let input: Value = serde_json::from_str(&found["input"]).unwrap();
+    let name = resource.split('/').nth(1).unwrap();
+    Ok(match words.flag("format") {
+        "value(name)" => name.to_owned(),
+        "value[separator=\"|\"](name,userLabels.platen-settings)" => {
+            format!("{name}|{}", input["userLabels"]["platen-settings"].as_str().unwrap())
+        }
+        "value[separator=\"|\"](name,etag,labels)" => {
+            let labels: Vec<_> = input["labels"].as_object().unwrap().keys().cloned().collect();
+            format!("{name}|{}|{}", found["etag"], labels.join("=;"))
+        }
+        other => return Err(format!("the stand-in does not know the format {other}")),
+    })
+}
+
+/// What a file of Cloud Monitoring's makes, or takes the place of.
+fn lay(cloud: &mut Cloud, words: &Words) -> Answer {
+    let (resource, input) = (words.resource(), words.input.to_string());
+    if input.contains("${") {
+        return Err(format!("ERROR: (gcloud) a variable is not filled in: {input}"));
+    }
+    let updates = words.command.ends_with("update");
+    let there = cloud.resources.get(&resource);
+    if updates != there.is_some() {
+        return Err(format!("ERROR: (gcloud) {resource}: ALREADY_EXISTS, or NOT_FOUND"));
+    }
+    if let Some(metric) = resource.strip_prefix("metric/") {
+        if words.input["name"] != metric {
+            return Err(format!("ERROR: (gcloud) INVALID_ARGUMENT: {metric} is not the file's"));
+        }
+    } else {
+        // Who looks at a metric needs one.
+        for own in input.split("logging.googleapis.com/user/").skip(1) {
+            let name = own.split('\\').next().unwrap();
+            if !cloud.resources.contains_key(&format!("metric/{name}")) {
+                return Err(format!("ERROR: (gcloud) NOT_FOUND: Cannot find metric {name}"));
+            }
+        }
+        if resource.starts_with("dashboard/")
+            && updates
+            && there.is_some_and(|there| words.input["etag"] != *there["etag"])
+        {
+            return Err("ERROR: (gcloud) ABORTED: the etag is not the dashboard's".to_owned());
+        }
+    }
+    cloud.ids += 1;
+    let etag = format!("etag-{}", cloud.ids);
+    let channels = words.flag("notification-channels").to_owned() + words.flag("set-notification-channels");
+    let attributes = [("input", input), ("etag", etag), ("channels", channels)];
+    let attributes = attributes.map(|(name, value)| (name.to_owned(), value));
+    cloud.resources.insert(resource, attributes.into());
+    Ok(String::new())
 }
 
 pub(super) fn look(cloud: &mut Cloud, words: &Words) -> Answer {
@@ -240,6 +346,7 @@ pub(super) fn look(cloud: &mut Cloud, words: &Words) -> Answer {
         "projects describe" => {
             return Err("ERROR: The caller does not have permission (or it may not exist)".to_owned());
         }
+        "monitoring dashboards list" | "alpha monitoring policies list" => return titles(cloud, words),
         "pubsub subscriptions pull" => {
             exists(cloud, &resource).then_some(()).ok_or_else(not_found)?;
             return Ok(cloud.messages.iter().map(|(_, line)| format!("{line}\n")).collect());
@@ -308,6 +415,10 @@ pub(super) fn look(cloud: &mut Cloud, words: &Words) -> Answer {
                 attribute("image")
             )
         }
+        "value(description)" => {
+            let input: Value = serde_json::from_str(&attribute("input")).unwrap();
+            input["description"].as_str().unwrap().to_owned()
+        }
         "value(generation)" => attribute("generation"),
         "value(metadata.proven)" => attribute("custom-metadata").replace("proven=", ""),
         other => return Err(format!("the stand-in does not know the format {other}")),
@@ -333,6 +444,12 @@ pub(super) fn change(cloud: &mut Cloud, words: &Words) -> Answer {
                 .insert(format!("service-{NUMBER}@gcp-sa-{name}.iam.gserviceaccount.com"));
             return Ok(String::new());
         }
+        "logging metrics create"
+        | "logging metrics update"
+        | "monitoring dashboards create"
+        | "monitoring dashboards update"
+        | "alpha monitoring policies create"
+        | "alpha monitoring policies update" => return lay(cloud, words),
         "storage cp" => return upload(cloud, words),
         "storage rm" => {
             let bucket = words.name().trim_start_matches("gs://").to_owned();

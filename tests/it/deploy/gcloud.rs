@@ -16,6 +16,7 @@ pub(super) const PROJECT: &str = "my-project";
 pub(super) const NUMBER: &str = "123456789012";
 
 const STAND_IN: &str = "#!/bin/sh
+case \"$*\" in *-from-file=-*) cat ;; *) : ;; esac >DIRECTORY/input
 printf '%s\\0' \"$@\" >DIRECTORY/request
 read -r code <DIRECTORY/answer
 if [ -s DIRECTORY/out ]; then cat DIRECTORY/out; fi
@@ -185,7 +186,8 @@ fn serve(cloud: &Mutex<Cloud>, place: &Path) {
         }
         let mut cloud = cloud.lock().unwrap();
         cloud.commands.push(words.clone());
-        let (code, out, err) = match answer(&mut cloud, &words) {
+        let input = std::fs::read_to_string(place.join("input")).unwrap();
+        let (code, out, err) = match answer(&mut cloud, &words, &input) {
             Ok(out) => (0, out, String::new()),
             Err(err) => (1, String::new(), err),
         };
@@ -202,8 +204,8 @@ fn serve(cloud: &Mutex<Cloud>, place: &Path) {
     }
 }
 
-fn answer(cloud: &mut Cloud, words: &[String]) -> Answer {
-    let words = Words::parse(words)?;
+fn answer(cloud: &mut Cloud, words: &[String], input: &str) -> Answer {
+    let words = Words::parse(words, input)?;
     if !words.changes() {
         if cloud.failure == Failure::ApisAreSlow
             && words.command.ends_with("describe")

@@ -9,6 +9,8 @@ mod policy;
 
 use std::collections::BTreeSet;
 
+use crate::monitoring::files;
+
 use self::gcloud::{Ended, Failure, Gcloud, NUMBER, PROJECT};
 use self::policy::{CMEK_KEY, DEPLOYER, bindings};
 
@@ -51,8 +53,24 @@ fn resources() -> BTreeSet<String> {
     ]
     .map(str::to_owned)
     .into_iter()
+    .chain(monitored())
     .chain(["platen", "platen-push", "platen-signer", "platen-build"].map(account))
     .collect()
+}
+
+/// One of each file of deploy/monitoring.
+fn monitored() -> Vec<String> {
+    let mut all = vec!["dashboard/Platen--platen-".to_owned()];
+    for (path, _) in files("metrics") {
+        all.push(format!("metric/platen_{}", path.file_stem().unwrap().display()));
+    }
+    for (_, alert) in files("alerts") {
+        all.push(format!(
+            "alert/{}",
+            commands::titled(alert["displayName"].as_str().unwrap())
+        ));
+    }
+    all
 }
 
 #[test]
@@ -443,4 +461,32 @@ fn help_is_help_and_wrong_usage_is_wrong() {
     }
     assert_eq!(gcloud.script("setup.sh", &["--only", "nonsense"], &[]).code, Some(64));
     assert!(gcloud.with(|cloud| cloud.commands.is_empty()));
+}
+
+#[test]
+fn a_changed_channel_reaches_the_alerts_and_nothing_else() {
+    let gcloud = set_up(&[]);
+    gcloud.changes();
+    let channel = ("NOTIFICATION_CHANNELS", "projects/my-project/notificationChannels/1");
+    gcloud.script("setup.sh", &[], &[channel]).good();
+    let changes = gcloud.changes();
+    assert_eq!(changes.len(), files("alerts").len(), "{changes:?}");
+    assert!(
+        changes
+            .iter()
+            .all(|change| change.starts_with("alpha monitoring policies update") && change.contains(channel.1)),
+        "{changes:?}"
+    );
+    gcloud.script("setup.sh", &[], &[channel]).good();
+    assert_eq!(gcloud.changes(), [""; 0]);
+}
+
+#[test]
+fn who_does_not_want_monitoring_has_none() {
+    let gcloud = set_up(&[("MONITORING", "no")]);
+    let (made, granted) = left(&gcloud);
+    let monitored: BTreeSet<String> = monitored().into_iter().collect();
+    assert_eq!(made, resources().difference(&monitored).cloned().collect());
+    assert_eq!(granted, bindings(&[]));
+    gcloud.with(|cloud| assert!(!cloud.apis.contains("monitoring.googleapis.com")));
 }

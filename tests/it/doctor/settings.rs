@@ -199,11 +199,8 @@ async fn a_bucket_that_is_set_up_otherwise_is_told() {
     variables.insert("STORAGE_EMULATOR_HOST".to_owned(), storage.url.clone());
     let said = doctor(&variables, &[]).await;
     assert_eq!(said.code, Some(1), "{said}");
-    let hidden = said.line("warning", "read documents of gs://input: ");
-    assert!(
-        hidden.contains("gcloud storage buckets add-iam-policy-binding gs://input"),
-        "{said}"
-    );
+    // To who may not list, a 403 may stand for what is not there.
+    said.line("ok", "read documents of gs://input");
     let input = said.line("wrong", "(operator) access to gs://input: ");
     assert!(
         input.ends_with("buckets update gs://input --public-access-prevention"),

@@ -95,9 +95,11 @@ async fn eventful_world() -> World {
     crash_twice(&world).await;
     let empty = notification("empty.docx", &world.upload("empty.docx", Vec::new()).await);
     assert_eq!(world.post(&empty).await.status(), 204);
-    let account = &world.cloud.settings().worker_service_account;
-    let signer = &world.cloud.settings().signer_service_account;
-    world.cloud.deny_token_creator(account, signer);
+    assert!(
+        world
+            .cloud
+            .take_away("worker", "iam.serviceAccounts.signBlob", "account/signer")
+    );
     let other = notification("other.docx", &world.upload_fixture(INVOICE, "other.docx").await);
     assert_eq!(world.post(&other).await.status(), 503);
     seal_by_hand(&world.cloud, KEY, b"{}", Some("gs://config/other.enc")).await;

@@ -22,11 +22,14 @@ pub(super) struct Fleet {
 impl Fleet {
     pub(super) async fn start(cloud: &LocalCloud, door: &Door, seed: u64) -> Self {
         let mut environment = environment(cloud);
+        let attempts = super::ATTEMPTS.to_string();
         for (name, value) in [
             ("ACK_DEADLINE", "30s"),
             ("CONVERT_TIMEOUT", "10s"),
             ("CONVERT_CONCURRENCY", "2"),
             ("INPUT_BUCKETS", "input,archive"),
+            // As deploy/setup.sh tells it: the worker has no right to look at the subscription.
+            ("MAX_DELIVERY_ATTEMPTS", &attempts),
             ("INPUT_EXCLUDE", "left-out/*"),
             // Three workers' words over ten thousand messages are kept in memory.
             ("RUST_LOG", "warn"),

@@ -1,0 +1,84 @@
+//! `platen local`: a small Google Cloud with the worker, to use and to break, with a page and an API to do both.
+
+mod control;
+mod guide;
+mod jobs;
+mod page;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use super::Failure;
+use super::output::say;
+use super::world::{self, Style, World};
+use control::Control;
+use jobs::Jobs;
+
+/// A small Google Cloud on this machine with the worker, and a web page to use it and to break it.
+///
+/// Example: platen local
+/// Example: platen local --port 8090
+///
+/// Starts storage with notifications, Pub/Sub with authenticated push, OIDC keys, a metadata server, IAM signBlob and
+/// Cloud KMS on loopback, and the worker as 'platen serve' against them, held to the rights that deploy/setup.sh gives.
+/// The first line of stdout is a JSON object of URLs; what follows says how to use them from another terminal. Runs until
+/// it is interrupted; a second interrupt ends it at once. All is in memory and gone then. Limits, SANDBOX, FONTS,
+/// DOCUMENT_LOCALE, LOG_FORMAT and RUST_LOG come from the environment, as for 'platen serve', and so does
+/// MAX_DELIVERY_ATTEMPTS (5).
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Arguments {
+    /// Port of the web page, on loopback; 0 picks a free one.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    port: u16,
+}
+
+/// The worker's log is what a person watches here.
+const STYLE: Style = Style {
+    log: "info",
+    revive: true,
+};
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    world::configuration()?;
+    super::runtime()?.block_on(async {
+        let mut interrupted = pin!(super::interrupted()?);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port));
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            work(format!(
+                "the page cannot listen on {address}: {error}; --port 0 picks a free one"
+            ))
+        })?;
+        let world = tokio::select! {
+            world = World::start(STYLE) => world.map_err(work)?,
+            () = &mut interrupted => return Ok(()),
+        };
+        let page = listener
+            .local_addr()
+            .map_err(|error| work(format!("the page's port is not known: {error}")))?;
+        let jobs = Arc::new(Jobs::default());
+        let mut watching = jobs::watch(&jobs, &world).map_err(work)?;
+        let control = Arc::new(Control::new(world, jobs, page));
+        let guide = guide::Guide::new(&control);
+        say(&serde_json::to_string(&guide.urls()).map_err(|error| Failure::Bug(error.to_string()))?);
+        say(&guide.text());
+        let served = tokio::select! {
+            served = page::serve(listener, Arc::clone(&control)) => {
+                served.map_err(|error| work(format!("the page ended: {error}")))
+            }
+            () = &mut interrupted => Ok(()),
+        };
+        watching.abort_all();
+        eprintln!("ending     the worker; another Ctrl-C ends it at once");
+        let second = super::interrupted()?;
+        control.world().worker.end(second).await;
+        served
+    })
+}
+
+fn work(message: String) -> Failure {
+    Failure::Work(Some(message))
+}

@@ -1,0 +1,329 @@
+//! What can be done to the running world: upload, script failures, take rights away, and treat the worker badly. Knows
+//! no HTTP; [`super::page`] is its door.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::super::world::{CONFIG_OBJECT, INPUT_BUCKET, KEY, Order, Variables, World};
+use super::guide::Guide;
+use super::jobs::Jobs;
+use crate::local_cloud::Fault;
+
+/// The worker's variables that may be set here: all but those that say where Google is, who the worker is, and what it
+/// may run.
+const SETTABLE: [&str; 27] = [
+    "ACK_DEADLINE",
+    "CONFIG_KMS_KEY",
+    "CONFIG_OBJECT",
+    "CONFIG_RELOAD",
+    "CONVERT_CONCURRENCY",
+    "CONVERT_MEMORY",
+    "CONVERT_TIMEOUT",
+    "DOCUMENT_LOCALE",
+    "FONTS",
+    "INPUT_BUCKETS",
+    "INPUT_EXCLUDE",
+    "INPUT_INCLUDE",
+    "LOG_FORMAT",
+    "MAX_DELIVERY_ATTEMPTS",
+    "MAX_INPUT_SIZE",
+    "MAX_OUTPUT_SIZE",
+    "MAX_PAGES",
+    "OUTPUT_BUCKET",
+    "OUTPUT_NAME",
+    "PUSH_AUDIENCE",
+    "PUSH_AUTH",
+    "PUSH_SERVICE_ACCOUNT",
+    "RESULT_TOPIC",
+    "RUST_LOG",
+    "SANDBOX",
+    "SIGNED_URL_TTL",
+    "SIGNER_SERVICE_ACCOUNT",
+];
+
+/// Why something was not done: the caller's mistake, in a sentence.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// What kind of mistake, for programs.
+    pub(super) code: &'static str,
+    pub(super) message: String,
+}
+
+impl Refused {
+    pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { code, message }
+    }
+}
+
+/// One permission of an account on a resource, as `deploy/policy.json` names all three.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Right {
+    account: String,
+    permission: String,
+    resource: String,
+    /// Whether it is there.
+    granted: bool,
+}
+
+/// What to do to the worker's process.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Action {
+    Start,
+    Stop,
+    Restart,
+    Kill,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Treatment {
+    action: Action,
+}
+
+/// The world, and what was changed in it.
+pub(super) struct Control {
+    world: World,
+    jobs: Arc<Jobs>,
+    page: SocketAddr,
+    /// What was enforced at the start, to show what is missing since.
+    rights: BTreeSet<Right>,
+    /// What was set of the worker's variables.
+    set: Mutex<Variables>,
+}
+
+impl Control {
+    pub(super) fn new(world: World, jobs: Arc<Jobs>, page: SocketAddr) -> Self {
+        let rights = rights(&world);
+        Self {
+            world,
+            jobs,
+            page,
+            rights,
+            set: Mutex::default(),
+        }
+    }
+
+    pub(super) fn world(&self) -> &World {
+        &self.world
+    }
+
+    pub(super) fn jobs(&self) -> &Arc<Jobs> {
+        &self.jobs
+    }
+
+    pub(super) fn page(&self) -> SocketAddr {
+        self.page
+    }
+
+    pub(super) fn page_url(&self) -> String {
+        format!("http://{}", self.page)
+    }
+
+    /// All that can be seen here but jobs.
+    pub(super) fn state(&self) -> Value {
+        let guide = Guide::new(self);
+        let variables: serde_json::Map<String, Value> = guide
+            .variables()
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), Value::String(value)))
+            .collect();
+        json!({
+            "urls": guide.urls(),
+            "environment": variables,
+            "configuration": {"object": CONFIG_OBJECT, "key": KEY},
+            "worker": self.worker(),
+            "faults": self.world.cloud.faults(),
+            "faultHits": self.hits(),
+            "rights": self.rights(),
+        })
+    }
+
+    /// How many requests scripted failures have hit.
+    fn hits(&self) -> Vec<Value> {
+        let hits = self.world.cloud.fault_hits();
+        hits.iter()
+            .map(|((peer, effect), count)| json!({"peer": peer, "effect": effect, "count": count}))
+            .collect()
+    }
+
+    /// The worker's state, and how it was changed.
+    pub(super) fn worker(&self) -> Value {
+        let worker = &self.world.worker;
+        let mut state = json!(worker.state());
+        state["url"] = json!(worker.url());
+        state["metrics"] = json!(worker.metrics());
+        state["variables"] = json!(*self.set());
+        state
+    }
+
+    /// The worker's variables, for `platen doctor`: without its ports, and without what says who one is.
+    pub(super) fn environment(&self) -> Variables {
+        const OTHERS: [&str; 7] = [
+            "PATH",
+            "HOME",
+            "TMPDIR",
+            "PORT",
+            "METRICS_PORT",
+            "GCE_METADATA_HOST",
+            "RUST_LOG",
+        ];
+        let mut environment = self.world.worker.environment().clone();
+        environment.extend(self.set().clone());
+        environment.retain(|name, _| !OTHERS.contains(&name.as_str()));
+        environment
+    }
+
+    /// Puts a document into the input bucket; the object's resource.
+    pub(super) fn upload(&self, name: &str, content_type: &str, content: Bytes) -> Result<Value, Refused> {
+        self.world
+            .cloud
+            .put(INPUT_BUCKET, name, content_type, content)
+            .map_err(|refusal| Refused::new("document.invalid", refusal.to_string()))
+    }
+
+    /// The failures that wait for their requests.
+    pub(super) fn faults(&self) -> Value {
+        json!(self.world.cloud.faults())
+    }
+
+    pub(super) fn add_fault(&self, rule: &Value) -> Result<Value, Refused> {
+        self.world.cloud.add_fault(fault(rule)?);
+        Ok(self.faults())
+    }
+
+    /// Forgets one rule, or all of them.
+    pub(super) fn clear_faults(&self, rule: Option<&Value>) -> Result<Value, Refused> {
+        match rule {
+            None => self.world.cloud.clear_faults(),
+            Some(rule) if self.world.cloud.remove_fault(&fault(rule)?) => {}
+            Some(_) => {
+                let message = "no such fault is waiting: it has been used up, or GET /api/faults has it in other words";
+                return Err(Refused::new("fault.not_found", message));
+            }
+        }
+        Ok(self.faults())
+    }
+
+    /// Every right that was there at the start or is now.
+    pub(super) fn rights(&self) -> Vec<Right> {
+        let now = rights(&self.world);
+        let mut all: BTreeSet<Right> = self
+            .rights
+            .iter()
+            .filter(|right| !now.contains(right))
+            .map(|right| Right {
+                granted: false,
+                ..right.clone()
+            })
+            .collect();
+        all.extend(now);
+        all.into_iter().collect()
+    }
+
+    /// Takes a right away, or gives one.
+    pub(super) fn set_right(&self, right: &Value) -> Result<Vec<Right>, Refused> {
+        let right = Right::deserialize(right).map_err(|error| {
+            Refused::new(
+                "right.invalid",
+                format!("{error}: wanted are account, permission, resource and granted, as GET /api/rights lists them"),
+            )
+        })?;
+        let known = |name: fn(&Right) -> &str| -> BTreeSet<&str> { self.rights.iter().map(name).collect() };
+        for (what, name, names) in [
+            ("account", &right.account, known(|right| &right.account)),
+            ("resource", &right.resource, known(|right| &right.resource)),
+        ] {
+            if !names.contains(name.as_str()) {
+                let names: Vec<&str> = names.into_iter().collect();
+                let message = format!("there is no {what} '{name}': {}", names.join(", "));
+                return Err(Refused::new("right.not_found", message));
+            }
+        }
+        let Right {
+            account,
+            permission,
+            resource,
+            granted,
+        } = &right;
+        if *granted {
+            self.world.cloud.give(account, permission, resource);
+        } else if !self.world.cloud.take_away(account, permission, resource) {
+            let message = format!("'{account}' does not have '{permission}' on '{resource}'");
+            return Err(Refused::new("right.not_found", message));
+        }
+        Ok(self.rights())
+    }
+
+    /// Does something to the worker's process, and waits for what becomes of it.
+    pub(super) async fn treat(&self, treatment: &Value) -> Result<Value, Refused> {
+        let Treatment { action } = Treatment::deserialize(treatment).map_err(|error| {
+            Refused::new(
+                "action.invalid",
+                format!("{error}: wanted is action, one of start, stop, restart, kill"),
+            )
+        })?;
+        let order = match action {
+            Action::Start => Order::Start,
+            Action::Stop => Order::Stop,
+            Action::Restart => Order::Restart,
+            Action::Kill => Order::Kill,
+        };
+        self.world.worker.order(order).await;
+        Ok(self.worker())
+    }
+
+    /// Sets variables of the worker, forgets those that are null, and starts it again with them.
+    pub(super) async fn set_variables(&self, changes: &Value) -> Result<Value, Refused> {
+        let invalid = |message: String| Refused::new("variable.invalid", message);
+        let changes = changes
+            .as_object()
+            .ok_or_else(|| invalid("wanted is an object of variables, as {\"MAX_PAGES\": \"2\"}".to_owned()))?;
+        let mut wanted = self.set().clone();
+        for (name, value) in changes {
+            if !SETTABLE.contains(&name.as_str()) {
+                let message = format!("{name} cannot be set here, only {}", SETTABLE.join(", "));
+                return Err(invalid(message));
+            }
+            match value {
+                Value::Null => {
+                    wanted.remove(name);
+                }
+                Value::String(value) if !value.contains('\0') => {
+                    wanted.insert(name.clone(), value.clone());
+                }
+                _ => return Err(invalid(format!("{name} must be a string, or null for what it was"))),
+            }
+        }
+        self.set().clone_from(&wanted);
+        self.world.worker.order(Order::Set(wanted)).await;
+        Ok(self.worker())
+    }
+
+    fn set(&self) -> MutexGuard<'_, Variables> {
+        self.set.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn fault(rule: &Value) -> Result<Fault, Refused> {
+    Fault::from_json(rule).map_err(|problem| Refused::new("fault.invalid", format!("not a fault: {problem}")))
+}
+
+fn rights(world: &World) -> BTreeSet<Right> {
+    let rights = world.cloud.rights().into_iter();
+    rights
+        .map(|(account, permission, resource)| Right {
+            account,
+            permission,
+            resource,
+            granted: true,
+        })
+        .collect()
+}
