@@ -7,8 +7,8 @@ use std::io::{Read as _, Write as _};
 use platen::local_cloud::{Effect, Fault, Peer as CloudPeer};
 use serde_json::{Value, json};
 
-use crate::flight::{deliver, message};
-use crate::harness::{INPUT, World, cloud, environment, job, notification, until};
+use crate::flight::{deliver, joined, message};
+use crate::harness::{INPUT, World, cloud, environment, job, notification, signal, until};
 use crate::peer::{Peer, Reply};
 
 const INVOICE: &str = "documents/plain/invoice.docx";
@@ -247,7 +247,14 @@ async fn a_caller_that_hangs_up_leaves_a_line_that_says_how_far_it_came() {
     );
     assert_eq!(line["messageId"], "again");
     assert!(line[LABELS]["jobId"].is_string(), "{line}");
-    assert!(crate::harness::signal(child, nix::sys::signal::Signal::SIGCONT));
+    // Who joins the run that goes on has its times, too.
+    let other = deliver(&world, &event);
+    joined(&world, 1).await;
+    assert!(signal(child, nix::sys::signal::Signal::SIGCONT));
+    assert_eq!(other.await.unwrap(), 204);
+    let all = requests(&world, 1).await;
+    let all_but_queued = PHASES.into_iter().filter(|phase| *phase != "queuedMs").collect();
+    assert_eq!(phases(&all[0]), all_but_queued, "{}", all[0]);
 }
 
 /// A storage that has the source and no output, and lets nobody read: the calls before, inside and after the shared run.
