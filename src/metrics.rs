@@ -1,5 +1,5 @@
 //! What the worker counts, for `GET /metrics` on `METRICS_PORT`. Below all stages: each counts what it knows, where it
-//! happens. docs/operations.md has the table of names.
+//! happens. docs/observability.md has the table of names.
 //!
 //! One registry a process, because what is counted is a process's. A label's value is a `&'static str`: nothing that
 //! somebody sends can become one, so the number of series is bounded by this program's text.
@@ -84,20 +84,28 @@ impl Metrics {
         metrics
     }
 
-    /// What has not happened yet is 0 and not missing, so that its first time is seen as an increase. Calls to Google and
-    /// failure codes have their series once they occur.
+    /// What has not happened yet is 0 and not missing, so that its first time is seen as an increase. Calls to Google
+    /// have their series once they occur.
     fn begin_at_zero(&self) {
         for status in ["succeeded", "superseded"] {
             self.jobs.get_or_create(&[("status", status), ("code", "")]).inc_by(0);
         }
         let counters: [(&Counters<1>, &'static str, &[&'static str]); 6] = [
-            (&self.deliveries, "http_status", &["204", "401", "429", "500", "503"]),
+            (
+                &self.deliveries,
+                "http_status",
+                &["204", "401", "429", "500", "503", "none"],
+            ),
             (
                 &self.ignored,
                 "reason",
                 &["other_event", "own_output", "folder_placeholder", "left_out"],
             ),
-            (&self.busy, "reason", &["slots", "memory", "disk", "bodies"]),
+            (
+                &self.busy,
+                "reason",
+                &["slots", "memory", "disk", "bodies", "connections"],
+            ),
             (
                 &self.limits_exceeded,
                 "limit",
@@ -228,6 +236,16 @@ impl Metrics {
     }
 }
 
+/// The codes that failures may have: each is 0 from the start, so that the first of its kind is seen as an increase.
+pub fn failure_codes(codes: impl IntoIterator<Item = &'static str>) {
+    for code in codes {
+        METRICS
+            .jobs
+            .get_or_create(&[("status", "failed"), ("code", code)])
+            .inc_by(0);
+    }
+}
+
 /// All of it, as a scraper reads it.
 pub fn exposition(form: Form) -> String {
     text::exposition(&METRICS.registry, form)
@@ -243,6 +261,11 @@ pub fn job(status: &'static str, code: Option<&'static str>) {
 pub fn delivery(status: u16) {
     let labels = [("http_status", status_label(Some(status)))];
     METRICS.deliveries.get_or_create(&labels).inc();
+}
+
+/// A delivery has no answer: its caller hung up.
+pub fn hung_up() {
+    METRICS.deliveries.get_or_create(&[("http_status", "none")]).inc();
 }
 
 /// An event was acknowledged without a result.

@@ -11,6 +11,7 @@ mod exhausted;
 mod flight;
 mod machine;
 mod passwords;
+mod phase;
 mod run;
 mod summary;
 
@@ -27,6 +28,7 @@ use self::admission::Admitted;
 pub use self::budget::BODIES;
 use self::deadline::Deadline;
 use self::flight::{Flights, Lost};
+use self::phase::Timed;
 use self::run::{Key, Made, Run};
 use crate::accept::verify::Verifier;
 use crate::accept::{self, Event, Ignored, Message, Plan, Rules, Trace};
@@ -40,7 +42,6 @@ use crate::google::keys::KeySet;
 use crate::google::retry::Budget;
 use crate::google::storage::Storage;
 use crate::job::{Disposition, Job};
-use crate::metrics;
 use crate::secrets::Secrets;
 use crate::trace;
 
@@ -302,7 +303,7 @@ async fn work(
         Lost::Ended => Refusal::new(RefusalKind::Unavailable, "the worker is shutting down"),
     })?;
     report.timings = made.timings;
-    summary::note(report);
+    summary::note_shared(made.timings);
     Ok(Work::Done {
         stored: made.outputs?,
         disposition,
@@ -343,10 +344,9 @@ async fn tell(context: &Context, google: &Google, work: Step<Work>, report: &mut
     };
     let result = report.result(end, Some(context.engine.version()));
     failpoint!("publish.before");
-    let started = Instant::now();
+    let publishing = Timed::publish();
     let published = deliver::publish(&google.results, report, &result).await;
-    metrics::phase("publish", started.elapsed());
-    trace::note(|about| about.publish_ms = Some(deliver::milliseconds(started)));
+    publishing.end();
     published?;
     failpoint!("publish.after");
     Ok(Outcome::Published(Box::new(result)))
@@ -376,11 +376,9 @@ async fn sign(
     report: &mut Report,
 ) -> Step<Vec<OutputResult>> {
     failpoint!("sign.before");
-    let started = Instant::now();
+    let signing = Timed::sign();
     let signed = sign_each(google, stored, disposition, ttl).await;
-    metrics::phase("sign", started.elapsed());
-    report.timings.sign_ms = deliver::milliseconds(started);
-    summary::note(report);
+    report.timings.sign_ms = signing.end();
     let outputs = signed?;
     failpoint!("sign.after");
     Ok(outputs)

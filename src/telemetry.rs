@@ -7,6 +7,9 @@ use std::io::IsTerminal;
 
 use tracing::Dispatch;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::debug_fn;
 
 use self::cloud_logging::CloudLogging;
 pub use self::cloud_logging::set_project;
@@ -120,8 +123,71 @@ fn dispatch(format: LogFormat, strings: &dyn Strings, default: &str) -> Dispatch
         LogFormat::Text => builder
             .with_target(false)
             .with_ansi(std::io::stderr().is_terminal())
+            .fmt_fields(on_one_line())
             .finish()
             .into(),
         LogFormat::Json => builder.event_format(CloudLogging::new(strings)).finish().into(),
+    }
+}
+
+/// Fields for a person. A message may quote what somebody sent: a line break in it begins no line of the log, and no control
+/// character reaches the terminal.
+fn on_one_line() -> impl for<'writer> FormatFields<'writer> + 'static {
+    let field = debug_fn(|writer, field, value| {
+        if field.name() != "message" {
+            return write!(writer, "{field}={value:?}");
+        }
+        for character in format!("{value:?}").chars() {
+            if character.is_control() {
+                write!(writer, "{}", character.escape_default())?;
+            } else {
+                writer.write_char(character)?;
+            }
+        }
+        Ok(())
+    });
+    field.delimited(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[test]
+    fn what_somebody_sent_begins_no_line() {
+        let lines = Arc::new(Mutex::new(Vec::<u8>::new()));
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .without_time()
+            .with_target(false)
+            .with_ansi(false)
+            .fmt_fields(on_one_line())
+            .with_writer(move || Lines(writer.clone()))
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let sent = "x\nERROR forged \u{1b}[2J ü";
+            tracing::warn!(source = sent, code = "a.b", "unknown field {sent}");
+        });
+        let text = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
+        let shown = r"x\nERROR forged \u{1b}[2J ü";
+        assert_eq!(
+            text,
+            format!(" WARN unknown field {shown} source=\"{shown}\" code=\"a.b\"\n")
+        );
+    }
+
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
     }
 }

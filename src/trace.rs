@@ -28,18 +28,41 @@ pub struct About {
     pub source: Option<String>,
     /// The message's id.
     pub message_id: Option<String>,
+    /// Which of the message's deliveries this is.
+    pub attempt: Option<u32>,
+    /// The source's size.
+    pub input_bytes: Option<u64>,
     /// How long it was queued, in milliseconds.
     pub queued_ms: Option<u64>,
-    /// What the phases took that have ended, in milliseconds; of what was not done, nothing.
-    pub fetch_ms: Option<u64>,
+    /// Fetching the source; of a phase that was not begun, nothing.
+    pub fetch: Option<Phase>,
     /// Inspecting and converting.
-    pub convert_ms: Option<u64>,
+    pub convert: Option<Phase>,
     /// Storing the outputs.
-    pub store_ms: Option<u64>,
+    pub store: Option<Phase>,
     /// Signing the links.
-    pub sign_ms: Option<u64>,
+    pub sign: Option<Phase>,
     /// Publishing the result.
-    pub publish_ms: Option<u64>,
+    pub publish: Option<Phase>,
+}
+
+/// A part of a job's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It began then, and goes on.
+    Since(Instant),
+    /// It took this many milliseconds, however it ended.
+    Took(u64),
+}
+
+impl Phase {
+    /// How long it took, or has taken by now, in milliseconds.
+    pub fn milliseconds(self) -> u64 {
+        match self {
+            Self::Since(began) => u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            Self::Took(milliseconds) => milliseconds,
+        }
+    }
 }
 
 impl Current {
@@ -109,10 +132,10 @@ pub fn note(change: impl FnOnce(&mut About)) {
 /// The `traceparent` of a call that is made now: the same trace, and a span of its own.
 pub fn of_a_call() -> Option<String> {
     let current = current()?;
+    let parent = current.trace.as_ref()?;
     let mut span = [0; 8];
     aws_lc_rs::rand::fill(&mut span).ok()?;
     let span_id = format!("{:016x}", u64::from_le_bytes(span).max(1));
-    let parent = current.trace.as_ref()?;
     let call = Trace {
         span_id,
         ..parent.clone()
@@ -143,8 +166,14 @@ impl Trace {
     fn from_traceparent(text: &str) -> Option<Self> {
         let mut parts = text.trim().split('-');
         let (version, trace_id, span_id, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let valid =
-            is_hex(version, 2) && version != "ff" && is_hex(trace_id, 32) && is_hex(span_id, 16) && is_hex(flags, 2);
+        // Of version 00 that is all; later ones may have more.
+        let whole = version != "00" || parts.next().is_none();
+        let valid = whole
+            && is_hex(version, 2)
+            && version != "ff"
+            && is_hex(trace_id, 32)
+            && is_hex(span_id, 16)
+            && is_hex(flags, 2);
         let none_zero = [trace_id, span_id].iter().all(|id| id.bytes().any(|byte| byte != b'0'));
         (valid && none_zero).then(|| Self {
             trace_id: trace_id.to_owned(),
@@ -208,6 +237,7 @@ mod tests {
             "00-0-0-01",
             "00-00000000000000000000000000000000-1397c3bb3cd56200-01",
             "ff-c0aae0ef90d944452f56027d27af0e97-1397c3bb3cd56200-01",
+            "00-c0aae0ef90d944452f56027d27af0e97-1397c3bb3cd56200-01-more",
         ] {
             assert_eq!(of("traceparent", text), None, "{text}");
         }

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::pin::{Pin, pin};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -27,6 +27,11 @@ const RESERVED: &str = "goog";
 const MESSAGES: usize = 100;
 /// After so long without a message there are none left: Pub/Sub itself holds a pull that finds nothing for 90 s.
 const QUIET: Duration = Duration::from_secs(10);
+/// Or after so many empty answers in a row: one alone does not mean that nothing is there.
+/// Source: PullResponse in google/pubsub/v1/pubsub.proto.
+const EMPTY_ANSWERS: u32 = 3;
+/// Between two of them.
+const PAUSE: Duration = Duration::from_millis(100);
 const PULL: Duration = Duration::from_secs(120);
 /// How long one request is tried for where Google does not answer.
 const PATIENCE: Duration = Duration::from_mins(5);
@@ -81,6 +86,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             left: arguments.limit.unwrap_or(u64::MAX),
             began: Utc::now(),
             seen: HashSet::new(),
+            published: HashSet::new(),
             held: Vec::new(),
             done: 0,
             newer: 0,
@@ -106,8 +112,10 @@ struct Run<'a> {
     /// How many more may be taken.
     left: u64,
     began: DateTime<Utc>,
-    /// Messages that are held, by their ids: a lease that ends brings them again.
+    /// Messages that have come, by their ids: a lease that ends brings them again.
     seen: HashSet<String>,
+    /// Those among them that are published.
+    published: HashSet<String>,
     /// Leases that are given back at the end.
     held: Vec<String>,
     done: u64,
@@ -119,6 +127,7 @@ impl Run<'_> {
     async fn all(&mut self, mut interrupted: Pin<&mut impl Future<Output = ()>>) -> Result<(), Failure> {
         let stopped = || Failure::Work(Some("stopped; run it again for what is left".to_owned()));
         let mut most = MESSAGES;
+        let (mut fruitful, mut empty) = (Instant::now(), 0);
         while self.left > 0 {
             let wanted = most.min(usize::try_from(self.left).unwrap_or(most));
             let pulled = tokio::select! {
@@ -134,10 +143,18 @@ impl Run<'_> {
                 Ok(Err(error)) => return Err(self.explain(error, "subscriptions", "roles/pubsub.subscriber").await),
                 Ok(Ok(received)) => received,
             };
-            let letters = self.take(received);
+            empty = if received.is_empty() { empty + 1 } else { 0 };
+            let (letters, again) = self.take(received);
+            self.acknowledge(&again).await;
             if letters.is_empty() {
-                return Ok(());
+                // What is newer, or held already, may stand before what is not.
+                if empty == EMPTY_ANSWERS || fruitful.elapsed() > QUIET {
+                    return Ok(());
+                }
+                tokio::time::sleep(PAUSE).await;
+                continue;
             }
+            fruitful = Instant::now();
             self.left -= letters.len() as u64;
             if self.dry_run {
                 for letter in letters {
@@ -162,12 +179,15 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Those that were there when this began, and have not come before.
-    fn take(&mut self, received: Vec<Received>) -> Vec<Received> {
-        let mut letters = Vec::with_capacity(received.len());
+    /// Those that were there when this began, and have not come before; and the leases of those that are published already,
+    /// and came again because their acknowledgement was lost or too late.
+    fn take(&mut self, received: Vec<Received>) -> (Vec<Received>, Vec<String>) {
+        let (mut letters, mut again) = (Vec::with_capacity(received.len()), Vec::new());
         for letter in received {
             let is_new = self.seen.insert(letter.id.clone());
-            if letter.published.is_some_and(|published| published >= self.began) {
+            if self.published.contains(&letter.id) {
+                again.push(letter.ack_id);
+            } else if letter.published.is_some_and(|published| published >= self.began) {
                 self.newer += u64::from(is_new);
                 self.held.push(letter.ack_id);
             } else if is_new {
@@ -176,7 +196,7 @@ impl Run<'_> {
                 self.held.push(letter.ack_id);
             }
         }
-        letters
+        (letters, again)
     }
 
     /// Publishes, and acknowledges what is published.
@@ -192,15 +212,18 @@ impl Run<'_> {
             let batch_ids = std::mem::replace(&mut ack_ids, rest);
             match self.publisher.publish_batch(self.topic, batch).await {
                 Ok(_) => {
-                    for id in ids.by_ref().take(batch.len()) {
-                        // What is acknowledged does not come again.
-                        self.seen.remove(id);
-                    }
+                    self.published.extend(ids.by_ref().take(batch.len()).cloned());
+                    self.done += batch.len() as u64;
                     self.acknowledge(&batch_ids).await;
                 }
                 Err(error) if error.kind == Kind::Invalid || error.kind == Kind::TooLarge => {
-                    self.one_by_one(batch, batch_ids, ids.by_ref().take(batch.len()), error)
-                        .await?;
+                    let outcome = self
+                        .one_by_one(batch, batch_ids, ids.by_ref().take(batch.len()), error)
+                        .await;
+                    if outcome.is_err() {
+                        self.held.append(&mut ack_ids);
+                        return outcome;
+                    }
                 }
                 Err(error) => {
                     self.held.extend(batch_ids);
@@ -220,7 +243,8 @@ impl Run<'_> {
         ids: impl Iterator<Item = &String>,
         refusal: Error,
     ) -> Result<(), Failure> {
-        for ((message, ack_id), id) in batch.iter().zip(ack_ids).zip(ids) {
+        let mut ack_ids = ack_ids.into_iter();
+        for ((message, ack_id), id) in batch.iter().zip(ack_ids.by_ref()).zip(ids) {
             let outcome = if batch.len() == 1 {
                 Err(refusal.clone())
             } else {
@@ -229,7 +253,11 @@ impl Run<'_> {
                     .await
             };
             match outcome {
-                Ok(_) => self.acknowledge(&[ack_id]).await,
+                Ok(_) => {
+                    self.published.insert(id.clone());
+                    self.done += 1;
+                    self.acknowledge(&[ack_id]).await;
+                }
                 Err(error) if error.kind == Kind::Invalid || error.kind == Kind::TooLarge => {
                     note(&plain(&format!("platen: message {id} is left: {error}")));
                     self.refused += 1;
@@ -237,6 +265,7 @@ impl Run<'_> {
                 }
                 Err(error) => {
                     self.held.push(ack_id);
+                    self.held.extend(ack_ids);
                     return Err(self.explain(error, "topics", "roles/pubsub.publisher").await);
                 }
             }
@@ -244,8 +273,11 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn acknowledge(&mut self, ack_ids: &[String]) {
-        self.done += ack_ids.len() as u64;
+    /// Of what is published already.
+    async fn acknowledge(&self, ack_ids: &[String]) {
+        if ack_ids.is_empty() {
+            return;
+        }
         if let Err(error) = self.subscription.acknowledge(ack_ids).await {
             note(&format!(
                 "platen: {} are published and could not be acknowledged, so the next run publishes them again: {error}",

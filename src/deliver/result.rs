@@ -330,6 +330,16 @@ impl Report {
         self.message_id.as_deref()
     }
 
+    /// Which of the message's deliveries this is, for logs.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// The source's size in bytes, once it has been looked at, for logs.
+    pub fn source_size(&self) -> Option<&str> {
+        self.source.as_ref()?.size.as_deref()
+    }
+
     /// The formats asked for, as far as they are formats.
     pub fn formats(&self) -> &[Format] {
         &self.formats

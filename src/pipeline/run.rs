@@ -6,10 +6,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::admission::{Admitted, GivenBack, most_on_disk};
 use super::deadline::Deadline;
+use super::phase::Timed;
 use super::{Context, Google, passwords};
 use crate::convert::{self, ConvertedFile, SourceObject, Wanted};
 use crate::deliver::{self, Found, Place, Stored, Target, Timings};
@@ -177,7 +178,7 @@ impl Run {
     ) -> Step<Vec<Stored>> {
         let context = &self.context;
         failpoint!("slot.taken");
-        let started = Instant::now();
+        let fetching = Timed::fetch();
         let directory = context.engine.job_directory_keeping(admitted).map_err(|error| {
             Refusal::new(
                 RefusalKind::Unavailable,
@@ -186,24 +187,24 @@ impl Run {
         })?;
         failpoint!("fetch.before");
         let fetched = convert::fetch(&self.google.storage, source, directory, &context.limits).await;
-        timings.fetch_ms = ended("fetch", started);
+        timings.fetch_ms = fetching.end();
         let mut document = fetched?;
         metrics::fetched(source.size);
         failpoint!("fetch.after");
 
-        let started = Instant::now();
+        let converting = Timed::convert();
         let wanted: Vec<_> = missing.iter().map(|(wanted, ..)| wanted.clone()).collect();
         let (name, password) = (&source.source.name, self.job.password.as_ref());
         let converted =
             passwords::convert_with(context, name, &mut document, password, &wanted, self.deadline.work).await;
-        timings.convert_ms = ended("convert", started);
+        timings.convert_ms = converting.end();
         let files = converted?;
         failpoint!("convert.after");
 
         // One after the other, so that what is stored when the time is over is whole, and the next delivery has less to do.
-        let started = Instant::now();
+        let storing = Timed::store();
         let stored = self.store(source, missing, &files).await;
-        timings.store_ms = ended("store", started);
+        timings.store_ms = storing.end();
         stored
     }
 
@@ -230,12 +231,6 @@ fn late(source: &Source) -> Stop {
         source.display()
     );
     Refusal::new(RefusalKind::Unavailable, message).into()
-}
-
-/// How long a phase took that has ended, well or badly, in milliseconds.
-fn ended(phase: &'static str, started: Instant) -> u64 {
-    metrics::phase(phase, started.elapsed());
-    deliver::milliseconds(started.into_std())
 }
 
 /// Where each output goes.

@@ -2,25 +2,31 @@
 //! where the refusal is answered (`serve`), with the same fields.
 
 use super::Outcome;
-use crate::deliver::{Report, ResultMessage, Status};
+use crate::deliver::{Report, ResultMessage, Status, Timings};
 use crate::metrics;
-use crate::trace;
+use crate::trace::{self, Phase};
 
 /// Notes what is known by now, for whatever is logged from here on.
 pub(super) fn note(report: &Report) {
-    let timings = report.timings;
-    let done = |milliseconds: u64| (milliseconds > 0).then_some(milliseconds);
     trace::note(|about| {
         about.job_id = report.job_id().map(str::to_owned);
         about.source = report.source_name();
         about.message_id = report.message_id().map(str::to_owned);
+        about.attempt = Some(report.attempt());
+        about.input_bytes = size(report.source_size());
         about.queued_ms = report
             .queued()
             .map(|queued| u64::try_from(queued.as_millis()).unwrap_or(u64::MAX));
-        about.fetch_ms = done(timings.fetch_ms);
-        about.convert_ms = done(timings.convert_ms);
-        about.store_ms = done(timings.store_ms);
-        about.sign_ms = done(timings.sign_ms);
+    });
+}
+
+/// The phases of a run that another delivery began, and whose lines therefore do not have them.
+pub(super) fn note_shared(timings: Timings) {
+    let took = |milliseconds: u64| (milliseconds > 0).then_some(Phase::Took(milliseconds));
+    trace::note(|about| {
+        about.fetch = about.fetch.or(took(timings.fetch_ms));
+        about.convert = about.convert.or(took(timings.convert_ms));
+        about.store = about.store.or(took(timings.store_ms));
     });
 }
 
@@ -33,8 +39,11 @@ pub(super) fn write(outcome: &Outcome, report: &Report, status: u16) {
             tracing::info!(
                 messageId = report.message_id(),
                 source = report.source_name(),
+                attempt = report.attempt(),
                 status = "ignored",
                 reason = reason.label(),
+                queuedMs = trace::current().and_then(|current| current.about().queued_ms),
+                totalMs = u64::try_from(report.elapsed().as_millis()).unwrap_or(u64::MAX),
                 httpStatus = 204,
                 "ignored: {}",
                 reason.as_str()
@@ -66,11 +75,11 @@ fn published(result: &ResultMessage, report: &Report, status: u16) {
                 inputBytes = size(result.source.as_ref().and_then(|source| source.size.as_deref())),
                 outputBytes = result.outputs.iter().filter_map(|output| size(Some(&output.size))).sum::<u64>(),
                 queuedMs = about.queued_ms,
-                fetchMs = about.fetch_ms,
-                convertMs = about.convert_ms,
-                storeMs = about.store_ms,
-                signMs = about.sign_ms,
-                publishMs = about.publish_ms,
+                fetchMs = about.fetch.map(Phase::milliseconds),
+                convertMs = about.convert.map(Phase::milliseconds),
+                storeMs = about.store.map(Phase::milliseconds),
+                signMs = about.sign.map(Phase::milliseconds),
+                publishMs = about.publish.map(Phase::milliseconds),
                 totalMs = result.timings.total_ms,
                 httpStatus = status,
                 $($message)+

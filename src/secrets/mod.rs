@@ -263,6 +263,8 @@ impl Secrets {
             Err(error) => {
                 metrics::configuration_failed();
                 tracing::error!(
+                    // What deploy/monitoring counts. A line with a message alone is no JSON any more in Cloud Logging.
+                    event = "configuration_reload_failed",
                     "the configuration object could not be reloaded, the values of generation {} stay: {error}",
                     held.status.generation.as_deref().unwrap_or("none")
                 );

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::answer;
+use super::{answer, refusals};
 use crate::error::{Refusal, RefusalKind};
 use crate::metrics;
 use crate::pipeline;
@@ -110,6 +110,7 @@ fn too_large() -> Box<Response> {
 }
 
 fn refused(status: StatusCode, code: &str, message: &str) -> Box<Response> {
+    refusals::unreadable(status, message);
     Box::new(answer::error(status, code, message))
 }
 

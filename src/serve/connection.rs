@@ -18,7 +18,8 @@ use tokio::sync::Notify;
 
 use super::crowd::{Crowd, Place};
 use super::shutdown::{DRAIN, LAST_WORDS, PARTING, Signals};
-use super::{Service, router};
+use super::{Service, refusals, router};
+use crate::metrics;
 
 /// What hyper reads of a request's head before it gives up. Over the contract's 16 KiB, so that those are refused by
 /// [`super::router`], with a body that says so.
@@ -167,6 +168,8 @@ fn too_many(stream: &TcpStream) {
         b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n\
         retry-after: 5\r\ncontent-length: 83\r\n\r\n\
         {\"error\":{\"code\":\"worker.unavailable\",\"message\":\"There are too many connections.\"}}";
+    metrics::busy("connections");
+    refusals::too_many_connections();
     // What has just been accepted takes that much at once.
     let _gone = stream.try_write(ANSWER);
 }

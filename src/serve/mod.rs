@@ -79,8 +79,15 @@ async fn bounded_headers(request: Request, next: Next) -> Response {
         .map(|(name, value)| name.as_str().len() + value.len() + 4)
         .sum();
     if size > HEADER_LIMIT {
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        return answer::error(status, "request.headers_too_large", "The headers are over 16 KiB.");
+        let (status, message) = (
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "The headers are over 16 KiB.",
+        );
+        if request.uri().path() == "/" {
+            refusals::unreadable(status, message);
+            crate::metrics::delivery(status.as_u16());
+        }
+        return answer::error(status, "request.headers_too_large", message);
     }
     next.run(request).await
 }
@@ -88,9 +95,29 @@ async fn bounded_headers(request: Request, next: Next) -> Response {
 async fn deliver(service: State<Arc<Service>>, request: Request) -> Response {
     let (arrived, started) = (Utc::now(), Instant::now());
     let trace = Trace::from_headers(request.headers());
-    let response = trace::within(started, trace, answered(service, request, arrived, started)).await;
+    let answered = async {
+        let mut waiting = Waiting { is_answered: false };
+        let response = answered(service, request, arrived, started).await;
+        waiting.is_answered = true;
+        response
+    };
+    let response = trace::within(started, trace, answered).await;
     crate::metrics::delivery(response.status().as_u16());
     response
+}
+
+/// Somebody waits for an answer. Dropped before there was one, the connection is gone.
+struct Waiting {
+    is_answered: bool,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            crate::metrics::hung_up();
+            refusals::hung_up();
+        }
+    }
 }
 
 async fn answered(

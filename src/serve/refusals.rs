@@ -6,8 +6,10 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use axum::http::StatusCode;
+
 use crate::error::{PANICKED, Refusal, RefusalKind};
-use crate::trace;
+use crate::trace::{self, Phase};
 
 /// Lines of one status within one [`PERIOD`]. Retries of real callers stay far below.
 const MOST: u32 = 20;
@@ -18,6 +20,8 @@ static UNAUTHENTICATED: Lines = Lines::new();
 static WRONG_CALLER: Lines = Lines::new();
 static BUSY: Lines = Lines::new();
 static UNAVAILABLE: Lines = Lines::new();
+static UNREADABLE: Lines = Lines::new();
+static CONNECTIONS: Lines = Lines::new();
 
 /// Says why a request is refused, unless too many have just been. A bug is always said.
 pub(super) fn log(refusal: &Refusal) {
@@ -29,13 +33,58 @@ pub(super) fn log(refusal: &Refusal) {
         RefusalKind::Unavailable => (503, &UNAVAILABLE),
         RefusalKind::Bug => return line(500, refusal),
     };
+    if has_line(lines, &status.to_string()) {
+        line(status, refusal);
+    }
+}
+
+/// Says that a request was not taken for what HTTP alone shows of it: its size, or that it did not come to its end.
+pub(super) fn unreadable(status: StatusCode, message: &str) {
+    let status = status.as_u16();
+    if has_line(&UNREADABLE, "400, 408, 413, 431") {
+        let refusal = Refusal::new(RefusalKind::NotAnEvent, message);
+        line(status, &refusal);
+    }
+}
+
+/// Says that a connection was not taken.
+pub(super) fn too_many_connections() {
+    if has_line(&CONNECTIONS, "503") {
+        tracing::warn!("503: every connection that there may be has a request under way");
+    }
+}
+
+/// Says that nobody waits for the answer any more, and how far it had come by then.
+pub(super) fn hung_up() {
+    let about = trace::current().map(|current| current.about()).unwrap_or_default();
+    let elapsed = trace::current().map(|current| current.elapsed());
+    tracing::warn!(
+        jobId = about.job_id,
+        source = about.source,
+        messageId = about.message_id,
+        attempt = about.attempt,
+        status = "hung up",
+        inputBytes = about.input_bytes,
+        queuedMs = about.queued_ms,
+        fetchMs = about.fetch.map(Phase::milliseconds),
+        convertMs = about.convert.map(Phase::milliseconds),
+        storeMs = about.store.map(Phase::milliseconds),
+        signMs = about.sign.map(Phase::milliseconds),
+        publishMs = about.publish.map(Phase::milliseconds),
+        totalMs = elapsed.map(|elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)),
+        "the caller hung up before its answer; a run that is under way goes on, and the next delivery finds what it made"
+    );
+}
+
+/// Whether there is a line left, having said how many had none before.
+fn has_line(lines: &Lines, which: &str) -> bool {
     let Some(left_out) = lines.take(Instant::now()) else {
-        return;
+        return false;
     };
     if left_out > 0 {
-        tracing::warn!("{status}: {left_out} more requests were refused than there are lines for them");
+        tracing::warn!("{which}: {left_out} more requests were refused than there are lines for them");
     }
-    line(status, refusal);
+    true
 }
 
 /// The delivery's one line, with the fields that `pipeline::summary` writes, as far as it came.
@@ -48,13 +97,15 @@ fn line(status: u16, refusal: &Refusal) {
                 jobId = about.job_id,
                 source = about.source,
                 messageId = about.message_id,
+                attempt = about.attempt,
                 status = "refused",
+                inputBytes = about.input_bytes,
                 queuedMs = about.queued_ms,
-                fetchMs = about.fetch_ms,
-                convertMs = about.convert_ms,
-                storeMs = about.store_ms,
-                signMs = about.sign_ms,
-                publishMs = about.publish_ms,
+                fetchMs = about.fetch.map(Phase::milliseconds),
+                convertMs = about.convert.map(Phase::milliseconds),
+                storeMs = about.store.map(Phase::milliseconds),
+                signMs = about.sign.map(Phase::milliseconds),
+                publishMs = about.publish.map(Phase::milliseconds),
                 totalMs = elapsed.map(|elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)),
                 httpStatus = status,
                 $($field = true,)?

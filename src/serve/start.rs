@@ -10,6 +10,7 @@ use crate::config::{Config, EngineConfig, PushAuth, Topic};
 use crate::deliver::sign::{Endpoint, Signer};
 use crate::deliver::{Links, NoSigner, Results};
 use crate::engine::{self, Engine};
+use crate::error::FailureCode;
 use crate::google::http::Http;
 use crate::google::keys::KeySet;
 use crate::google::kms::Kms;
@@ -17,6 +18,7 @@ use crate::google::pubsub::Publisher;
 use crate::google::storage::Storage;
 use crate::google::token::Tokens;
 use crate::google::{self, Kind};
+use crate::metrics;
 use crate::pipeline::{Admission, Context, DeliveryAttempts, Google, Runs};
 use crate::secrets::{Loaded, Secrets, Store};
 use crate::telemetry;
@@ -46,6 +48,7 @@ impl StartError {
 /// # Errors
 /// One sentence that says what is missing.
 pub async fn start(mut config: Config, loaded: Option<Loaded>) -> Result<Arc<Service>, StartError> {
+    metrics::failure_codes(FailureCode::ALL.iter().map(|(code, _)| code.as_str()));
     let http = Http::new().map_err(|error| StartError::unavailable("no HTTP client can be made", error))?;
     let tokens = Tokens::discover(http.clone(), &config.credentials)
         .await

@@ -78,7 +78,14 @@ async fn a_delivery_at_its_deadline_is_refused_and_its_run_goes_on_to_its_own() 
     let event = job("invoice.docx");
     assert_eq!(world.post(&event).await.status(), 503);
     let log = world.worker.log();
-    assert!(log.contains("its outputs are not there yet"), "{log}");
+    let mut lines = log.lines();
+    let line = lines
+        .find(|line| line.contains("its outputs are not there yet"))
+        .expect(&log);
+    assert!(
+        line.contains("convertMs=") && line.contains("storeMs="),
+        "what was under way has its time: {line}"
+    );
     // The run is still there, ends at its own deadline, and holds its slot no longer.
     assert_eq!(world.post(&event).await.status(), 503);
     let log = world.worker.log();

@@ -45,7 +45,7 @@ fn deliver_to(world: &World, worker: &Worker, message: &Value) -> JoinHandle<u16
 }
 
 /// Waits until so many deliveries have found a run under way.
-async fn joined(world: &World, count: usize) {
+pub(crate) async fn joined(world: &World, count: usize) {
     until("the copies have found the run", || {
         (world.worker.log().matches(JOINED).count() >= count).then_some(())
     })

@@ -2,11 +2,13 @@
 //! on every call to Google.
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
 
 use platen::local_cloud::{Effect, Fault, Peer as CloudPeer};
 use serde_json::{Value, json};
 
-use crate::harness::{INPUT, World, cloud, environment, job, notification, until};
+use crate::flight::{deliver, joined, message};
+use crate::harness::{INPUT, World, cloud, environment, job, notification, signal, until};
 use crate::peer::{Peer, Reply};
 
 const INVOICE: &str = "documents/plain/invoice.docx";
@@ -138,6 +140,8 @@ async fn what_ends_otherwise_has_one_line_too() {
         (&ignored["severity"], &ignored["reason"]),
         (&"INFO".into(), &"folder_placeholder".into())
     );
+    assert!(phases(ignored).contains("totalMs"), "{ignored}");
+    assert_eq!(ignored["attempt"], 1);
     assert_eq!(
         (&superseded["severity"], &superseded["status"]),
         (&"INFO".into(), &"superseded".into())
@@ -170,10 +174,9 @@ async fn a_refused_delivery_says_how_far_it_came() {
             retry_after: None,
         },
     });
-    assert_eq!(
-        post_traced(&world, &notification("invoice.docx", &generation)).await,
-        503
-    );
+    let mut event = notification("invoice.docx", &generation);
+    event["deliveryAttempt"] = 3.into();
+    assert_eq!(post_traced(&world, &event).await, 503);
     let all = requests(&world, 1).await;
     let line = &all[0];
     assert_eq!(
@@ -186,10 +189,72 @@ async fn a_refused_delivery_says_how_far_it_came() {
         format!("gs://{INPUT}/invoice.docx#{generation}")
     );
     let came_to = phases(line);
-    for phase in ["fetchMs", "convertMs", "storeMs", "totalMs"] {
+    for phase in ["fetchMs", "convertMs", "storeMs", "signMs", "totalMs"] {
         assert!(came_to.contains(phase), "{phase}: {line}");
     }
+    assert_eq!(line["attempt"], 3, "{line}");
+    assert!(line["inputBytes"].is_u64(), "{line}");
     assert!(!came_to.contains("publishMs"), "{line}");
+}
+
+/// What HTTP alone shows: nobody would look for a dead letter's cause where nothing was said.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_too_large_has_its_line_too() {
+    let world = World::with(&[("LOG_FORMAT", "json")]).await;
+    let bearer = format!("authorization: Bearer {}", world.token());
+    let large = format!("x-large: {}", "a".repeat(17_000));
+    for (header, length, status) in [(&bearer, 20_000_000, "413"), (&large, 0, "431")] {
+        let address = world.worker.url.strip_prefix("http://").unwrap();
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        let head = format!("POST / HTTP/1.1\r\nhost: w\r\n{header}\r\ncontent-length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer[9..], status.as_bytes());
+    }
+    let all = requests(&world, 2).await;
+    let seen: Vec<_> = all
+        .iter()
+        .map(|line| (&line["severity"], &line["status"], &line["httpRequest"]["status"]))
+        .collect();
+    let expected = |status: u16| (json!("WARNING"), json!("refused"), json!(status));
+    let expected = [expected(413), expected(431)];
+    assert!(
+        seen.iter().zip(&expected).all(|(seen, (a, b, c))| *seen == (a, b, c)),
+        "{seen:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_hangs_up_leaves_a_line_that_says_how_far_it_came() {
+    let world = World::with(&[("LOG_FORMAT", "json")]).await;
+    let zygote = world.worker.zygote().await;
+    world.upload_fixture(INVOICE, "invoice.docx").await;
+    let event = message("again", &json!({"source": format!("gs://{INPUT}/invoice.docx")}));
+    let caller = deliver(&world, &event);
+    let child = world.worker.stopped_child(zygote).await;
+    caller.abort();
+    let line = until("the line is there", || {
+        lines(&world).into_iter().find(|line| line["status"] == "hung up")
+    })
+    .await;
+    assert_eq!(line["severity"], "WARNING");
+    assert!(line.get("httpRequest").is_none(), "nothing was answered: {line}");
+    assert_eq!(
+        phases(&line),
+        ["fetchMs", "convertMs", "totalMs"].into(),
+        "the phase that goes on has its time, too: {line}"
+    );
+    assert_eq!(line["messageId"], "again");
+    assert!(line[LABELS]["jobId"].is_string(), "{line}");
+    // Who joins the run that goes on has its times, too.
+    let other = deliver(&world, &event);
+    joined(&world, 1).await;
+    assert!(signal(child, nix::sys::signal::Signal::SIGCONT));
+    assert_eq!(other.await.unwrap(), 204);
+    let all = requests(&world, 1).await;
+    let all_but_queued = PHASES.into_iter().filter(|phase| *phase != "queuedMs").collect();
+    assert_eq!(phases(&all[0]), all_but_queued, "{}", all[0]);
 }
 
 /// A storage that has the source and no output, and lets nobody read: the calls before, inside and after the shared run.

@@ -8,6 +8,7 @@ use platen::local_cloud::{Effect, Fault, Peer};
 use serde_json::json;
 
 use crate::engine_limits::{NEVER_ENDS, TICKS_INSIDE, processor_ticks};
+use crate::flight::{deliver, joined, message};
 use crate::harness::{World, children, converting, fixture, job, notification, port, signal, until};
 
 const INVOICE: &str = "documents/plain/invoice.docx";
@@ -252,6 +253,77 @@ async fn a_taken_slot_is_seen_and_a_refusal_for_want_of_one() {
     let (answer, ()) = tokio::join!(world.post(&first), meanwhile);
     assert_eq!(answer.status(), 204);
     assert_eq!(scrape(&measured.port).await["platen_conversion_slots_used"], 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_run_counts_once_and_each_delivery_for_itself() {
+    let measured = Measured::with(&[]).await;
+    measured.world.upload_fixture(INVOICE, "invoice.docx").await;
+    let zygote = measured.world.worker.zygote().await;
+    let moves = measured
+        .moves(async |world| {
+            let event = message("again", &json!({"source": "gs://input/invoice.docx"}));
+            let hung_up = deliver(world, &event);
+            let child = world.worker.stopped_child(zygote).await;
+            let others = [deliver(world, &event), deliver(world, &event)];
+            joined(world, 2).await;
+            hung_up.abort();
+            until("it is known to be gone", || {
+                world.worker.log().contains("the caller hung up").then_some(())
+            })
+            .await;
+            assert!(signal(child, Signal::SIGCONT));
+            for other in others {
+                assert_eq!(other.await.unwrap(), 204);
+            }
+        })
+        .await;
+    for (name, times) in [
+        ("fetch", 1.0),
+        ("convert", 1.0),
+        ("store", 1.0),
+        ("sign", 2.0),
+        ("publish", 2.0),
+        ("total", 2.0),
+    ] {
+        assert_eq!(moves.get(&phase(name)), Some(&times), "{name}: {moves:?}");
+    }
+    assert_eq!(moves["platen_jobs_total{status=\"succeeded\",code=\"\"}"], 2.0);
+    assert_eq!(moves["platen_deliveries_total{http_status=\"204\"}"], 2.0);
+    assert_eq!(moves["platen_deliveries_total{http_status=\"none\"}"], 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_delivery_that_is_refused_counts_as_a_job_and_as_what_it_was_answered() {
+    let measured = Measured::with(&[("MAX_DELIVERY_ATTEMPTS", "5")]).await;
+    let moves = measured
+        .moves(async |world| {
+            let mut outage = fault(Peer::Storage, "GET", "/storage/v1/b/input/", 403);
+            outage.count = Fault::ENDLESS;
+            world.cloud.add_fault(outage);
+            let mut event = notification("invoice.docx", "7");
+            event["deliveryAttempt"] = 5.into();
+            assert_eq!(world.post(&event).await.status(), 503);
+        })
+        .await;
+    assert_eq!(
+        moves,
+        expected(&[
+            ("platen_jobs_total{status=\"failed\",code=\"attempts.exhausted\"}", 1.0),
+            ("platen_deliveries_total{http_status=\"503\"}", 1.0),
+        ])
+    );
+}
+
+/// What has not happened yet is 0, so that its first time is an increase.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_failure_code_is_there_from_the_start() {
+    let measured = Measured::with(&[]).await;
+    let samples = scrape(&measured.port).await;
+    for (code, _) in platen::error::FailureCode::ALL {
+        let name = format!("platen_jobs_total{{status=\"failed\",code=\"{}\"}}", code.as_str());
+        assert_eq!(samples.get(&name), Some(&0.0), "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

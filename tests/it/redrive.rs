@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::process::Output;
+use std::sync::Mutex;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::credentials::{person, platen, stderr};
 use crate::harness::{self, AUDIENCE, INPUT, USER, World, client, gives_up, until};
+use crate::peer::{Peer as Stand, Reply};
 
 const DEAD: &str = "projects/local-project/subscriptions/dead-letters";
 
@@ -199,6 +201,52 @@ async fn each_is_published_once_and_acknowledged_after_that() {
     }
     assert_eq!(times.len(), 250);
     assert!(times.values().all(|times| *times == 1), "{times:?}");
+}
+
+/// A Pub/Sub that answers as the real one may: with nothing though something is there, with what is newer before what is
+/// older, and with a message again whose acknowledgement it has lost.
+#[tokio::test]
+async fn what_comes_again_is_acknowledged_and_an_empty_answer_is_not_the_end() {
+    let pulls = Mutex::new(0);
+    let pubsub = Stand::start(move |request, _| {
+        let received = |id: &str, lease: &str, year: u32| {
+            let time = format!("{year}-01-01T00:00:00Z");
+            json!({"ackId": lease, "message": {"messageId": id, "publishTime": time, "data": "eA=="}})
+        };
+        if request.target.ends_with(":publish") {
+            return Reply::json(200, json!({"messageIds": ["1"]}));
+        }
+        if !request.target.ends_with(":pull") {
+            return Reply::json(200, json!({}));
+        }
+        let mut pulls = pulls.lock().unwrap();
+        *pulls += 1;
+        let messages = match *pulls {
+            2 => json!([received("new", "new-1", 2999)]),
+            3 => json!([received("old", "old-1", 2020)]),
+            4 => json!([received("old", "old-2", 2020)]),
+            _ => json!([]),
+        };
+        Reply::json(200, json!({"receivedMessages": messages}))
+    });
+    let environment = HashMap::from([
+        ("PUBSUB_EMULATOR_HOST".to_owned(), pubsub.url.clone()),
+        ("GOOGLE_CLOUD_PROJECT".to_owned(), "local-project".to_owned()),
+    ]);
+    let output = platen(
+        &["redrive", "--from", "dead-letters", "--topic", "events"],
+        &environment,
+    )
+    .await;
+    succeeded(&output, &["1 published", "1 came after this began"]);
+    let said = |verb: &str| -> Vec<Value> {
+        let requests = pubsub.requests();
+        let of_verb = requests.iter().filter(|request| request.target.ends_with(verb));
+        of_verb.map(|request| request.json()["ackIds"].clone()).collect()
+    };
+    assert_eq!(said(":publish").len(), 1, "it is published once");
+    assert_eq!(said(":acknowledge"), [json!(["old-1"]), json!(["old-2"])]);
+    assert_eq!(said(":modifyAckDeadline"), [json!(["new-1"])]);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use super::object::encode_crc32c;
 use super::{Object, check_names, multipart, resumable, shown};
 use crate::google::api::Api;
 use crate::google::{Error, Kind, encode};
+use crate::metrics;
 
 pub(super) const INSERT: &str = "storage.objects.create";
 
@@ -106,6 +107,7 @@ async fn undamaged(api: &Api, upload: &Upload<'_>, resource: &str) -> Result<Obj
                     return Err(error);
                 }
                 tracing::debug!(%error, "sending again");
+                metrics::retried(error.operation, error.status);
             }
             outcome => return outcome,
         }

@@ -26,7 +26,22 @@ fn entry(line: &Value) -> Value {
         take("httpRequest"),
         take("severity"),
     );
-    json!({"labels": labels, "httpRequest": request, "severity": severity, "jsonPayload": payload})
+    for special in [
+        "time",
+        "logging.googleapis.com/sourceLocation",
+        "logging.googleapis.com/trace",
+        "logging.googleapis.com/spanId",
+        "logging.googleapis.com/trace_sampled",
+    ] {
+        take(special);
+    }
+    let mut entry = json!({"labels": labels, "httpRequest": request, "severity": severity});
+    // A message that is alone becomes the text of an entry without a JSON payload.
+    match payload.as_object() {
+        Some(fields) if fields.keys().eq(["message"]) => entry["textPayload"] = payload["message"].clone(),
+        _ => entry["jsonPayload"] = payload,
+    }
+    entry
 }
 
 fn value<'a>(entry: &'a Value, path: &str) -> &'a Value {
@@ -131,6 +146,8 @@ async fn every_log_based_metric_finds_its_line_and_its_values() {
 
 #[test]
 fn the_check_of_filters_can_fail() {
+    let alone = entry(&json!({"severity": "ERROR", "time": "2026", "message": "it failed"}));
+    assert!(!matches(&alone, r#"jsonPayload.message="it failed""#), "{alone}");
     let entry = entry(&json!({
         "severity": "ERROR", "message": "it failed for want of room", "totalMs": 7,
         "logging.googleapis.com/labels": {"code": "a.b"}, "httpRequest": {"status": 503},
