@@ -142,6 +142,21 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// Whether these are arguments of platen, its own name left out: what the commands' documentation is held to.
+///
+/// # Errors
+///
+/// What a person would be told.
+pub fn check(arguments: impl IntoIterator<Item = String>) -> Result<(), String> {
+    let program = std::iter::once("platen".into());
+    let arguments = program.chain(arguments.into_iter().map(Into::into)).collect();
+    match usage::read::<Arguments>(arguments) {
+        Err(Wrong::Said(help)) if !help.use_stderr() => Ok(()),
+        Err(wrong) => Err(wrong.to_string()),
+        Ok(_) => Ok(()),
+    }
+}
+
 /// What a command is told by its environment, with how it logs: every problem of either at once.
 fn configured<T>(config: Result<T, Problems>) -> Result<T, Failure> {
     let mut problems = telemetry::problems(&Environment);

@@ -24,6 +24,7 @@ mod deadlines;
 mod decoding;
 mod deploy;
 mod doctor;
+mod documentation;
 mod emulator;
 mod engine;
 mod engine_limits;
