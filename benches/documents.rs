@@ -115,7 +115,11 @@ async fn main() {
 }
 
 fn line(kind: &str, took: &[Took]) {
-    let [processor, wall, own] = [|took: &Took| took.processor, |took: &Took| took.wall, |took: &Took| took.own];
+    let [processor, wall, own] = [
+        |took: &Took| took.processor,
+        |took: &Took| took.wall,
+        |took: &Took| took.own,
+    ];
     println!(
         "| {kind} | {} | {:.0} | {:.3}, {:.2}, {:.2} | {:.3}, {:.2} | {:.0}, {:.0}, {:.0} | {:.0} |",
         took.len(),
@@ -162,7 +166,10 @@ async fn convert(engine: &Engine, file: &Path) -> Result<Took, String> {
         limits: LIMITS,
         deadline: None,
     };
-    let converted = engine.convert(conversion).await.map_err(|verdict| verdict.to_string())?;
+    let converted = engine
+        .convert(conversion)
+        .await
+        .map_err(|verdict| verdict.to_string())?;
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     Ok(Took {
         processor: converted.usage.cpu_ms as f64 / 1000.0,
@@ -175,7 +182,11 @@ async fn convert(engine: &Engine, file: &Path) -> Result<Took, String> {
 
 /// What a reader of the table calls it.
 fn kind(file: &Path) -> &'static str {
-    match file.extension().and_then(|extension| extension.to_str()).unwrap_or_default() {
+    match file
+        .extension()
+        .and_then(|extension| extension.to_str())
+        .unwrap_or_default()
+    {
         "docx" | "docm" | "dotx" | "dotm" => "docx",
         "xlsx" | "xlsm" | "xltx" | "xlsb" | "xltm" => "xlsx, xlsb",
         "pptx" | "pptm" | "potx" | "ppsx" | "potm" => "pptx",

@@ -54,23 +54,25 @@ fn check() -> Result<bool, String> {
     for load in &loads {
         let (said, seen) = (model::answer(load), events::simulate(load, seed));
         println!("\n{}: {}", load.name, described(load));
-        let mut row = |what: &str, said: f64, seen: f64| {
-            let ratio = seen / said;
-            let near = (ratio - 1.0).abs() <= TOLERANCE;
-            agree &= near;
-            let verdict = if near { "" } else { "   DIFFERS" };
-            println!("  {what:<46} {said:>10.3} {seen:>10.3} {ratio:>7.3}{verdict}");
-        };
-        row("active instance-seconds a document", said.active, seen.answer.active);
+        agree &= row("active instance-seconds a document", said.active, seen.answer.active);
         if load.least > 0 {
-            row("idle instance-seconds a document", said.idle, seen.answer.idle);
+            agree &= row("idle instance-seconds a document", said.idle, seen.answer.idle);
         }
-        row("documents a second", said.throughput, seen.answer.throughput);
-        // Less than one is when nobody looks.
-        if said.instances > 1.5 {
-            row("instances", said.instances, seen.answer.instances);
+        if let Shape::Backlog { documents } = load.shape {
+            let (least, took) = (documents / said.throughput, documents / seen.answer.throughput);
+            let most = least + model::LONGEST_PAUSE;
+            let within = took >= least * (1.0 - TOLERANCE) && took <= most * (1.0 + TOLERANCE);
+            agree &= within;
+            let verdict = if within { "" } else { "   DIFFERS" };
+            println!("  seconds: {least:.0} at least, {most:.0} at most; {took:.0} in the simulation{verdict}");
+        } else {
+            agree &= row("documents a second", said.throughput, seen.answer.throughput);
+            // Fewer are there only while somebody calls.
+            if said.instances > 1.5 {
+                agree &= row("instances", said.instances, seen.answer.instances);
+            }
         }
-        row(
+        agree &= row(
             "Cloud Run, USD a million documents",
             cloud_run(load, &said, &prices)?,
             cloud_run(load, &seen.answer, &prices)?,
@@ -93,6 +95,15 @@ fn check() -> Result<bool, String> {
         }
     );
     Ok(agree)
+}
+
+/// Prints what both say, and says whether they agree.
+fn row(what: &str, said: f64, seen: f64) -> bool {
+    let ratio = seen / said;
+    let near = (ratio - 1.0).abs() <= TOLERANCE;
+    let verdict = if near { "" } else { "   DIFFERS" };
+    println!("  {what:<46} {said:>10.3} {seen:>10.3} {ratio:>7.3}{verdict}");
+    near
 }
 
 fn described(load: &Load) -> String {

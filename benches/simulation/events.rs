@@ -202,7 +202,11 @@ impl Run<'_> {
             },
             deliveries: counted.deliveries as f64 / documents,
             starts: counted.starts as f64 * 1000.0 / documents,
-            latency: counted.latencies.get(counted.latencies.len() * 95 / 100).copied().unwrap_or(f64::NAN),
+            latency: counted
+                .latencies
+                .get(counted.latencies.len() * 95 / 100)
+                .copied()
+                .unwrap_or(f64::NAN),
             most_deliveries: counted.most_deliveries,
         }
     }
@@ -296,7 +300,10 @@ impl Run<'_> {
     }
 
     fn waiting(&self) -> usize {
-        self.pending.iter().filter(|message| self.messages[**message].pending).count()
+        self.pending
+            .iter()
+            .filter(|message| self.messages[**message].pending)
+            .count()
     }
 
     fn start(&mut self) {
@@ -401,7 +408,12 @@ impl Run<'_> {
     fn pass(&mut self, time: f64) {
         let took = time - self.now;
         let (mut requests, mut chosen, mut active, mut idle) = (0, 0, 0, 0);
-        for (index, instance) in self.instances.iter().enumerate().filter(|(_, instance)| !instance.ended) {
+        for (index, instance) in self
+            .instances
+            .iter()
+            .enumerate()
+            .filter(|(_, instance)| !instance.ended)
+        {
             let works = instance.requests > 0 || instance.starting;
             requests += instance.requests;
             chosen += u32::from(instance.chosen);

@@ -86,9 +86,7 @@ pub(crate) fn prices(text: &str) -> Result<Prices, String> {
             .parse()
             .map(|price| (name.to_owned(), price))
             .map_err(|_| format!("prices.tsv: {price:?} is no price")),
-        _ => Err(format!(
-            "prices.tsv: {row:?} is not name, price, unit, date and source"
-        )),
+        _ => Err(format!("prices.tsv: {row:?} is not name, price, unit, date and source")),
     };
     rows(text).map(row).collect::<Result<_, _>>().map(Prices)
 }
@@ -96,11 +94,30 @@ pub(crate) fn prices(text: &str) -> Result<Prices, String> {
 /// # Errors
 /// A row that is none, with its text.
 pub(crate) fn loads(text: &str) -> Result<Vec<Load>, String> {
-    let number = |text: &str| text.parse::<f64>().map_err(|_| format!("loads.tsv: {text:?} is no number"));
-    let whole = |text: &str| text.parse::<u32>().map_err(|_| format!("loads.tsv: {text:?} is no whole number"));
+    let number = |text: &str| {
+        text.parse::<f64>()
+            .map_err(|_| format!("loads.tsv: {text:?} is no number"))
+    };
+    let whole = |text: &str| {
+        text.parse::<u32>()
+            .map_err(|_| format!("loads.tsv: {text:?} is no whole number"))
+    };
     let row = |row: Vec<&str>| {
-        let [name, shape, amount, half, most_of_them, waits, processors, memory, concurrency, least, most, start, kept] =
-            row[..]
+        let [
+            name,
+            shape,
+            amount,
+            half,
+            most_of_them,
+            waits,
+            processors,
+            memory,
+            concurrency,
+            least,
+            most,
+            start,
+            kept,
+        ] = row[..]
         else {
             return Err(format!("loads.tsv: {row:?} has not 13 columns"));
         };

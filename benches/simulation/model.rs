@@ -11,33 +11,30 @@ pub(crate) struct Answer {
     pub(crate) idle: f64,
     /// Instances that take requests, on average; of a backlog, while it lasts.
     pub(crate) instances: f64,
-    /// Documents a second that come to their end; of a backlog, from the first event to the last acknowledgement.
+    /// Documents a second that come to their end.
     pub(crate) throughput: f64,
 }
+
+/// Seconds: the longest pause of the subscription's retry policy. So much later than when all slots are busy to the end may
+/// the last of a backlog come: what was refused waits for its next push while nothing else is left.
+pub(crate) const LONGEST_PAUSE: f64 = 600.0;
 
 /// Cloud Run's target for the use of an instance, of its processors and of its concurrency.
 const TARGET: f64 = 0.6;
 /// Billed time is rounded up to a tenth of a second: half of one more each time that an instance becomes busy.
 const ROUNDED_UP: f64 = 0.05;
-/// Seconds: what the autoscaler averages over, and the longest pause of the subscription's retry policy.
+/// Seconds: what the autoscaler averages over, and how often it does.
 const MINUTE: f64 = 60.0;
-const LONGEST_PAUSE: f64 = 600.0;
+const LOOK: f64 = 5.0;
 
 pub(crate) fn answer(load: &Load) -> Answer {
     match load.shape {
         Shape::Steady { rate } if rate * load.mean() < load.slots() => steady(load, rate),
         Shape::Steady { .. } => full(load, load.slots() / load.mean()),
-        // All instances start at once, and all slots are busy until nothing is left but what was refused: that comes
-        // again after the retry policy's longest pause.
+        // All instances start at once, and all slots are busy until the last document.
         Shape::Backlog { documents } => {
-            let busy = load.start + documents * load.mean() / load.slots();
-            let all = busy + LONGEST_PAUSE;
-            Answer {
-                active: f64::from(load.most) * busy / documents,
-                idle: 0.0,
-                instances: f64::from(load.most) * busy / all,
-                throughput: documents / all,
-            }
+            let seconds = load.start + documents * load.mean() / load.slots();
+            full(load, documents / seconds)
         }
     }
 }
@@ -101,25 +98,41 @@ fn minute(load: &Load, rate: f64) -> (f64, f64) {
 fn with_instances(load: &Load, rate: f64, instances: u32) -> Answer {
     let (busy_slots, number) = (rate * load.mean(), f64::from(instances));
     // What finds all of them full goes to others, one request each.
-    let overflow = if instances < load.most {
-        busy_slots * blocked(number * f64::from(load.concurrency), busy_slots)
+    let blocked = if instances < load.most {
+        blocked(number * f64::from(load.concurrency), busy_slots)
     } else {
         0.0
     };
+    let overflow = busy_slots * blocked;
     let idle_share = idle_share((busy_slots - overflow) / number, load.concurrency);
     let busy = number * (1.0 - idle_share) + overflow;
     Answer {
         active: busy / rate + idle_share * ROUNDED_UP,
         idle: f64::from(load.least) * idle_share / rate,
-        instances: number + overflow,
+        instances: number + woken(rate * blocked * LOOK),
         throughput: rate,
     }
+}
+
+/// The share of the time between two looks of the autoscaler after the first of so many requests that found no room: since
+/// then one more instance is there.
+fn woken(requests: f64) -> f64 {
+    if requests < 1e-9 {
+        return 0.0;
+    }
+    1.0 - (1.0 - (-requests).exp()) / requests
 }
 
 /// The share of a normal distribution below so many deviations: Abramowitz and Stegun 26.2.17, to seven digits.
 fn normal(deviations: f64) -> f64 {
     let t = 1.0 / (1.0 + 0.231_641_9 * deviations.abs());
-    let series = [0.319_381_530, -0.356_563_782, 1.781_477_937, -1.821_255_978, 1.330_274_429];
+    let series = [
+        0.319_381_530,
+        -0.356_563_782,
+        1.781_477_937,
+        -1.821_255_978,
+        1.330_274_429,
+    ];
     let sum = series.iter().rev().fold(0.0, |sum, factor| (sum + factor) * t);
     let above = sum * (-deviations.powi(2) / 2.0).exp() / std::f64::consts::TAU.sqrt();
     if deviations < 0.0 { above } else { 1.0 - above }
