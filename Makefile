@@ -2,7 +2,7 @@
 
 DOCUMENT ?= fixtures/documents/plain/invoice.docx
 
-.PHONY: help demo test bench burst image-proof
+.PHONY: help demo test bench burst sizing simulate image-proof
 
 help: ## What there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -20,6 +20,12 @@ bench: ## Time documents in our engine, beside its floor, a warm unoserver and a
 
 burst: ## Time jobs, and refusals, with ten times as many senders as slots
 	cargo bench --locked --bench burst
+
+sizing: ## Measure processor time and memory by kind of document: make sizing DOCUMENTS="my.docx my-directory"
+	cargo bench --locked --bench documents -- $(abspath $(DOCUMENTS))
+
+simulate: ## Check the model of docs/operations.md against a simulation; no network, no LibreOffice
+	cargo bench --locked --bench simulation
 
 image-proof: ## Run the Dockerfile's steps in a bare Debian root, measure and try the image, for machines without a container engine (root)
 	@sh deploy/prove-image.sh

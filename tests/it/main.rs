@@ -15,6 +15,7 @@ mod admission;
 mod architecture;
 mod asyncapi;
 mod backfill;
+mod calls;
 mod cli;
 mod clients;
 mod connections;
