@@ -6,7 +6,7 @@
 //! | `platen` | its own parser, in full: flags, values, what excludes what |
 //! | `platen convert`, where nothing else is in the block | run for real, on documents of those names |
 //! | `gcloud` | gcloud's own parser, where gcloud is installed |
-//! | a script of `deploy/` | it is there; `setup.sh` is run for real, with `--dry-run` and the block's variables |
+//! | a script of `deploy/` | it is there; `deploy/setup.sh` is run for real, with `--dry-run` and the block's variables; what the others do is tested beside them (`tests/it/deploy`, `tests/it/monitoring.rs`) |
 //! | `make` | make, without doing it |
 //! | `curl` | it has a URL; those of docs/local.md are run on `platen local` |
 //! | a program of [`HARMLESS`] | nobody |
@@ -27,6 +27,16 @@ use crate::harness::{fixture, run, walk};
 const HARMLESS: [&str; 8] = ["awk", "cat", "date", "env", "grep", "paste", "sed", "sleep"];
 /// Programs that are only written down.
 const WRITTEN_DOWN: [&str; 5] = ["curl", "gcloud", "make", "platen", "rm"];
+/// What stands for a reader's own, and one of it.
+const PLACEHOLDERS: [(&str, &str); 7] = [
+    ("PROJECT", "my-project"),
+    ("LOCATION", "europe-west1"),
+    ("BUCKET", "my-bucket"),
+    ("GENERATION", "1736358966947877"),
+    ("SUBSCRIPTION", "my-subscription"),
+    ("WORKER", "platen@my-project.iam.gserviceaccount.com"),
+    ("EMAIL", "ann@example.com"),
+];
 /// Between two calls, and between the words of one.
 const END: char = '\u{1}';
 
@@ -60,7 +70,7 @@ impl Stage {
             let name = script.strip_prefix(root()).unwrap();
             let copy = stage.directory.path().join(name);
             std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
-            let really = if script.ends_with("setup.sh") {
+            let really = if name == Path::new("deploy/setup.sh") {
                 let path = std::env::var("PATH").unwrap();
                 format!("PATH='{path}' exec '{}' \"$@\" --dry-run", script.display())
             } else {
@@ -112,12 +122,30 @@ impl Stage {
             if word.starts_with(END) {
                 calls.push(Vec::new());
             } else if let Some(call) = calls.last_mut() {
-                call.push(word.to_owned());
+                call.push(filled_in(word));
             }
         }
         calls.retain(|call| !call.is_empty());
         Ok(calls)
     }
+}
+
+/// A word with its placeholders replaced.
+fn filled_in(word: &str) -> String {
+    let is_outside =
+        |part: &str, at: Option<char>| part.is_empty() || at.is_none_or(|at| !at.is_alphanumeric() && at != '_');
+    PLACEHOLDERS.iter().fold(word.to_owned(), |word, (placeholder, value)| {
+        let mut filled = String::new();
+        let mut rest = word.as_str();
+        while let Some(at) = rest.find(placeholder) {
+            let (before, after) = (&rest[..at], &rest[at + placeholder.len()..]);
+            let alone = is_outside(before, before.chars().next_back()) && is_outside(after, after.chars().next());
+            filled.push_str(before);
+            filled.push_str(if alone { value } else { placeholder });
+            rest = after;
+        }
+        filled + rest
+    })
 }
 
 fn said(output: &Output) -> Result<(), String> {
@@ -235,10 +263,18 @@ fn lint(commands: &[Vec<String>]) -> Vec<String> {
     let list: Vec<Value> = commands
         .iter()
         .map(|words| {
-            let words: Vec<String> = words
-                .iter()
-                .map(|word| format!("'{}'", word.replace(['"', '\''], "")))
-                .collect();
+            // The linter knows a flag's value by the sign between them, and takes no quotes inside of words.
+            let mut joined = Vec::<String>::new();
+            for word in words.iter().map(|word| word.replace(['"', '\''], "")) {
+                match joined.last_mut() {
+                    Some(flag) if flag.starts_with("--") && !flag.contains('=') && !word.starts_with("--") => {
+                        flag.push('=');
+                        flag.push_str(&word);
+                    }
+                    _ => joined.push(word),
+                }
+            }
+            let words: Vec<String> = joined.iter().map(|word| format!("'{word}'")).collect();
             json!({"command_string": format!("gcloud {}", words.join(" "))})
         })
         .collect();

@@ -29,7 +29,7 @@ fn every_example_is_valid() {
     let around = |error: &Value| {
         let blocks = all_blocks().into_iter();
         let mut results = blocks.filter(|block| block.text.contains("\"jobId\""));
-        let mut whole: Value = serde_json::from_str(&results.next().unwrap().text).unwrap();
+        let mut whole: Value = serde_json::from_str(&results.next().unwrap().text.replace("=…", "=x")).unwrap();
         whole["status"] = "failed".into();
         whole["outputs"] = Value::Array(Vec::new());
         whole["error"] = error.clone();
@@ -37,7 +37,8 @@ fn every_example_is_valid() {
     };
     let (mut problems, mut kinds) = (Vec::new(), BTreeMap::<&str, usize>::new());
     for block in all_blocks().into_iter().filter(|block| block.language == "json") {
-        let verdict = serde_json::from_str::<Value>(&block.text)
+        // What is left out of a URL.
+        let verdict = serde_json::from_str::<Value>(&block.text.replace("=…", "=x"))
             .map_err(|error| error.to_string())
             .and_then(|value| {
                 let (kind, verdict) = if value["jobId"].is_string() {

@@ -301,6 +301,16 @@ async fn each_code_is_provoked_by_its_command_and_the_log_and_the_metric_say_the
         provoked.insert(code);
     }
     assert_eq!(provoked, codes());
-    // The dead letter that was published again has come to its own end, under the same job.
-    assert!(local.child.try_wait().unwrap().is_none());
+    // The dead letter that was published again came to its own end, which took the place of `attempts.exhausted`.
+    assert!(local.results("attempts.exhausted").await.is_empty());
+    // The commands that docs/local.md shows are for the same second terminal.
+    let pages = blocks("docs/local.md").into_iter();
+    let shown: Vec<Block> = pages.filter(|block| block.text.starts_with("curl ")).collect();
+    assert!(!shown.is_empty());
+    for mut block in shown {
+        // An answer that is a refusal is a failure.
+        block.text = block.text.replace("curl ", "curl -sSf ");
+        local.run(&block).await;
+    }
+    assert!(local.child.try_wait().unwrap().is_none(), "{}", local.log());
 }
