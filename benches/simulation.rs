@@ -72,11 +72,14 @@ fn check() -> Result<bool, String> {
                 agree &= row("instances", said.instances, seen.answer.instances);
             }
         }
-        agree &= row(
-            "Cloud Run, USD a million documents",
-            cloud_run(load, &said, &prices)?,
-            cloud_run(load, &seen.answer, &prices)?,
-        );
+        agree &= row("instance-seconds alive a document", said.alive, seen.answer.alive);
+        for (billing, what) in [
+            (Billing::Requests, "request-based billing, USD a million"),
+            (Billing::Instances, "instance-based billing, USD a million"),
+        ] {
+            let usd = |answer: &Answer| cloud_run(load, answer, billing, &prices);
+            agree &= row(what, usd(&said)?, usd(&seen.answer)?);
+        }
         println!(
             "  beside it: {:.3} pushes a document, {} at most, {:.1} starts in a thousand documents, 95 % end within {:.1} s",
             seen.deliveries, seen.most_deliveries, seen.starts, seen.latency
@@ -122,15 +125,26 @@ fn described(load: &Load) -> String {
     )
 }
 
-/// What Cloud Run bills for a million documents with request-based billing.
-fn cloud_run(load: &Load, answer: &Answer, prices: &Prices) -> Result<f64, String> {
-    let instance = |processor: &str, memory: &str| {
-        Ok::<f64, String>(f64::from(load.processors) * prices.of(processor)? + load.memory_gib * prices.of(memory)?)
+/// Cloud Run's two ways to bill.
+#[derive(Clone, Copy)]
+enum Billing {
+    /// For what is active (`--cpu-throttling`).
+    Requests,
+    /// For what is alive (`--no-cpu-throttling`, as deploy/setup.sh has it).
+    Instances,
+}
+
+/// What Cloud Run bills for a million documents.
+fn cloud_run(load: &Load, answer: &Answer, billing: Billing, prices: &Prices) -> Result<f64, String> {
+    let second = |of: &str| -> Result<f64, String> {
+        let processors = f64::from(load.processors) * prices.of(&format!("run.{of}processor"))?;
+        Ok(processors + load.memory_gib * prices.of(&format!("run.{of}memory"))?)
     };
-    Ok(MILLION
-        * (answer.active * instance("run.processor", "run.memory")?
-            + answer.idle * instance("run.idle-processor", "run.idle-memory")?
-            + prices.of("run.request")?))
+    let document = match billing {
+        Billing::Requests => answer.active * second("")? + answer.idle * second("idle-")? + prices.of("run.request")?,
+        Billing::Instances => answer.alive * second("alive-")?,
+    };
+    Ok(MILLION * document)
 }
 
 /// What a million documents cost beside Cloud Run: the calls that tests/it/calls.rs counts, and the log.

@@ -7,18 +7,19 @@
 //! Cloud Run sends a request to any instance that has room. When none has, it waits, an instance is woken or started for
 //! it, and after the longer of 10 s and three and a half starts it is refused. Every five seconds as many instances are
 //! chosen as the last minute would have used to six tenths; the others get nothing more, and end when they have been idle for
-//! long enough. An instance is billed while it starts and while it has a request, in tenths of a second.
+//! long enough. An instance is active while it starts and while it has a request, billed in tenths of a second; it is alive from
+//! its start to its end.
 
 use std::collections::{BinaryHeap, VecDeque};
 
 use super::inputs::{Load, Shape};
 use super::model::Answer;
 
-/// Documents of a steady load that are looked at, after those that only warm it up.
-const DOCUMENTS: usize = 40_000;
-const WARMING_UP: usize = 8_000;
-/// Longer than this nothing is simulated: an overload has no end of its own.
-const LONGEST: f64 = 30.0 * 24.0 * 3600.0;
+/// Documents of a steady load that are looked at, and seconds, whichever lasts longer, after those that only warm it up.
+const LOOKED_AT: (usize, f64) = (30_000, 3600.0);
+const WARMING_UP: (usize, f64) = (1_000, 2000.0);
+/// Seconds that are simulated at most; an overload has no end of its own.
+const LONGEST: f64 = 300.0 * 24.0 * 3600.0;
 const OVERLOAD: f64 = 4.0 * 3600.0;
 const LOOK: f64 = 5.0;
 /// Looks that make a minute.
@@ -115,6 +116,7 @@ struct Counted {
     since: f64,
     active: f64,
     idle: f64,
+    alive: f64,
     done: usize,
     deliveries: u64,
     starts: u64,
@@ -167,36 +169,43 @@ impl Run<'_> {
         };
         self.at(LOOK, Event::Look);
         let longest = if overloaded { OVERLOAD } else { LONGEST };
-        let (wanted, warming_up) = match self.load.shape {
-            Shape::Backlog { documents } => (documents as usize, 0),
-            Shape::Steady { .. } if overloaded => (usize::MAX, 0),
-            Shape::Steady { .. } => (DOCUMENTS, WARMING_UP),
-        };
-        let mut warm = warming_up == 0;
+        let mut warm = overloaded || matches!(self.load.shape, Shape::Backlog { .. });
+        let mut last = 0.0;
         while let Some(Due(time, _, event)) = self.due.pop() {
             if time > longest {
                 break;
             }
             self.pass(time);
             self.happens(event);
-            if !warm && self.counted.done >= warming_up {
-                warm = true;
-                self.counted = Counted {
-                    since: self.now,
-                    ..Counted::default()
-                };
-            }
-            if warm && self.counted.done >= wanted {
-                break;
+            let (done, seconds) = (self.counted.done, self.now - self.counted.since);
+            match self.load.shape {
+                // Its last document is done, and then its last instance has ended.
+                Shape::Backlog { documents } if done >= documents as usize => {
+                    last = if last == 0.0 { self.now } else { last };
+                    if self.instances.iter().filter(|instance| !instance.ended).count() <= self.load.least as usize {
+                        break;
+                    }
+                }
+                Shape::Steady { .. } if !warm && done >= WARMING_UP.0 && seconds >= WARMING_UP.1 => {
+                    warm = true;
+                    self.counted = Counted {
+                        since: self.now,
+                        ..Counted::default()
+                    };
+                }
+                Shape::Steady { .. } if warm && !overloaded && done >= LOOKED_AT.0 && seconds >= LOOKED_AT.1 => break,
+                _ => {}
             }
         }
+        let end = if last > 0.0 { last } else { self.now };
         let counted = &mut self.counted;
         counted.latencies.sort_by(f64::total_cmp);
-        let (seconds, documents) = (self.now - counted.since, counted.done.max(1) as f64);
+        let (seconds, documents) = (end - counted.since, counted.done.max(1) as f64);
         Seen {
             answer: Answer {
                 active: counted.active / documents,
                 idle: counted.idle / documents,
+                alive: counted.alive / documents,
                 instances: counted.instances / seconds,
                 throughput: documents / seconds,
             },
@@ -407,7 +416,7 @@ impl Run<'_> {
     /// Lets time pass, which is what is billed.
     fn pass(&mut self, time: f64) {
         let took = time - self.now;
-        let (mut requests, mut chosen, mut active, mut idle) = (0, 0, 0, 0);
+        let (mut requests, mut chosen, mut active, mut idle, mut alive) = (0, 0, 0, 0, 0);
         for (index, instance) in self
             .instances
             .iter()
@@ -417,6 +426,7 @@ impl Run<'_> {
             let works = instance.requests > 0 || instance.starting;
             requests += instance.requests;
             chosen += u32::from(instance.chosen);
+            alive += 1;
             active += u32::from(works);
             // Only as many as there are at least cost something while they rest.
             idle += u32::from(!works && index < self.load.least as usize);
@@ -424,6 +434,7 @@ impl Run<'_> {
         self.used += took * f64::from(requests);
         self.counted.instances += took * f64::from(chosen);
         self.counted.active += took * f64::from(active);
+        self.counted.alive += took * f64::from(alive);
         self.counted.idle += took * f64::from(idle);
         self.now = time;
     }

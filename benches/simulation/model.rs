@@ -9,6 +9,8 @@ pub(crate) struct Answer {
     pub(crate) active: f64,
     /// Instance-seconds that are billed as idle (minimum instances), for one document.
     pub(crate) idle: f64,
+    /// Instance-seconds from asking for an instance to its end, for one document.
+    pub(crate) alive: f64,
     /// Instances that take requests, on average; of a backlog, while it lasts.
     pub(crate) instances: f64,
     /// Documents a second that come to their end.
@@ -34,7 +36,9 @@ pub(crate) fn answer(load: &Load) -> Answer {
         // All instances start at once, and all slots are busy until the last document.
         Shape::Backlog { documents } => {
             let seconds = load.start + documents * load.mean() / load.slots();
-            full(load, documents / seconds)
+            let mut answer = full(load, documents / seconds);
+            answer.alive += f64::from(load.most) * load.kept / documents;
+            answer
         }
     }
 }
@@ -45,6 +49,7 @@ fn full(load: &Load, throughput: f64) -> Answer {
     Answer {
         active: instances / throughput,
         idle: 0.0,
+        alive: instances / throughput,
         instances,
         throughput,
     }
@@ -57,6 +62,7 @@ fn steady(load: &Load, rate: f64) -> Answer {
     let mut answer = Answer {
         active: 0.0,
         idle: 0.0,
+        alive: alive(load, rate) / rate,
         instances: 0.0,
         throughput: rate,
     };
@@ -79,9 +85,22 @@ fn steady(load: &Load, rate: f64) -> Answer {
     }
     // An instance that nobody has called for so long is gone; the next document starts one.
     if load.least == 0 {
-        answer.active += (-rate * load.kept).exp() * load.start;
+        let cold = (-rate * load.kept).exp() * load.start;
+        answer.active += cold;
+        answer.alive += cold;
     }
     answer
+}
+
+/// Instances that are there on average: one more than so many is, if within the time that an idle one is kept a request
+/// found all of so many full.
+fn alive(load: &Load, rate: f64) -> f64 {
+    let busy_slots = rate * load.mean();
+    let more_than = |instances: u32| {
+        let full = blocked(f64::from(instances * load.concurrency), busy_slots);
+        1.0 - (-rate * full * load.kept).exp()
+    };
+    f64::from(load.least) + (load.least..load.most).map(more_than).sum::<f64>()
 }
 
 /// Busy slots over a minute: their average, and the standard deviation of that (a Poisson process, each of whose documents
@@ -109,6 +128,7 @@ fn with_instances(load: &Load, rate: f64, instances: u32) -> Answer {
     Answer {
         active: busy / rate + idle_share * ROUNDED_UP,
         idle: f64::from(load.least) * idle_share / rate,
+        alive: 0.0,
         instances: number + woken(rate * blocked * LOOK),
         throughput: rate,
     }
