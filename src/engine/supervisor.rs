@@ -230,7 +230,12 @@ impl Engine {
                 Attempt::Decided(decided) => return deadline::judged(decided, wall, allowed),
                 Attempt::Crashed { signal } => {
                     metrics::engine_crashed();
-                    tracing::warn!(event = "engine_crashed", attempt, signal, "LibreOffice crashed on a document");
+                    tracing::warn!(
+                        event = "engine_crashed",
+                        attempt,
+                        signal,
+                        "LibreOffice crashed on a document"
+                    );
                     last_signal = signal;
                     // The next attempt, and soon everybody, goes to a fresh process.
                     oldest = process.generation + 1;
