@@ -64,3 +64,30 @@ impl Drop for Timed {
 fn milliseconds(took: Duration) -> u64 {
     u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored() -> String {
+        let text = metrics::exposition(metrics::Form::OpenMetrics);
+        let mut lines = text.lines();
+        let line = lines.find(|line| line.starts_with("platen_job_phase_duration_seconds_count{phase=\"store\"}"));
+        line.unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_phase_that_is_given_up_has_its_time_and_is_counted() {
+        trace::within(Instant::now(), None, async {
+            let store = || trace::current().unwrap().about().store;
+            let before = stored();
+            assert_eq!(store(), None);
+            let storing = Timed::store();
+            assert!(matches!(store(), Some(Phase::Since(_))));
+            drop(storing);
+            assert!(matches!(store(), Some(Phase::Took(_))));
+            assert_ne!(stored(), before);
+        })
+        .await;
+    }
+}
