@@ -197,7 +197,8 @@ fn related(world: &World, request: &Request, bucket: &str) -> Result<Response, R
     let boundary = content_type
         .split(';')
         .filter_map(|parameter| parameter.trim().strip_prefix("boundary="))
-        .map(|boundary| boundary.trim_matches('"'))
+        // Single quotes are gcloud's.
+        .map(|boundary| boundary.trim_matches(['"', '\'']))
         .next()
         .filter(|boundary| !boundary.is_empty())
         .ok_or_else(|| bad("the content type names no boundary"))?;
