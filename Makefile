@@ -25,7 +25,7 @@ sizing: ## Measure processor time and memory by kind of document: make sizing DO
 	cargo bench --locked --bench documents -- $(abspath $(DOCUMENTS))
 
 simulate: ## Check the model of docs/operations.md against a simulation; no network, no LibreOffice
-	cargo bench --locked --bench simulation
+	@mkdir -p target && rustc --edition 2024 -O -o target/simulation benches/simulation.rs && target/simulation
 
 image-proof: ## Run the Dockerfile's steps in a bare Debian root, measure and try the image, for machines without a container engine (root)
 	@sh deploy/prove-image.sh

@@ -80,7 +80,7 @@ fn published(result: &ResultMessage, report: &Report, status: u16) {
                 storeMs = about.store.map(Phase::milliseconds),
                 signMs = about.sign.map(Phase::milliseconds),
                 publishMs = about.publish.map(Phase::milliseconds),
-                totalMs = result.timings.total_ms,
+                totalMs = u64::try_from(report.elapsed().as_millis()).unwrap_or(u64::MAX),
                 httpStatus = status,
                 $($message)+
             )
