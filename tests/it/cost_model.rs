@@ -1,6 +1,10 @@
 //! The table of docs/operations.md is what the model of `benches/simulation` says, and the model is what its simulation sees.
 
-#[allow(dead_code, reason = "the bench prints more than is checked here")]
+#[allow(
+    dead_code,
+    clippy::cast_sign_loss,
+    reason = "the bench prints more than is checked here, and makes numbers of instances of seconds"
+)]
 #[path = "../../benches/simulation/events.rs"]
 mod events;
 #[allow(dead_code, reason = "the bench has prices, too")]
