@@ -49,7 +49,7 @@ fn check() -> Result<bool, String> {
     };
     let prices = inputs::prices(include_str!("simulation/prices.tsv"))?;
     let loads = inputs::loads(include_str!("simulation/loads.tsv"))?;
-    let mut agree = true;
+    let (mut agree, mut table) = (true, String::new());
     println!("model | simulation (seed {seed}) | ratio");
     for load in &loads {
         let (said, seen) = (model::answer(load), events::simulate(load, seed));
@@ -73,13 +73,20 @@ fn check() -> Result<bool, String> {
             }
         }
         agree &= row("instance-seconds alive a document", said.alive, seen.answer.alive);
+        table.push_str(&format!(
+            "| {} | {:.2} / {:.2} | {:.2} / {:.2} |",
+            load.name, said.active, seen.answer.active, said.alive, seen.answer.alive
+        ));
         for (billing, what) in [
             (Billing::Requests, "request-based billing, USD a million"),
             (Billing::Instances, "instance-based billing, USD a million"),
         ] {
             let usd = |answer: &Answer| cloud_run(load, answer, billing, &prices);
-            agree &= row(what, usd(&said)?, usd(&seen.answer)?);
+            let (said, seen) = (usd(&said)?, usd(&seen.answer)?);
+            agree &= row(what, said, seen);
+            table.push_str(&format!(" {said:.1} / {seen:.1} |"));
         }
+        table.push_str(&format!(" {:.1} | {:.1} s |\n", seen.deliveries, seen.latency));
         println!(
             "  beside it: {:.3} pushes a document, {} at most, {:.1} starts in a thousand documents, 95 % end within {:.1} s",
             seen.deliveries, seen.most_deliveries, seen.starts, seen.latency
@@ -89,6 +96,7 @@ fn check() -> Result<bool, String> {
         "\nthe rest of Google's bill, USD a million documents: {:.2}",
         others(&prices)?
     );
+    println!("\nas docs/operations.md has it:\n{table}");
     println!(
         "{}",
         if agree {

@@ -1,4 +1,8 @@
 //! The table of docs/operations.md is what the model of `benches/simulation` says, and the model is what its simulation sees.
+#![allow(
+    clippy::cast_sign_loss,
+    reason = "counts become averages in the simulation, and seconds become numbers of instances"
+)]
 
 #[allow(
     dead_code,
