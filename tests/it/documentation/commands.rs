@@ -8,6 +8,8 @@
 //! | `gcloud` | gcloud's own parser, where gcloud is installed |
 //! | a script of `deploy/` | it is there; `deploy/setup.sh` is run for real, with `--dry-run` and the block's variables; what the others do is tested beside them (`tests/it/deploy`, `tests/it/monitoring.rs`) |
 //! | `make` | make, without doing it |
+//! | `docker` | it builds or runs, and the Dockerfile has the build arguments |
+//! | `soffice` | it converts; `tests/it/stock.rs` does so for real |
 //! | `curl` | it has a URL; those of docs/local.md are run on `platen local` |
 //! | a program of [`HARMLESS`] | nobody |
 //! | anything else | bash: there is no such program, and the test fails |
@@ -26,7 +28,7 @@ use crate::harness::{fixture, run, walk};
 /// Programs that a block may use for real: they look and print.
 const HARMLESS: [&str; 8] = ["awk", "cat", "date", "env", "grep", "paste", "sed", "sleep"];
 /// Programs that are only written down.
-const WRITTEN_DOWN: [&str; 5] = ["curl", "gcloud", "make", "platen", "rm"];
+const WRITTEN_DOWN: [&str; 7] = ["curl", "docker", "gcloud", "make", "platen", "rm", "soffice"];
 /// What stands for a reader's own, and one of it.
 const PLACEHOLDERS: [(&str, &str); 7] = [
     ("PROJECT", "my-project"),
@@ -178,10 +180,31 @@ fn judge(call: &[String], gclouds: &mut Vec<Vec<String>>) -> Result<(), String> 
             let is_url = |word: &String| word.starts_with("http") || word == "...";
             words.iter().any(is_url).then_some(()).ok_or("no URL".to_owned())
         }
+        "docker" => docker(words),
+        "soffice" => words
+            .iter()
+            .any(|word| word == "--convert-to")
+            .then_some(())
+            .ok_or("what does it convert to?".to_owned()),
         "rm" => Ok(()),
         script if script.starts_with("deploy/") => Ok(()),
         other => Err(format!("nobody judges {other}")),
     }
+}
+
+/// Where there is no docker to ask.
+fn docker(words: &[String]) -> Result<(), String> {
+    let file = std::fs::read_to_string(root().join("Dockerfile")).unwrap();
+    if !["build", "run"].contains(&words.first().map_or("", String::as_str)) {
+        return Err("it neither builds nor runs".to_owned());
+    }
+    for pair in words.windows(2).filter(|pair| pair[0] == "--build-arg") {
+        let name = pair[1].split('=').next().unwrap_or_default();
+        if !file.lines().any(|line| line.starts_with(&format!("ARG {name}"))) {
+            return Err(format!("the Dockerfile has no ARG {name}"));
+        }
+    }
+    Ok(())
 }
 
 #[test]
@@ -224,13 +247,22 @@ fn convert(block: &Block) -> Result<(), String> {
         ("b.xlsx", "documents/plain/budget.xlsx"),
         ("c.pptx", "documents/plain/deck.pptx"),
         ("locked.docx", "documents/encrypted/agile.docx"),
+        ("report.docx", "documents/plain/invoice.docx"),
+        ("fixtures/documents/plain/invoice.docx", "documents/plain/invoice.docx"),
     ] {
-        std::fs::copy(fixture(document), directory.path().join(name)).unwrap();
+        let copy = directory.path().join(name);
+        std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        std::fs::copy(fixture(document), copy).unwrap();
     }
     std::fs::write(directory.path().join("password.txt"), "correct horse\n").unwrap();
     std::fs::write(directory.path().join("new-password.txt"), "battery staple\n").unwrap();
     let output = Command::new("bash")
-        .args(["-euc", &block.text])
+        .args([
+            "-euc",
+            &block
+                .text
+                .replace("/tmp", &directory.path().join("out").display().to_string()),
+        ])
         .current_dir(directory.path())
         .env_clear()
         .env("PATH", path())
