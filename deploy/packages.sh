@@ -18,8 +18,8 @@ say() { printf 'packages: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 
 # LibreOffice without its window system, the dialogs Writer needs even when hidden, metric-compatible fonts, and an
-# allocator that makes conversions 10 to 30 % faster. Java, Python and gnupg are left out on purpose: nothing of a
-# document may reach them. Math draws the equations of every kind of document, which are blank without it; the database
+# allocator that makes conversions 10 to 30 % faster. Java and Python are left out on purpose: nothing of a
+# document may reach them. (gpg comes with LibreOffice's dependencies; deploy/slim-image.sh takes it out of the image.) Math draws the equations of every kind of document, which are blank without it; the database
 # drivers read dBase files. Hyphenation and thesaurus data are left out because stock's container images do, too.
 ENGINE='libreoffice-core-nogui libreoffice-writer-nogui libreoffice-calc-nogui libreoffice-impress-nogui
   libreoffice-draw-nogui libreoffice-math-nogui libreoffice-base-drivers libreoffice-uiconfig-writer

@@ -15,6 +15,7 @@ libraries=/usr/lib/$(uname -m)-linux-gnu
 gone() {
   what=$1
   shift
+  [ $# -gt 0 ] || { echo "slim-image: nothing is there of $what" >&2; exit 1; }
   for path in "$@"; do
     [ -e "$path" ] || [ -L "$path" ] || { echo "slim-image: $path ($what) is not there" >&2; exit 1; }
   done
