@@ -113,7 +113,7 @@ remove_bucket() {
 begin
 STEP=cleanup
 if [ -z "$DRY_RUN" ] && [ -z "$yes" ]; then
-  confirmed "This removes Platen's service '$SERVICE' and all that belongs to it from project $PROJECT_ID." "$SERVICE" ||
+  confirmed "This removes Platen's service '$SERVICE' and all that belongs to it from project $PROJECT_ID." "$PROJECT_ID" ||
     refuse 'nothing is removed (--yes does not ask)'
 fi
 project_number
