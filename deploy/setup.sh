@@ -346,7 +346,9 @@ step_push() {
   if ! look gcloud pubsub subscriptions describe "$PUSH_SUBSCRIPTION" "--project=$PROJECT_ID" '--format=value(labels.platen-settings)'; then
     patiently gcloud pubsub subscriptions create "$PUSH_SUBSCRIPTION" "--project=$PROJECT_ID" "--topic=$EVENT_TOPIC" \
       "$@" "--labels=platen-settings=$fingerprint"
-  elif [ "$FOUND" != "$fingerprint" ]; then
+  # Asked for by itself, it is carried out: what was changed by hand has left the label as it was. A whole run leaves such a
+  # change alone, as deploy/gke/setup.sh makes one.
+  elif [ "$FOUND" != "$fingerprint" ] || [ "$only" = push ]; then
     run gcloud pubsub subscriptions update "$PUSH_SUBSCRIPTION" "--project=$PROJECT_ID" "$@" "--update-labels=platen-settings=$fingerprint"
   fi
   # Acknowledges what it has put on the dead-letter topic.

@@ -526,3 +526,23 @@ fn who_does_not_want_monitoring_has_none() {
     assert_eq!(granted, bindings(&[]));
     gcloud.with(|cloud| assert!(!cloud.apis.contains("monitoring.googleapis.com")));
 }
+
+/// The label is what a whole run compares; a hand that took the token off has left it.
+#[test]
+fn a_push_subscription_that_was_changed_by_hand_is_set_right_when_it_is_asked_for() {
+    let gcloud = set_up(&[]);
+    gcloud.with(|cloud| {
+        let push = cloud.resources.get_mut("subscription/platen-push").unwrap();
+        push.remove("push-auth-service-account").unwrap();
+        push.insert("push-endpoint".to_owned(), String::new());
+    });
+    gcloud.script("setup.sh", &["--only", "push"], &[]).good();
+    gcloud.with(|cloud| {
+        let push = &cloud.resources["subscription/platen-push"];
+        assert!(
+            push["push-auth-service-account"].starts_with("platen-push@"),
+            "{push:?}"
+        );
+        assert!(push["push-endpoint"].starts_with("https://platen-"), "{push:?}");
+    });
+}
