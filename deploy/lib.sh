@@ -244,11 +244,18 @@ run_with() {
     printf '%s <<'\''JSON'\''\n%s\nJSON\n' "$(show "$@")" "$text"
     return 0
   fi
+  insist 'NOT_FOUND|not found|cannot find' "$text" "$@"
+}
+
+# insist PATTERN TEXT COMMAND...: does it, with that text on its standard input, again and again while its error has the pattern.
+insist() {
+  passing=$1 text=$2
+  shift 2
   say "$(show "$@")"
   tries=0
-  until printf '%s\n' "$text" | "$@" >"$scratch/output" 2>"$scratch/error"; do
+  until printf '%s' "$text" | "$@" >"$scratch/output" 2>"$scratch/error"; do
     tries=$((tries + 1))
-    if [ "$tries" -ge "$RETRY_TIMES" ] || ! grep -Eiq 'NOT_FOUND|not found|cannot find' "$scratch/error"; then
+    if [ "$tries" -ge "$RETRY_TIMES" ] || ! grep -Eiq "$passing" "$scratch/error"; then
       failed "$(quietly "$(cat "$scratch/error")")" "$@"
     fi
     [ "$tries" != 1 ] || say 'not known everywhere yet, trying again'
@@ -285,16 +292,7 @@ patiently() {
     run "$@"
     return 0
   fi
-  say "$(show "$@")"
-  tries=0
-  until "$@" >"$scratch/output" 2>"$scratch/error"; do
-    tries=$((tries + 1))
-    if [ "$tries" -ge "$RETRY_TIMES" ] || ! grep -Eiq 'not exist|NOT_FOUND|not found|permission|forbidden|403' "$scratch/error"; then
-      failed "$(quietly "$(cat "$scratch/error")")" "$@"
-    fi
-    [ "$tries" != 1 ] || say 'not known everywhere yet, trying again'
-    sleep "$RETRY_SECONDS"
-  done
+  insist 'not exist|NOT_FOUND|not found|permission|forbidden|403' '' "$@"
 }
 
 # members GROUP RESOURCE...: FOUND is a line "role,member,condition" for each member of each binding.

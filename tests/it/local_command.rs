@@ -154,7 +154,8 @@ impl Drop for Local {
     }
 }
 
-fn collect(mut stream: impl Read + Send + 'static, into: &Arc<Mutex<String>>) {
+/// Keeps what a stream says, in a thread of its own.
+pub(crate) fn collect(mut stream: impl Read + Send + 'static, into: &Arc<Mutex<String>>) {
     let into = into.clone();
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];

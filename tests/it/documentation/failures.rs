@@ -2,7 +2,7 @@
 //! metric and the page agree.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::{Block, blocks, path, read, root};
 use crate::harness::{PATIENCE, client, until};
+use crate::local_command::collect;
 
 const PAGE: &str = "docs/failures.md";
 
@@ -239,16 +240,6 @@ impl Drop for Local {
         let _already_dead = self.child.kill();
         let _reaped = self.child.wait();
     }
-}
-
-fn collect(mut stream: impl Read + Send + 'static, into: &Arc<Mutex<String>>) {
-    let into = into.clone();
-    std::thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while let Ok(read @ 1..) = stream.read(&mut buffer) {
-            into.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..read]));
-        }
-    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
