@@ -43,7 +43,7 @@ DEAD_LETTER_SUBSCRIPTION=${DEAD_LETTER_SUBSCRIPTION:-$SERVICE-dead-letter}
 KEY_RING=${KEY_RING:-$SERVICE}
 KEY=${KEY:-config}
 # Which object the worker reads its sealed configuration from: "auto" is worker.enc in CONFIG_BUCKET as soon as it is
-# there (`platen secrets seal` writes it; run setup.sh again), "none" leaves the setting as the service has it.
+# there (`platen secrets seal` writes it; run setup.sh again), "none" is none.
 CONFIG_OBJECT=${CONFIG_OBJECT:-auto}
 
 # How much one instance is given: a row of deploy/sizing.tsv. Each column can be set by itself.
@@ -55,6 +55,10 @@ CONVERT_MEMORY=${CONVERT_MEMORY:-}
 CONVERT_TIMEOUT=${CONVERT_TIMEOUT:-}
 MIN_INSTANCES=${MIN_INSTANCES:-}
 MAX_INSTANCES=${MAX_INSTANCES:-}
+
+# What of an instance is paid for: "requests", the time in which it has one, is far cheaper below some ten documents a second;
+# "instances", all of its life at a lower price, is for a constant load (docs/operations.md has the model).
+BILLING=${BILLING:-requests}
 
 # Seconds: the subscription's ack deadline, which is also how long a push may take (600 is Google's most), and the
 # service's time-out, never shorter. The worker gets the same numbers.
@@ -69,11 +73,14 @@ MAX_DELIVERY_ATTEMPTS=${MAX_DELIVERY_ATTEMPTS:-20}
 # Who reaches the service at all: "internal" is Pub/Sub and the project's own networks. "all" lets `platen submit`
 # call from anywhere; the right to call is asked for all the same.
 INGRESS=${INGRESS:-internal}
-# Who may call: "policy" is whoever has run.invoker on the service, "keep" leaves it as it is (Cloud Build, which may not
-# read that).
-CALLERS=${CALLERS:-policy}
-# More variables of the worker: NAME=VALUE|NAME=VALUE. They win over those that setup.sh derives.
+# Fonts of your own: gs://BUCKET/PREFIX (end it with / for a folder). The worker gets the right to list and read that bucket.
+FONTS=${FONTS:-}
+# More variables of the worker: NAME=VALUE|NAME=VALUE. They win over those that setup.sh derives. The service has these and
+# the derived ones and no others: one that is set by hand is gone when setup.sh next changes the service.
 ENV_VARIABLES=${ENV_VARIABLES:-}
+# What the step "service" changes of a service that is there: "all" that differs from this file, or "given" (Cloud Build):
+# the image, ENV_VARIABLES, and OUTPUT_BUCKET and RESULT_TOPIC where they are not the derived ones.
+SERVICE_CHANGES=${SERVICE_CHANGES:-all}
 
 # The image. One that is given is not built.
 REPOSITORY=${REPOSITORY:-$SERVICE}

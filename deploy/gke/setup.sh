@@ -82,7 +82,7 @@ cd "$HERE/.."
 project=--project=$PROJECT_ID
 
 STEP=apis
-run gcloud services enable certificatemanager.googleapis.com compute.googleapis.com container.googleapis.com "$project"
+enable_apis certificatemanager.googleapis.com compute.googleapis.com container.googleapis.com
 
 # Pods of the namespace's own account may be the worker, and no other pod of the cluster may.
 STEP=identity
@@ -110,8 +110,11 @@ apply gateway.yaml
 
 # From now on Pub/Sub pushes there, with a token for that audience.
 STEP=push
-run gcloud pubsub subscriptions update "$PUSH_SUBSCRIPTION" "$project" "--push-endpoint=https://$host/" \
-  "--push-auth-service-account=$PUSH" "--push-auth-token-audience=https://$host"
+ask gcloud pubsub subscriptions describe "$PUSH_SUBSCRIPTION" "$project" \
+  '--format=value[separator="|"](pushConfig.pushEndpoint,pushConfig.oidcToken.audience,pushConfig.oidcToken.serviceAccountEmail)'
+[ "$FOUND" = "https://$host/|https://$host|$PUSH" ] ||
+  run gcloud pubsub subscriptions update "$PUSH_SUBSCRIPTION" "$project" "--push-endpoint=https://$host/" \
+    "--push-auth-service-account=$PUSH" "--push-auth-token-audience=https://$host" --update-labels=platen-push=gke
 
 [ -z "$DRY_RUN" ] || exit 0
 ask gcloud compute addresses describe "$SERVICE" --global "$project" '--format=value(address)'

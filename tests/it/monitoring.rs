@@ -33,7 +33,8 @@ pub(crate) fn files(directory: &str) -> Vec<(PathBuf, Value)> {
 
 /// Each condition and chart: its filter, with what it is grouped by.
 fn filters(value: &Value, found: &mut Vec<(String, Vec<String>)>) {
-    if let Some(filter) = value["filter"].as_str() {
+    // One that looks at lines of the log has no metric: the test after the next.
+    if let Some(filter) = value["filter"].as_str().filter(|filter| filter.starts_with("metric.")) {
         let aggregation = value
             .get("aggregation")
             .or_else(|| value.pointer("/aggregations/0"))
@@ -96,4 +97,28 @@ fn alerts_and_dashboard_look_at_metrics_and_labels_that_there_are() {
         .filter_map(|(_, metric)| metric["name"].as_str())
         .collect();
     assert_eq!(seen, made, "each metric is looked at");
+}
+
+/// An alert without a metric looks at lines of the log, by the tag that cloudbuild.yaml gives its builds.
+#[test]
+fn the_alert_on_builds_looks_at_the_builds_of_this_service() {
+    let alerts = files("alerts");
+    let looks: Vec<&str> = alerts
+        .iter()
+        .filter_map(|(_, policy)| policy["conditions"][0]["conditionMatchedLog"]["filter"].as_str())
+        .collect();
+    let [filter] = looks[..] else { panic!("{looks:?}") };
+    assert!(filter.contains("labels.build_tags:\"platen-platen\""), "{filter}");
+    let build = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("cloudbuild.yaml")).unwrap();
+    assert!(build.contains("\ntags: ['platen-${_SERVICE_NAME}']\n"));
+    // Google takes such a policy with a limit of notifications alone.
+    for (path, policy) in &alerts {
+        let by_lines = policy["conditions"][0]["conditionMatchedLog"].is_object();
+        assert_eq!(
+            by_lines,
+            policy["alertStrategy"]["notificationRateLimit"].is_object(),
+            "{}",
+            path.display()
+        );
+    }
 }

@@ -137,3 +137,70 @@ fn a_caller_is_let_in_by_google_and_by_the_worker() {
         "no service any more"
     );
 }
+
+#[test]
+fn a_cluster_takes_the_pushes_over_and_gives_them_back() {
+    let gcloud = set_up(&[]);
+    gcloud.changes();
+    let host = "platen.example.com";
+    gcloud.script("gke/setup.sh", &[host], &[]).good();
+    let manifests = gcloud.manifests();
+    for text in [
+        "kind: Deployment",
+        "kind: Gateway",
+        "PUSH_AUDIENCE: 'https://platen.example.com'",
+    ] {
+        assert!(manifests.contains(text), "{text}: {manifests}");
+    }
+    let changes = gcloud.changes();
+    let made = [
+        "services enable",
+        "iam service-accounts add",
+        "compute addresses",
+        "pubsub subscriptions update",
+    ];
+    for command in made {
+        assert!(
+            changes.iter().any(|change| change.starts_with(command)),
+            "{command}: {changes:?}"
+        );
+    }
+    assert_eq!(
+        changes
+            .iter()
+            .filter(|change| change.starts_with("certificate-manager"))
+            .count(),
+        3
+    );
+    let mut expected = bindings(&[]);
+    expected.insert((
+        "account/platen@my-project.iam.gserviceaccount.com".to_owned(),
+        "roles/iam.workloadIdentityUser".to_owned(),
+        "serviceAccount:my-project.svc.id.goog[platen/platen]".to_owned(),
+    ));
+    assert_eq!(left(&gcloud).1, expected);
+    let push = || gcloud.with(|cloud| cloud.resources["subscription/platen-push"].clone());
+    assert_eq!(push()["push-endpoint"], "https://platen.example.com/");
+    // A second run applies the same manifests, and changes nothing.
+    gcloud.script("gke/setup.sh", &[host], &[]).good();
+    assert_eq!((gcloud.manifests(), gcloud.changes()), (manifests, Vec::new()));
+    // A setting of the subscription does not send the pushes back ...
+    gcloud.script("setup.sh", &[], &[("MAX_DELIVERY_ATTEMPTS", "7")]).good();
+    assert_eq!(push()["max-delivery-attempts"], "7");
+    assert_eq!(push()["push-endpoint"], "https://platen.example.com/");
+    // ... and asking for it does.
+    gcloud
+        .script("setup.sh", &["--only", "push"], &[("MAX_DELIVERY_ATTEMPTS", "7")])
+        .good();
+    assert!(
+        push()["push-endpoint"].starts_with("https://platen-123456789012."),
+        "{:?}",
+        push()
+    );
+    gcloud.script("setup.sh", &[], &[("MAX_DELIVERY_ATTEMPTS", "8")]).good();
+    assert!(
+        push()["push-endpoint"].starts_with("https://platen-123456789012."),
+        "{:?}",
+        push()
+    );
+}

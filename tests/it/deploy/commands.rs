@@ -30,6 +30,18 @@ const COMMANDS: &[(&str, &str)] = &[
         "builds triggers create manual",
         "name project region repository branch build-config service-account substitutions",
     ),
+    ("beta monitoring channels describe", "project format"),
+    ("certificate-manager certificates create", "project domains"),
+    ("certificate-manager certificates describe", "project format"),
+    ("certificate-manager maps create", "project"),
+    ("certificate-manager maps describe", "project format"),
+    (
+        "certificate-manager maps entries create",
+        "project map certificates hostname",
+    ),
+    ("certificate-manager maps entries describe", "project map format"),
+    ("compute addresses create", "project global"),
+    ("compute addresses describe", "project global format"),
     ("builds triggers delete", "project region quiet"),
     ("builds triggers describe", "project region format"),
     ("iam roles create", "project title permissions stage"),
@@ -100,14 +112,17 @@ const COMMANDS: &[(&str, &str)] = &[
     (
         "run deploy",
         "project region image service-account no-allow-unauthenticated ingress execution-environment cpu memory concurrency \
-         timeout min-instances max-instances no-cpu-throttling cpu-boost startup-probe liveness-probe update-env-vars labels",
+         timeout min-instances max-instances no-cpu-throttling cpu-throttling cpu-boost startup-probe liveness-probe set-env-vars labels",
     ),
     ("run services add-iam-policy-binding", BINDING),
     ("run services delete", "project region quiet"),
     ("run services describe", "project region format"),
     ("run services get-iam-policy", MEMBERS),
     ("run services remove-iam-policy-binding", BINDING),
-    ("run services update", "project region update-env-vars update-labels"),
+    (
+        "run services update",
+        "project region image update-env-vars update-labels",
+    ),
     (
         "scheduler jobs create http",
         "project location schedule time-zone http-method uri message-body oauth-service-account-email",
@@ -227,6 +242,11 @@ impl Words {
             ("artifacts repositories", "repository"),
             ("builds submit", "image"),
             ("builds triggers", "trigger"),
+            ("beta monitoring channels", "channel"),
+            ("certificate-manager certificates", "certificate"),
+            ("certificate-manager maps entries", "entry"),
+            ("certificate-manager maps", "map"),
+            ("compute addresses", "address"),
             ("iam roles", "role"),
             ("iam service-accounts", "account"),
             ("kms keyrings", "keyring"),
@@ -312,8 +332,12 @@ fn lay(cloud: &mut Cloud, words: &Words) -> Answer {
         // Who looks at a metric needs one.
         for own in input.split("logging.googleapis.com/user/").skip(1) {
             let name = own.split('\\').next().unwrap();
-            if !cloud.resources.contains_key(&format!("metric/{name}")) {
-                return Err(format!("ERROR: (gcloud) NOT_FOUND: Cannot find metric {name}"));
+            if !cloud.resources.contains_key(&format!("metric/{name}")) || cloud.metrics_are_known_after > 0 {
+                cloud.metrics_are_known_after = cloud.metrics_are_known_after.saturating_sub(1);
+                return Err(format!(
+                    "ERROR: (gcloud) INVALID_ARGUMENT: Cannot find metric that matches type = \"{name}\". If a metric was \
+                     created recently, it could take up to 10 minutes to become available. Please try again soon."
+                ));
             }
         }
         if resource.starts_with("dashboard/")
@@ -404,7 +428,19 @@ pub(super) fn look(cloud: &mut Cloud, words: &Words) -> Answer {
         }
         "value(versioning.enabled)" => attribute("versioning"),
         "value(labels.platen)" => label("platen"),
-        "value(labels.platen-settings)" => label("platen-settings"),
+        "value[separator=\"|\"](labels.platen-settings,labels.platen-push)" => {
+            format!("{}|{}", label("platen-settings"), label("platen-push"))
+        }
+        "value[separator=\"|\"](pushConfig.pushEndpoint,pushConfig.oidcToken.audience,pushConfig.oidcToken.serviceAccountEmail)" =>
+        {
+            format!(
+                "{}|{}|{}",
+                attribute("push-endpoint"),
+                attribute("push-auth-token-audience"),
+                attribute("push-auth-service-account")
+            )
+        }
+        "value(address)" => "203.0.113.7".to_owned(),
         "value(metadata.labels.platen-callers)" => label("platen-callers"),
         "value[separator=\"|\"](metadata.labels.platen-settings,metadata.labels.platen-callers,spec.template.spec.containers[0].image)" =>
         {
@@ -535,11 +571,7 @@ pub(super) fn change(cloud: &mut Cloud, words: &Words) -> Answer {
                     .find_map(|pair| pair.strip_prefix(name))
                     .unwrap_or("")
             };
-            let (region, repository, tag) = (value("_REGION="), value("_REPOSITORY="), value("_TAG="));
-            let name = format!(
-                "image/{region}-docker.pkg.dev/{PROJECT}/{repository}/{}:{tag}",
-                value("_SERVICE_NAME=")
-            );
+            let name = format!("image/{}:{}", value("_IMAGE="), value("_TAG="));
             cloud.resources.insert(name, words.flags.clone());
         }
         "create" | "http" | "manual" | "deploy" => {
@@ -582,7 +614,13 @@ pub(super) fn change(cloud: &mut Cloud, words: &Words) -> Answer {
 /// Labels and variables are merged into what is there; any other flag takes the place of what it says.
 fn apply(found: &mut BTreeMap<String, String>, words: &Words) {
     for (flag, value) in &words.flags {
-        let name = flag.strip_prefix("update-").unwrap_or(flag);
+        if flag == "set-env-vars" {
+            found.retain(|key, _| !key.starts_with("env "));
+        }
+        let name = flag
+            .strip_prefix("update-")
+            .or(flag.strip_prefix("set-"))
+            .unwrap_or(flag);
         let (prefix, pairs) = match name {
             "labels" => ("label", value.split(',').collect::<Vec<_>>()),
             "env-vars" => ("env", value.trim_start_matches("^|^").split('|').collect()),

@@ -61,15 +61,21 @@ fn every_command_is_one_of_gclouds() {
         ("DOCTOR", "yes"),
         ("DEPLOYER", super::DEPLOYER),
         ("CMEK_KEY", super::CMEK_KEY),
+        ("FONTS", super::FONTS),
+        ("BILLING", "instances"),
+        ("NOTIFICATION_CHANNELS", "projects/my-project/notificationChannels/1"),
         (
             "REBUILD_REPOSITORY",
             "projects/my-project/locations/europe-west1/connections/c/repositories/r",
         ),
     ];
     gcloud.with(|cloud| {
-        cloud
-            .resources
-            .insert("key/own/data".to_owned(), std::collections::BTreeMap::new())
+        let channel = "channel/projects/my-project/notificationChannels/1";
+        for own in ["key/own/data", "bucket/company-fonts", channel] {
+            cloud
+                .resources
+                .insert(own.to_owned(), std::collections::BTreeMap::new());
+        }
     });
     gcloud.script("setup.sh", &[], &everything).good();
     gcloud.script("setup.sh", &[], &[("MAX_DELIVERY_ATTEMPTS", "7")]).good();
@@ -79,6 +85,13 @@ fn every_command_is_one_of_gclouds() {
     gcloud
         .script("grant-caller.sh", &["a@b.iam.gserviceaccount.com", "--revoke"], &[])
         .good();
+    let given = [
+        ("SERVICE_CHANGES", "given"),
+        ("IMAGE", "r/i@sha256:0"),
+        ("ENV_VARIABLES", "MAX_PAGES=7"),
+    ];
+    gcloud.script("setup.sh", &["--only", "service"], &given).good();
+    gcloud.script("gke/setup.sh", &["platen.example.com"], &[]).good();
     gcloud.script("cleanup.sh", &["--yes"], &everything).good();
     if Command::new("gcloud").arg("--version").output().is_err() {
         println!("skipped: no gcloud here to ask whether it has these commands");
@@ -312,6 +325,14 @@ fn the_scripts_are_clean() {
                 "lib.sh",
                 "env.sh",
                 "gke/setup.sh",
+                "smoke-image.sh",
+                "prove-image.sh",
+                "slim-image.sh",
+                "image-root.sh",
+                "packages.sh",
+                "test.sh",
+                "demo.sh",
+                "as-root.sh",
             ]
             .map(|name| format!("deploy/{name}")),
         )

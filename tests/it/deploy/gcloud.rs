@@ -24,6 +24,13 @@ if [ -s DIRECTORY/err ]; then cat DIRECTORY/err >&2; fi
 exit \"$code\"
 ";
 
+/// Keeps what it is asked to apply.
+const KUBECTL: &str = "#!/bin/sh
+[ \"$1 $2\" = 'apply --filename' ] || { echo \"kubectl: $*\" >&2; exit 1; }
+cat \"$3\" >>DIRECTORY/manifests
+printf -- '---\\n' >>DIRECTORY/manifests
+";
+
 /// A right: resource, role, member.
 pub(super) type Binding = (String, String, String);
 
@@ -45,6 +52,8 @@ pub(super) struct Cloud {
     pub(super) failure: Failure,
     pub(super) failed: BTreeSet<String>,
     pub(super) signed_url: String,
+    /// So many tries to use a new metric are too early.
+    pub(super) metrics_are_known_after: u32,
     pub(super) ids: u64,
 }
 
@@ -84,9 +93,11 @@ impl Gcloud {
         );
         std::fs::write(place.join("signed.pdf"), "%PDF-1.7 the first").unwrap();
         cloud.lock().unwrap().signed_url = format!("file://{}", place.join("signed.pdf").display());
-        let script = place.join("gcloud");
-        std::fs::write(&script, STAND_IN.replace("DIRECTORY", &place.display().to_string())).unwrap();
-        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        for (name, text) in [("gcloud", STAND_IN), ("kubectl", KUBECTL)] {
+            let script = place.join(name);
+            std::fs::write(&script, text.replace("DIRECTORY", &place.display().to_string())).unwrap();
+            std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
         let shared = Arc::clone(&cloud);
         let server = std::thread::spawn(move || serve(&shared, &place));
         Self {
@@ -139,6 +150,14 @@ impl Gcloud {
 
     pub(super) fn first_pdf(&self) -> Option<String> {
         std::fs::read_to_string(self.directory.path().join("first.pdf")).ok()
+    }
+
+    /// What kubectl was given since the last time this was asked.
+    pub(super) fn manifests(&self) -> String {
+        let file = self.directory.path().join("manifests");
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let _was_there = std::fs::remove_file(file);
+        text
     }
 
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut Cloud) -> T) -> T {
