@@ -147,9 +147,13 @@ settings() {
   IMAGE=${IMAGE:-$BUILT_IMAGE}
 }
 
-# fits: whether the numbers go together, by the sums of src/config/time.rs and docs/deploy.md.
+# given NAME DEFAULT: a variable of the worker that only ENV_VARIABLES sets.
+given() { printf '%s' "$ENV_VARIABLES" | tr '|' '\n' | awk -F = -v name="$1" -v value="$2" '$1 == name { value = $2 } END { print value }'; }
+
+# fits: whether the numbers go together, by the sums of src/config/time.rs and src/pipeline/budget.rs: what the worker would refuse, and
+# a second job for which there would never be room.
 fits() {
-  problems=$(awk -v memory="$MEMORY" -v slots="$CONVERT_CONCURRENCY" -v each="$CONVERT_MEMORY" -v timeout="$CONVERT_TIMEOUT" \
+  problems=$(awk -v output="$(given MAX_OUTPUT_SIZE 500MiB)" -v memory="$MEMORY" -v slots="$CONVERT_CONCURRENCY" -v each="$CONVERT_MEMORY" -v timeout="$CONVERT_TIMEOUT" \
     -v deadline="$ACK_DEADLINE" -v least="$MIN_INSTANCES" -v most="$MAX_INSTANCES" '
     function unit(text) { sub(/^[0-9.]+ ?/, "", text); return text }
     function least_of(a, b) { return a < b ? a : b }
@@ -158,9 +162,12 @@ fits() {
       in_mebibytes["GiB"] = 1024; in_mebibytes["MiB"] = 1; in_mebibytes["KiB"] = 1 / 1024; in_mebibytes["B"] = 1 / 1048576
       in_seconds["ms"] = 0.001; in_seconds["s"] = 1; in_seconds["m"] = 60; in_seconds["h"] = 3600; in_seconds["d"] = 86400
       has = (memory + 0) * in_mebibytes[unit(memory)]
-      needs = 256 + slots * ((each + 0) * in_mebibytes[unit(each)] + 100)
+      # A single job is always taken, also where the most that it may take does not fit.
+      job = (each + 0) * in_mebibytes[unit(each)]
+      files = 256 + 2 * (output + 0) * in_mebibytes[unit(output)]
+      needs = 740 + (slots == 1 ? job : slots * (job + 220 + files))
       if (needs > has)
-        printf "\n  MEMORY=%s is too little for CONVERT_CONCURRENCY=%s times CONVERT_MEMORY=%s with 100 MiB each and 256 MiB for the worker: %.0f MiB at least", memory, slots, each, needs
+        printf "\n  MEMORY=%s is too little for CONVERT_CONCURRENCY=%s: with CONVERT_MEMORY=%s and MAX_OUTPUT_SIZE=%s it takes %.0fMi", memory, slots, each, output, needs
       longest = deadline - least_of(15, deadline / 8) - least_of(28, deadline / 8) - 2
       if ((timeout + 0) * in_seconds[unit(timeout)] > longest)
         printf "\n  CONVERT_TIMEOUT=%s does not fit in ACK_DEADLINE=%s: %.1f s of it are left for a conversion", timeout, deadline, longest

@@ -23,6 +23,8 @@ pub(super) struct Budget {
     pub(super) slots: usize,
     /// Memory for all jobs.
     pub(super) memory: u64,
+    /// Memory that the worker and the engine keep for themselves.
+    pub(super) held: u64,
     /// Memory of one job, without its files.
     pub(super) job_memory: u64,
     /// Where jobs have their files.
@@ -41,9 +43,11 @@ impl Budget {
         let directory = std::env::temp_dir();
         let files_are_memory = machine::is_memory(&directory, on_cloud_run)?;
         let total = machine::memory(Path::new("/"))?;
+        let held = held(footprint, files_are_memory);
         Ok(Self {
             slots: config.concurrency,
-            memory: total.saturating_sub(held(footprint, files_are_memory)),
+            memory: total.saturating_sub(held),
+            held,
             // Pages of the zygote that a child writes to are counted to neither.
             job_memory: config
                 .limits
@@ -78,6 +82,7 @@ impl Budget {
         tracing::info!(
             slots = self.slots,
             memoryMiB = self.memory >> 20,
+            heldMiB = self.held >> 20,
             jobMemoryMiB = self.memory_of(self.least_disk) >> 20,
             diskMiB = self.disk.map(|disk| disk >> 20),
             jobDiskMiB = self.least_disk >> 20,
@@ -158,6 +163,7 @@ mod tests {
         Budget {
             slots: 4,
             memory: 4000 << 20,
+            held: 700 << 20,
             job_memory: 1000 << 20,
             directory: "/tmp".into(),
             files_are_memory: false,

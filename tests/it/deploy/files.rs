@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::gcloud::Gcloud;
+use crate::harness::{World, until};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -22,8 +23,14 @@ fn size(text: &str) -> u64 {
     }
 }
 
-#[test]
-fn every_size_holds_what_it_runs_at_once() {
+/// A number of the line in which a worker says what fits, in MiB.
+fn said(line: &Value, field: &str) -> u64 {
+    line[field].as_u64().unwrap_or_else(|| panic!("{field}: {line}"))
+}
+
+/// By the worker's own sum, which it says when it starts as on Cloud Run, where files are memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_size_holds_what_it_runs_at_once() {
     let table = std::fs::read_to_string(root().join("deploy/sizing.tsv")).unwrap();
     let rows: Vec<Vec<&str>> = table
         .lines()
@@ -31,25 +38,60 @@ fn every_size_holds_what_it_runs_at_once() {
         .map(|line| line.split('\t').collect())
         .collect();
     assert_eq!(rows.len(), 3);
+    let each = rows[0][4];
+    // Memory, as all files of an instance are.
+    let shared = nix::sys::statfs::statfs("/dev/shm").map(|of| of.filesystem_type());
+    if shared.ok() != Some(nix::sys::statfs::TMPFS_MAGIC) {
+        println!("skipped: /dev/shm is no tmpfs");
+        return;
+    }
+    let world = World::with(&[
+        ("TMPDIR", "/dev/shm"),
+        ("LOG_FORMAT", "json"),
+        ("CONVERT_MEMORY", each),
+    ])
+    .await;
+    let line = until("the start says what fits", || {
+        let log = world.worker.log();
+        let line = log.lines().find(|line| line.contains("jobs at once"))?;
+        serde_json::from_str::<Value>(line).ok()
+    })
+    .await;
+    assert_eq!(line["diskIsMemory"], true, "{line}");
+    let (held, job) = (said(&line, "heldMiB"), said(&line, "jobMemoryMiB"));
+    println!("held {held} MiB, a job {job} MiB");
     for row in &rows {
-        let [name, cpu, memory, slots, each, timeout, least, most] = row[..] else {
+        let [name, cpu, memory, slots, row_each, timeout, least, most] = row[..] else {
             panic!("{row:?}")
         };
         let slots: u64 = slots.parse().unwrap();
+        assert_eq!(row_each, each, "{name}: asked with that");
         assert_eq!(
             cpu.parse::<u64>().unwrap(),
             slots,
             "{name}: a conversion has a processor of its own"
         );
-        // The worker, the warm engine and the child that waits; then for each slot the conversion, and the largest
-        // document and output, which lie in memory because Cloud Run's disk is memory.
-        let needed = 256 + slots * (size(each) + 100 + 500);
+        let needed = held + slots * job;
         assert!(needed <= size(memory), "{name}: {needed} MiB in {memory}");
+        // Cloud Run's most for so many processors.
+        assert!(size(memory) <= slots * 4096, "{name}");
         assert!(
             timeout.strip_suffix('s').unwrap().parse::<u64>().unwrap() * 2 < 600,
             "{name}: two tries fit in a push"
         );
         assert!(least.parse::<u64>().unwrap() <= most.parse::<u64>().unwrap());
+    }
+    // What the scripts count with is no less, and not so much more that it would refuse what works.
+    let gcloud = Gcloud::start();
+    let slots = "2";
+    for (memory, fits) in [(held + 2 * job - 1, false), (held + 2 * job + 150, true)] {
+        let settings = [
+            ("CONVERT_CONCURRENCY", slots),
+            ("MEMORY", &format!("{memory}Mi")),
+            ("CONVERT_MEMORY", each),
+        ];
+        let ended = gcloud.script("setup.sh", &["--dry-run"], &settings);
+        assert_eq!(ended.code == Some(0), fits, "{memory}: {}", ended.err);
     }
 }
 
