@@ -1,5 +1,6 @@
 #!/bin/sh
-# Every setting of the deployment, in one place. Edit it here, or set the variable in the environment, which wins:
+# Every setting of the deployment, in one place. Edit it here, in your copy of this source. A variable of the environment wins, for
+# that run alone: what a later run does not get, it takes back.
 #   PROJECT_ID=my-project REGION=us-central1 SIZE=large deploy/setup.sh
 # deploy/setup.sh, grant-caller.sh, cleanup.sh and cloudbuild.yaml all read this file, so that they agree.
 # shellcheck disable=SC2034 # read by the scripts that source this file
@@ -99,7 +100,8 @@ DOCTOR=${DOCTOR:-no}
 # Your own key for the data in buckets, topics and images (CMEK): projects/P/locations/L/keyRings/R/cryptoKeys/K.
 # It must be in the region and is for what is made from now on.
 CMEK_KEY=${CMEK_KEY:-}
-# Who deploys new images beside you and Cloud Build: an email. It may change the service, and nothing else.
+# Who deploys new images beside you and Cloud Build: an email. It may change the one service, and so what runs as the worker. Another
+# one does not take the right from the one before.
 DEPLOYER=${DEPLOYER:-}
 # A repository that is connected to Cloud Build (projects/P/locations/BUILD_REGION/connections/C/repositories/R): the
 # image is then built and deployed anew on this schedule, which is how security updates of LibreOffice arrive.

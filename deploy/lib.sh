@@ -112,7 +112,7 @@ settings() {
   done
   check SERVICE_CHANGES "$SERVICE_CHANGES" 'all|given' 'wanted is all or given'
   check BILLING "$BILLING" 'requests|instances' 'wanted is requests or instances'
-  check FONTS "$FONTS" '(gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]/[^|]*)?' 'wanted is gs://BUCKET/PREFIX'
+  check FONTS "$FONTS" '(gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[^|]*)?)?' 'wanted is gs://BUCKET/PREFIX'
   check CMEK_KEY "$CMEK_KEY" '(projects/[^/ ]+/locations/[^/ ]+/keyRings/[^/ ]+/cryptoKeys/[^/ ]+)?' \
     'wanted is the full name of a key: projects/P/locations/L/keyRings/R/cryptoKeys/K'
   check NOTIFICATION_CHANNELS "$NOTIFICATION_CHANNELS" '(projects/[^/ ,]+/notificationChannels/[0-9]+(,projects/[^/ ,]+/notificationChannels/[0-9]+)*)?' \

@@ -17,7 +17,7 @@ and carries a changed setting out.
   --only STEP    one step alone
   --help         this text
 
-Settings are in deploy/env.sh; each can be given in the environment:
+Settings are in deploy/env.sh. One that is given in the environment holds for that run: a later run without it takes it back.
 
   PROJECT_ID=my-project deploy/setup.sh
   PROJECT_ID=my-project REGION=us-central1 SIZE=large deploy/setup.sh --dry-run
@@ -245,6 +245,15 @@ step_topics() {
   grant "serviceAccount:$STORAGE_AGENT" roles/pubsub.publisher 'pubsub topics' "$EVENT_TOPIC" "--project=$PROJECT_ID"
 }
 
+# inspected GROUP RESOURCE...: what only doctor looks at, as long as it is wanted.
+inspected() {
+  if [ "$DOCTOR" = yes ]; then
+    grant "serviceAccount:$WORKER" "$ROLES${ROLE_PREFIX}inspector" "$@"
+  elif [ -z "$DRY_RUN" ]; then
+    revoke "serviceAccount:$WORKER" "$ROLES${ROLE_PREFIX}inspector" "$@"
+  fi
+}
+
 # What the worker and the signer may do. Each on the one resource, none on the project.
 step_grants() {
   worker=serviceAccount:$WORKER
@@ -269,14 +278,8 @@ step_grants() {
   grant "serviceAccount:$BUILDER" roles/iam.serviceAccountUser 'iam service-accounts' "$WORKER" "--project=$PROJECT_ID"
   # ... and writes its log: the one right of a build that Google grants on projects alone.
   grant "serviceAccount:$BUILDER" roles/logging.logWriter projects "$PROJECT_ID"
-  if [ "$DOCTOR" = yes ]; then
-    for name in "$INPUT_BUCKET" "$OUTPUT_BUCKET"; do
-      grant "$worker" "$ROLES${ROLE_PREFIX}inspector" 'storage buckets' "gs://$name"
-    done
-    for name in "$EVENT_TOPIC" "$RESULT_TOPIC" "$DEAD_LETTER_TOPIC"; do
-      grant "$worker" "$ROLES${ROLE_PREFIX}inspector" 'pubsub topics' "$name" "--project=$PROJECT_ID"
-    done
-  fi
+  for name in "$INPUT_BUCKET" "$OUTPUT_BUCKET"; do inspected 'storage buckets' "gs://$name"; done
+  for name in "$EVENT_TOPIC" "$RESULT_TOPIC" "$DEAD_LETTER_TOPIC"; do inspected 'pubsub topics' "$name" "--project=$PROJECT_ID"; done
   if [ -n "$DEPLOYER" ]; then
     grant "$(member_of "$DEPLOYER")" roles/iam.serviceAccountUser 'iam service-accounts' "$WORKER" "--project=$PROJECT_ID"
     grant "$(member_of "$DEPLOYER")" roles/artifactregistry.reader 'artifacts repositories' "$REPOSITORY" \
@@ -311,6 +314,11 @@ step_service() {
       return 0
     fi
     callers
+  fi
+  # By digest, so that a tag that moves changes nothing by itself.
+  if [ "$image" = "$BUILT_IMAGE" ]; then
+    ask gcloud artifacts docker images describe "$BUILT_IMAGE" "--project=$PROJECT_ID" '--format=value(image_summary.digest)'
+    [ -z "$FOUND" ] || image=${BUILT_IMAGE%:*}@$FOUND
   fi
   sealed_configuration
   # --no-allow-unauthenticated, and callers proven by Cloud Run, which then removes the token's signature: cloud-run-iam.
@@ -381,9 +389,7 @@ step_push() {
   fi
   # Acknowledges what it has put on the dead-letter topic.
   grant "serviceAccount:$PUBSUB_AGENT" roles/pubsub.subscriber 'pubsub subscriptions' "$PUSH_SUBSCRIPTION" "--project=$PROJECT_ID"
-  if [ "$DOCTOR" = yes ]; then
-    grant "serviceAccount:$WORKER" "$ROLES${ROLE_PREFIX}inspector" 'pubsub subscriptions' "$PUSH_SUBSCRIPTION" "--project=$PROJECT_ID"
-  fi
+  inspected 'pubsub subscriptions' "$PUSH_SUBSCRIPTION" "--project=$PROJECT_ID"
 }
 
 # From here on every upload is a job. Last, so that nothing is pushed to what is not there.
@@ -400,19 +406,31 @@ step_notification() {
 step_rebuild() {
   [ -n "$REBUILD_REPOSITORY" ] || return 0
   trigger=$SERVICE-rebuild
-  look gcloud builds triggers describe "$trigger" "--project=$PROJECT_ID" "--region=$BUILD_REGION" '--format=value(name)' ||
-    run gcloud builds triggers create manual "--name=$trigger" "--project=$PROJECT_ID" "--region=$BUILD_REGION" \
-      "--repository=$REBUILD_REPOSITORY" "--branch=$REBUILD_BRANCH" --build-config=cloudbuild.yaml \
-      "--service-account=projects/$PROJECT_ID/serviceAccounts/$BUILDER" "--substitutions=$(substitutions image yes)"
+  # Neither has labels: the description remembers the settings. A trigger's repository cannot be changed, so that it is made anew.
+  set -- "--repository=$REBUILD_REPOSITORY" "--branch=$REBUILD_BRANCH" --build-config=cloudbuild.yaml \
+    "--service-account=projects/$PROJECT_ID/serviceAccounts/$BUILDER" "--substitutions=$(substitutions image yes)"
+  description="Platen: the rebuild ($(fingerprint "$@"))"
+  there=''
+  if look gcloud builds triggers describe "$trigger" "--project=$PROJECT_ID" "--region=$BUILD_REGION" '--format=value(description)'; then there=yes; fi
+  if [ "$there" = yes ] && [ "$FOUND" != "$description" ]; then
+    run gcloud builds triggers delete "$trigger" "--project=$PROJECT_ID" "--region=$BUILD_REGION" --quiet
+    there=''
+  fi
+  [ "$there" = yes ] ||
+    run gcloud builds triggers create manual "--name=$trigger" "--project=$PROJECT_ID" "--region=$BUILD_REGION" "$@" "--description=$description"
   # A trigger has no policy of its own: Google grants the right to start one on projects alone.
   grant "serviceAccount:$REBUILDER" "$ROLES${ROLE_PREFIX}build_starter" projects "$PROJECT_ID"
   # Whoever starts a build needs the right to use its account.
   grant "serviceAccount:$REBUILDER" roles/iam.serviceAccountUser 'iam service-accounts' "$BUILDER" "--project=$PROJECT_ID"
-  look gcloud scheduler jobs describe "$trigger" "--project=$PROJECT_ID" "--location=$REGION" '--format=value(name)' ||
-    run gcloud scheduler jobs create http "$trigger" "--project=$PROJECT_ID" "--location=$REGION" \
-      "--schedule=$REBUILD_SCHEDULE" --time-zone=Etc/UTC --http-method=POST \
-      "--uri=https://cloudbuild.googleapis.com/v1/projects/$PROJECT_ID/locations/$BUILD_REGION/triggers/$trigger:run" \
-      --message-body='{}' "--oauth-service-account-email=$REBUILDER"
+  set -- "--schedule=$REBUILD_SCHEDULE" --time-zone=Etc/UTC --http-method=POST \
+    "--uri=https://cloudbuild.googleapis.com/v1/projects/$PROJECT_ID/locations/$BUILD_REGION/triggers/$trigger:run" \
+    --message-body='{}' "--oauth-service-account-email=$REBUILDER"
+  description="Platen: starts the rebuild ($(fingerprint "$@"))"
+  if ! look gcloud scheduler jobs describe "$trigger" "--project=$PROJECT_ID" "--location=$REGION" '--format=value(description)'; then
+    run gcloud scheduler jobs create http "$trigger" "--project=$PROJECT_ID" "--location=$REGION" "$@" "--description=$description"
+  elif [ "$FOUND" != "$description" ]; then
+    run gcloud scheduler jobs update http "$trigger" "--project=$PROJECT_ID" "--location=$REGION" "$@" "--description=$description"
+  fi
 }
 
 # The proof: a document in, its PDF out, through the link in the result message.

@@ -124,6 +124,21 @@ fn a_caller_is_let_in_by_google_and_by_the_worker() {
         "user:ann@example.com".to_owned(),
     ));
     assert_eq!(left(&gcloud).1, expected);
+    // What she has holds for an hour, and it is said; all who call as that account end with it.
+    let revoked = gcloud
+        .script("grant-caller.sh", &["ann@example.com", "--revoke"], &[])
+        .good();
+    assert!(revoked.err.contains("for up to an hour"), "{}", revoked.err);
+    assert!(
+        revoked.err.contains(&format!("grant-caller.sh {shared} --revoke")),
+        "{}",
+        revoked.err
+    );
+    assert_eq!(told(), format!("{push},{caller},{shared}"));
+    let revoked = gcloud.script("grant-caller.sh", &[shared, "--revoke"], &[]).good();
+    assert!(revoked.err.contains("refused from now on"), "{}", revoked.err);
+    assert_eq!(told(), format!("{push},{caller}"));
+    gcloud.script("grant-caller.sh", &["ann@example.com"], &[]).good();
     gcloud.script("grant-caller.sh", &[caller, "--revoke"], &[]).good();
     assert_eq!(told(), format!("{push},{shared}"));
     gcloud.script("cleanup.sh", &["--yes"], &[]).good();

@@ -28,7 +28,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ),
     (
         "builds triggers create manual",
-        "name project region repository branch build-config service-account substitutions",
+        "name project region repository branch build-config service-account substitutions description",
     ),
     ("beta monitoring channels describe", "project format"),
     ("certificate-manager certificates create", "project domains"),
@@ -85,6 +85,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("projects get-iam-policy", MEMBERS),
     ("projects remove-iam-policy-binding", BINDING),
     ("pubsub subscriptions ack", "project ack-ids"),
+    ("pubsub subscriptions remove-iam-policy-binding", "member role project"),
     ("pubsub subscriptions add-iam-policy-binding", "member role project"),
     (
         "pubsub subscriptions create",
@@ -105,6 +106,7 @@ const COMMANDS: &[(&str, &str)] = &[
          push-auth-token-audience min-retry-delay max-retry-delay dead-letter-topic max-delivery-attempts update-labels",
     ),
     ("pubsub topics add-iam-policy-binding", "member role project"),
+    ("pubsub topics remove-iam-policy-binding", "member role project"),
     ("pubsub topics create", "project topic-encryption-key"),
     ("pubsub topics delete", "project quiet"),
     ("pubsub topics describe", "project format"),
@@ -125,7 +127,11 @@ const COMMANDS: &[(&str, &str)] = &[
     ),
     (
         "scheduler jobs create http",
-        "project location schedule time-zone http-method uri message-body oauth-service-account-email",
+        "project location schedule time-zone http-method uri message-body oauth-service-account-email description",
+    ),
+    (
+        "scheduler jobs update http",
+        "project location schedule time-zone http-method uri message-body oauth-service-account-email description",
     ),
     ("scheduler jobs delete", "project location quiet"),
     ("scheduler jobs describe", "project location format"),
@@ -407,7 +413,8 @@ pub(super) fn look(cloud: &mut Cloud, words: &Words) -> Answer {
     let attribute = |name: &str| found.get(name).cloned().unwrap_or_default();
     let label = |name: &str| attribute(&format!("label {name}"));
     Ok(match words.flag("format") {
-        "value(name)" | "value(email)" | "value(image_summary.digest)" | "" => words.name().to_owned(),
+        "value(name)" | "value(email)" | "" => words.name().to_owned(),
+        "value(image_summary.digest)" => "sha256:4711".to_owned(),
         "value[separator=\"|\"](deleted,includedPermissions)" => {
             format!(
                 "{}|{}",
@@ -451,6 +458,7 @@ pub(super) fn look(cloud: &mut Cloud, words: &Words) -> Answer {
                 attribute("image")
             )
         }
+        "value(description)" if found.contains_key("description") => attribute("description"),
         "value(description)" => {
             let input: Value = serde_json::from_str(&attribute("input")).unwrap();
             input["description"].as_str().unwrap().to_owned()
@@ -558,6 +566,9 @@ pub(super) fn change(cloud: &mut Cloud, words: &Words) -> Answer {
             } else if !cloud.bindings.remove(&binding) {
                 return Err("ERROR: (gcloud) Policy binding not found".to_owned());
             }
+        }
+        "http" if words.command.contains(" update ") => {
+            apply(cloud.resources.get_mut(&resource).ok_or("NOT_FOUND: job")?, words);
         }
         "create" | "http" | "manual" | "submit" if there => {
             return Err(format!("ERROR: (gcloud) ALREADY_EXISTS: {resource} already exists"));

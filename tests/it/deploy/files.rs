@@ -45,12 +45,7 @@ async fn every_size_holds_what_it_runs_at_once() {
         println!("skipped: /dev/shm is no tmpfs");
         return;
     }
-    let world = World::with(&[
-        ("TMPDIR", "/dev/shm"),
-        ("LOG_FORMAT", "json"),
-        ("CONVERT_MEMORY", each),
-    ])
-    .await;
+    let world = World::with(&[("TMPDIR", "/dev/shm"), ("LOG_FORMAT", "json"), ("CONVERT_MEMORY", each)]).await;
     let line = until("the start says what fits", || {
         let log = world.worker.log();
         let line = log.lines().find(|line| line.contains("jobs at once"))?;
@@ -255,7 +250,7 @@ fn the_manifests_are_kubernetes_and_as_strict_as_cloud_run() {
         container["securityContext"],
         json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}})
     );
-    assert_eq!(container["resources"]["limits"]["memory"], "4Gi");
+    assert_eq!(container["resources"]["limits"]["memory"], "6Gi");
     // What the worker is told is what it reads, and all of it is text.
     let variables = of("ConfigMap")["data"].as_object().unwrap();
     assert!(variables.values().all(Value::is_string), "{variables:?}");

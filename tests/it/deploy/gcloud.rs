@@ -4,7 +4,7 @@
 //! On the scripts' PATH is a `gcloud` of a few lines that hands its arguments to this process and waits for the answer.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -172,8 +172,13 @@ impl Gcloud {
 
 impl Drop for Gcloud {
     fn drop(&mut self) {
-        std::fs::write(self.directory.path().join("request"), "").unwrap();
-        if let Some(server) = self.server.take() {
+        // Opened by the server already, or it may wait for an answer's reader that somebody has killed: then it is left.
+        let request = std::fs::OpenOptions::new()
+            .write(true)
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open(self.directory.path().join("request"));
+        if let (Ok(request), Some(server)) = (request, self.server.take()) {
+            drop(request);
             let _panicked = server.join();
         }
     }

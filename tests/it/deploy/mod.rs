@@ -151,6 +151,43 @@ fn every_setting_brings_its_own_rights_and_no_more() {
         gcloud.changes();
         gcloud.script("setup.sh", &[], &[(name, value)]).good();
         assert_eq!(gcloud.changes(), [""; 0], "{name}: a second run");
+        match name {
+            // Taken back, it is gone.
+            "DOCTOR" => {
+                gcloud.script("setup.sh", &[], &[]).good();
+                assert_eq!(left(&gcloud).1, bindings(&[]));
+            }
+            "REBUILD_REPOSITORY" => {
+                let kept = ("REBUILD_REPOSITORY", value);
+                for (setting, starts) in [
+                    (
+                        ("REBUILD_BRANCH", "release"),
+                        vec!["builds triggers delete", "builds triggers create"],
+                    ),
+                    (
+                        ("REBUILD_SCHEDULE", "0 5 * * 2"),
+                        vec![
+                            "builds triggers delete",
+                            "builds triggers create",
+                            "scheduler jobs update",
+                        ],
+                    ),
+                ] {
+                    gcloud.script("setup.sh", &[], &[kept, setting]).good();
+                    let changes = gcloud.changes();
+                    assert_eq!(changes.len(), starts.len(), "{changes:?}");
+                    assert!(
+                        changes
+                            .iter()
+                            .zip(&starts)
+                            .all(|(change, start)| change.starts_with(start)),
+                        "{changes:?}"
+                    );
+                    assert!(changes.last().unwrap().contains(setting.1), "{changes:?}");
+                }
+            }
+            _ => {}
+        }
         gcloud.script("cleanup.sh", &["--yes"], &[(name, value)]).good();
         let kept = left(&gcloud).1;
         assert!(kept.iter().all(|(on, _, _)| on == "key/own/data"), "{name}: {kept:?}");
@@ -162,6 +199,8 @@ fn the_service_is_private_pinned_and_told_what_the_subscription_is_told() {
     let gcloud = set_up(&[]);
     gcloud.with(|cloud| {
         let service = &cloud.resources["service/platen"];
+        let image = "europe-west1-docker.pkg.dev/my-project/platen/platen@sha256:4711";
+        assert_eq!(service["image"], image, "a tag can be moved");
         let url = format!("https://platen-{NUMBER}.europe-west1.run.app");
         assert_eq!(service["service-account"], "platen@my-project.iam.gserviceaccount.com");
         assert_eq!(service["no-allow-unauthenticated"], "True");
@@ -226,7 +265,7 @@ fn a_changed_setting_is_carried_out_and_nothing_else() {
     let changes = gcloud.changes();
     assert_eq!(changes.len(), 1, "{changes:?}");
     assert!(
-        changes[0].starts_with("run deploy platen") && changes[0].contains("--memory=8Gi"),
+        changes[0].starts_with("run deploy platen") && changes[0].contains("--memory=11Gi"),
         "{changes:?}"
     );
     gcloud

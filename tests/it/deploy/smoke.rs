@@ -81,6 +81,8 @@ async fn smoke(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, 
         .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", place.display()))
         .env("TMPDIR", place)
         .env("SMOKE_SECONDS", "0.1")
+        // As long as the machine needs.
+        .env("SMOKE_TRIES", "1200")
         .envs(variables.iter().copied());
     let Output { status, stdout, stderr } = tokio::task::spawn_blocking(move || command.output().unwrap())
         .await
