@@ -64,7 +64,7 @@ export DEBIAN_FRONTEND=noninteractive
 release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
 from=''
 if [ "$release" = bookworm ]; then
-  # The mirror and the key of the machine's own bookworm entry, in either of apt's two formats.
+  # The mirror of the machine's own bookworm entry, in either of apt's two formats; the key is Debian's.
   list=/etc/apt/sources.list.d/platen-backports.sources
   if ! apt-cache policy 2>/dev/null | grep -q 'n=bookworm-backports'; then
     mirror=$(awk '

@@ -369,6 +369,7 @@ fn the_scripts_are_clean() {
                 "packages.sh",
                 "test.sh",
                 "demo.sh",
+                "local.sh",
                 "as-root.sh",
             ]
             .map(|name| format!("deploy/{name}")),
