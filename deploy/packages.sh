@@ -90,9 +90,10 @@ elif [ "$release" != trixie ]; then
   say "not tried on '$release': LibreOffice 25.2 is wanted, Debian 12 and 13 have it"
 fi
 
-apt-get -qq update
+# To standard error: what comes after has its own output.
+apt-get -qq update >&2
 # shellcheck disable=SC2086 # both lists are meant to split
-apt-get -qq install -y --no-install-recommends $from $wanted
+apt-get -qq install -y --no-install-recommends $from $wanted >&2
 installed || fail "apt installed another LibreOffice than 25.2 ($(dpkg-query -W -f='${Version}' libreoffice-core-nogui 2>/dev/null)): see 'apt-cache policy libreoffice-core-nogui'"
 # Without a font cache every start reads every font. The cache holds its directories' times to the nanosecond and is void
 # when they differ, and an image's layers keep whole seconds: so the directories get such times before it is made.
