@@ -407,7 +407,8 @@ pub(super) fn look(cloud: &mut Cloud, words: &Words) -> Answer {
     let attribute = |name: &str| found.get(name).cloned().unwrap_or_default();
     let label = |name: &str| attribute(&format!("label {name}"));
     Ok(match words.flag("format") {
-        "value(name)" | "value(email)" | "value(image_summary.digest)" | "" => words.name().to_owned(),
+        "value(name)" | "value(email)" | "" => words.name().to_owned(),
+        "value(image_summary.digest)" => attribute("digest"),
         "value[separator=\"|\"](deleted,includedPermissions)" => {
             format!(
                 "{}|{}",
@@ -572,7 +573,9 @@ pub(super) fn change(cloud: &mut Cloud, words: &Words) -> Answer {
                     .unwrap_or("")
             };
             let name = format!("image/{}:{}", value("_IMAGE="), value("_TAG="));
-            cloud.resources.insert(name, words.flags.clone());
+            cloud.ids += 1;
+            let digest = format!("sha256:{:064x}", cloud.ids);
+            cloud.resources.insert(name, [("digest".to_owned(), digest)].into());
         }
         "create" | "http" | "manual" | "deploy" => {
             if let Some(account) = words.flags.get("service-account").filter(|_| verb == "deploy")
