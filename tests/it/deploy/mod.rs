@@ -6,6 +6,7 @@ mod commands;
 mod files;
 mod gcloud;
 mod image;
+mod interrupted;
 mod policy;
 mod smoke;
 
