@@ -32,6 +32,8 @@ if [ $# -gt 0 ]; then
 else
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
 fi
 mirror=$(apt-get indextargets --format '$(SITE) $(LABEL) $(CREATED_BY)' | awk '$2 == "Debian" && $3 == "Packages" { print $1; exit }')
 [ -n "$mirror" ] || mirror=$(apt-get indextargets --format '$(SITE) $(CREATED_BY)' | awk '$2 == "Packages" && $1 ~ /\/debian\/?$/ { print $1; exit }')

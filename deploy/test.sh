@@ -9,6 +9,8 @@ command -v "$CARGO" >/dev/null || { echo "test: no '$CARGO' here: install Rust f
 sh deploy/as-root.sh deploy/packages.sh engine build test || exit 1
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 passed=0 failed=0 skipped=0
 
 note() { printf '  %-8s %-22s %s\n' "$1" "$2" "$3" >>"$logs/summary"; }

@@ -414,7 +414,7 @@ pub(super) fn look(cloud: &mut Cloud, words: &Words) -> Answer {
     let label = |name: &str| attribute(&format!("label {name}"));
     Ok(match words.flag("format") {
         "value(name)" | "value(email)" | "" => words.name().to_owned(),
-        "value(image_summary.digest)" => "sha256:4711".to_owned(),
+        "value(image_summary.digest)" => attribute("digest"),
         "value[separator=\"|\"](deleted,includedPermissions)" => {
             format!(
                 "{}|{}",
@@ -583,7 +583,9 @@ pub(super) fn change(cloud: &mut Cloud, words: &Words) -> Answer {
                     .unwrap_or("")
             };
             let name = format!("image/{}:{}", value("_IMAGE="), value("_TAG="));
-            cloud.resources.insert(name, words.flags.clone());
+            cloud.ids += 1;
+            let digest = format!("sha256:{:064x}", cloud.ids);
+            cloud.resources.insert(name, [("digest".to_owned(), digest)].into());
         }
         "create" | "http" | "manual" | "deploy" => {
             if let Some(account) = words.flags.get("service-account").filter(|_| verb == "deploy")

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::gcloud::Gcloud;
+use super::gcloud::{Ended, Gcloud};
 use crate::harness::{World, until};
 
 fn root() -> &'static Path {
@@ -198,29 +198,28 @@ fn documents(text: &str) -> Option<Vec<Value>> {
 
 #[test]
 fn the_manifests_are_kubernetes_and_as_strict_as_cloud_run() {
-    let gcloud = Gcloud::start();
+    let gcloud = super::set_up(&[]);
     let output_name = "it's {stem}\\1&%.{ext}";
     let settings = [
         ("OUTPUT_NAME", output_name),
-        ("ENV_VARIABLES", "FONTS=gs://fonts/a: #b|LOG_FORMAT=text|MAX_PAGES=7"),
+        (
+            "ENV_VARIABLES",
+            "FONTS=gs://fonts/a: #b|LOG_FORMAT=text|MAX_PAGES=7|METRICS_PORT=9464",
+        ),
         ("CONFIG_OBJECT", "gs://config/worker.enc"),
     ];
     let dry = gcloud
         .script("gke/setup.sh", &["platen.example.com", "--dry-run"], &settings)
         .good();
-    let rendered = |file: &str| {
-        let mut commands = dry.out.split(" | kubectl apply --filename -\n");
-        let command = commands.find(|command| command.ends_with(file)).unwrap();
-        let sed = &command[command.find("sed 's|").unwrap()..];
-        let text = gcloud.text(sed, &[]).good().out;
-        let code = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-        assert!(!code.clone().any(|line| line.contains("${")), "{text}");
-        text
-    };
-    let Some(mut all) = documents(&rendered("platen.yaml")) else {
-        return;
-    };
-    all.extend(documents(&rendered("gateway.yaml")).unwrap());
+    // What the text does is what the script does.
+    gcloud.text(&dry.out, &[]).good();
+    let text = gcloud.manifests();
+    gcloud.script("gke/setup.sh", &["platen.example.com"], &settings).good();
+    assert_eq!(text, gcloud.manifests());
+    let mut code = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    assert!(!code.any(|line| line.contains("${")), "{text}");
+    let Some(mut all) = documents(&text) else { return };
+    all.retain(|document| !document.is_null());
     let kinds: Vec<&str> = all.iter().map(|document| document["kind"].as_str().unwrap()).collect();
     assert_eq!(
         kinds,
@@ -233,6 +232,7 @@ fn the_manifests_are_kubernetes_and_as_strict_as_cloud_run() {
             "PodDisruptionBudget",
             "HorizontalPodAutoscaler",
             "NetworkPolicy",
+            "PodMonitoring",
             "Gateway",
             "HTTPRoute",
             "GCPBackendPolicy",
@@ -251,6 +251,33 @@ fn the_manifests_are_kubernetes_and_as_strict_as_cloud_run() {
         json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}})
     );
     assert_eq!(container["resources"]["limits"]["memory"], "6Gi");
+    // The load balancer drains a pod that goes while it still works; then the worker has its 10 s.
+    let (sleep, seconds) = (&container["lifecycle"]["preStop"]["sleep"]["seconds"], Value::as_u64);
+    let drains = &of("GCPBackendPolicy")["spec"]["default"]["connectionDraining"]["drainingTimeoutSec"];
+    assert!(drains.is_u64() && seconds(drains) <= seconds(sleep), "{container}");
+    assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() >= seconds(sleep).unwrap() + 10);
+    // Who scrapes finds the port, and gets in there and nowhere else.
+    let port = container["ports"][1].clone();
+    assert_eq!(port, json!({"name": "metrics", "containerPort": 9464}));
+    assert_eq!(of("ConfigMap")["data"]["METRICS_PORT"], "9464");
+    let scraped = &of("PodMonitoring")["spec"];
+    assert_eq!(scraped["selector"]["matchLabels"], json!({"app": "platen"}));
+    assert_eq!(scraped["endpoints"][0]["port"], "metrics");
+    let ingress = of("NetworkPolicy")["spec"]["ingress"].as_array().unwrap();
+    let open: Vec<&Value> = ingress.iter().map(|rule| &rule["ports"]).collect();
+    let tcp = |port: u16| json!([{"port": port, "protocol": "TCP"}]);
+    assert_eq!(open, [&tcp(8080), &tcp(9464)]);
+    let collectors = &ingress[1]["from"][0]["namespaceSelector"]["matchExpressions"][0];
+    assert_eq!(collectors["values"], json!(["gmp-system", "gke-gmp-system"]));
+    assert_eq!(ingress[1]["from"].as_array().unwrap().len(), 1);
+    // Its lines are those that the log-based metrics count.
+    let (_, metric) = &crate::monitoring::files("metrics")[0];
+    let counted = format!(
+        r#"resource.labels.namespace_name="{}" AND resource.labels.container_name="{}""#,
+        of("Deployment")["metadata"]["namespace"].as_str().unwrap(),
+        container["name"].as_str().unwrap()
+    );
+    assert!(metric["filter"].as_str().unwrap().contains(&counted), "{counted}");
     // What the worker is told is what it reads, and all of it is text.
     let variables = of("ConfigMap")["data"].as_object().unwrap();
     assert!(variables.values().all(Value::is_string), "{variables:?}");
@@ -291,6 +318,20 @@ fn the_manifests_are_kubernetes_and_as_strict_as_cloud_run() {
     for wrong in [&["x"][..], &[], &["a b.com"], &["a.com", "b.com"], &["--nonsense"]] {
         assert_eq!(gcloud.script("gke/setup.sh", wrong, &[]).code, Some(64), "{wrong:?}");
     }
+    for (name, value) in [
+        ("MAX_INSTANCES", "1"),
+        ("ENV_VARIABLES", "METRICS_PORT="),
+        ("IMAGE", "docker.io/platen/platen:1.2"),
+    ] {
+        let Ended { code, err, .. } = gcloud.script("gke/setup.sh", &["platen.example.com"], &[(name, value)]);
+        assert_eq!(code, Some(64), "{name}={value}: {err}");
+        assert!(err.contains(name) || err.contains("METRICS_PORT"), "{err}");
+    }
+    let replicas = &of("HorizontalPodAutoscaler")["spec"];
+    assert_eq!(
+        (&replicas["minReplicas"], &replicas["maxReplicas"]),
+        (&json!(2), &json!(10))
+    );
 }
 
 #[test]

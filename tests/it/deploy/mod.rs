@@ -6,6 +6,7 @@ mod commands;
 mod files;
 mod gcloud;
 mod image;
+mod interrupted;
 mod policy;
 mod smoke;
 
@@ -199,8 +200,9 @@ fn the_service_is_private_pinned_and_told_what_the_subscription_is_told() {
     let gcloud = set_up(&[]);
     gcloud.with(|cloud| {
         let service = &cloud.resources["service/platen"];
-        let image = "europe-west1-docker.pkg.dev/my-project/platen/platen@sha256:4711";
-        assert_eq!(service["image"], image, "a tag can be moved");
+        let image = "europe-west1-docker.pkg.dev/my-project/platen/platen";
+        let digest = &cloud.resources[&format!("image/{image}:latest")]["digest"];
+        assert_eq!(service["image"], format!("{image}@{digest}"), "a tag can be moved");
         let url = format!("https://platen-{NUMBER}.europe-west1.run.app");
         assert_eq!(service["service-account"], "platen@my-project.iam.gserviceaccount.com");
         assert_eq!(service["no-allow-unauthenticated"], "True");
