@@ -150,8 +150,8 @@ async fn check(patient: &Patient, arguments: &Arguments) -> Vec<Line> {
     let inputs = join_all(config.input_buckets.iter().map(|bucket| objects::input(reach, bucket)));
     let fonts = async {
         match &config.engine.fonts {
-            Some(Fonts::Bucket { bucket, prefix }) => Some(objects::fonts(reach, bucket, prefix).await),
-            _ => None,
+            Some(Fonts::Bucket { bucket, prefix }) => objects::fonts(reach, bucket, prefix).await,
+            _ => Vec::new(),
         }
     };
     let (inputs, fonts, output, signature, publish, keys, settings) = tokio::join!(

@@ -167,6 +167,10 @@ async fn answered(
     failpoint!("answer.before", |refusal| answer::refuse(&refusal));
     match ended {
         Ok(Ok(outcome)) => answer::done(&outcome, wants_result),
+        Ok(Err(refusal)) if refusal.remedy.is_some() => {
+            let member = service.context.google.storage.member().await;
+            answer::refuse_as(&member, &refusal)
+        }
         Ok(Err(refusal)) => answer::refuse(&refusal),
         Err(_) => answer::refuse(&pipeline::panicked()),
     }
