@@ -3,6 +3,7 @@
 mod endpoints;
 mod identity;
 mod links;
+mod memory;
 mod objects;
 mod patient;
 mod report;
@@ -167,6 +168,7 @@ async fn check(patient: &Patient, arguments: &Arguments) -> Vec<Line> {
     lines.extend(fonts);
     lines.extend(output);
     lines.extend([signature, publish, keys]);
+    lines.extend(memory::memory(&config.engine));
     lines.extend(settings);
     lines
 }

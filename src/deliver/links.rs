@@ -128,9 +128,7 @@ impl Links {
             metrics::signature("reused");
         }
         signed.map_err(|error| match error {
-            SignError::Google(error) => {
-                Refusal::unavailable(&error, Grant::sign_as(self.signer.email())).into()
-            }
+            SignError::Google(error) => Refusal::unavailable(&error, Grant::sign_as(self.signer.email())).into(),
             // The lifetime was checked before anything was converted, so this is ours.
             SignError::Refused(message) => {
                 Refusal::new(RefusalKind::Bug, format!("a link was refused: {message}")).into()

@@ -127,10 +127,6 @@ impl Discovered {
             Some(tokens) => member_of(Some(tokens)).await,
             None => "user:YOUR_ADDRESS".to_owned(),
         };
-        format!(
-            "{}. {}",
-            error.to_string().trim_end_matches('.'),
-            grant.remedy(&member)
-        )
+        format!("{}. {}", error.to_string().trim_end_matches('.'), grant.remedy(&member))
     }
 }

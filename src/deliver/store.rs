@@ -114,7 +114,9 @@ pub async fn find(storage: &Storage, target: &Target, source: &Source, generatio
         Err(error) if error.kind == Kind::NotFound && !error.message.contains("bucket does not exist") => {
             Ok(Found::Room(Place::Absent))
         }
-        Err(error) => Err(Refusal::unavailable(&error, Grant::write_outputs(&target.bucket, "storage.objects.get")).into()),
+        Err(error) => {
+            Err(Refusal::unavailable(&error, Grant::write_outputs(&target.bucket, "storage.objects.get")).into())
+        }
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::grant::member_of;
 use super::http::Http;
 use super::retry::{self, Budget, Idempotency, Retries};
 use super::secret::Secret;
-use super::grant::member_of;
 use super::token::Tokens;
 use super::{Error, Kind};
 

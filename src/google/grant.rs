@@ -25,7 +25,11 @@ enum Role {
 const OBJECT_READER: Role = Role::Custom("object_reader", &["storage.objects.get"]);
 const OBJECT_WRITER: Role = Role::Custom(
     "object_writer",
-    &["storage.objects.create", "storage.objects.delete", "storage.objects.get"],
+    &[
+        "storage.objects.create",
+        "storage.objects.delete",
+        "storage.objects.get",
+    ],
 );
 const FONT_READER: Role = Role::Custom("font_reader", &["storage.objects.get", "storage.objects.list"]);
 const URL_SIGNER: Role = Role::Custom("url_signer", &["iam.serviceAccounts.signBlob"]);
@@ -200,9 +204,7 @@ impl Grant {
     /// The project of what it is for, which is the one whose custom roles can be granted there. A bucket does not say
     /// its own: it is taken to be the caller's.
     fn project<'a>(&'a self, member: &'a str) -> &'a str {
-        let of_member = member
-            .split_once(':')
-            .and_then(|(_, email)| project_of_account(email));
+        let of_member = member.split_once(':').and_then(|(_, email)| project_of_account(email));
         self.resource.project().or(of_member).unwrap_or("PROJECT")
     }
 }
@@ -242,7 +244,10 @@ impl Resource {
             }
             (Self::Topic(name), _) => format!("pubsub topics {BIND} {}", shell(name)),
             (Self::Subscription(_), [_, project, _, subscription]) => {
-                format!("pubsub subscriptions {BIND} {} --project={project}", shell(subscription))
+                format!(
+                    "pubsub subscriptions {BIND} {} --project={project}",
+                    shell(subscription)
+                )
             }
             (Self::Subscription(name), _) => format!("pubsub subscriptions {BIND} {}", shell(name)),
             (Self::Key(_), [_, project, _, location, _, ring, _, key]) => {
@@ -280,5 +285,89 @@ pub fn shell(text: &str) -> String {
         text.to_owned()
     } else {
         format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORKER: &str = "serviceAccount:worker@p.iam.gserviceaccount.com";
+
+    /// Every right that is named is one of deploy/policy.json, and its role holds what the file's holds.
+    #[test]
+    fn roles_hold_what_the_policy_says() {
+        let policy: serde_json::Value = serde_json::from_str(include_str!("../../deploy/policy.json")).unwrap();
+        for grant in [
+            Grant::read_documents("b"),
+            Grant::write_outputs("b", "storage.objects.delete"),
+            Grant::read_fonts("b", "storage.objects.list"),
+            Grant::read_configuration("b"),
+            Grant::decrypt("k"),
+            Grant::sign_as("a"),
+            Grant::publish("t"),
+            Grant::look_at_subscription("s"),
+        ] {
+            let held = match grant.role {
+                Role::Custom(id, permissions) => {
+                    assert_eq!(policy["roles"][id], serde_json::json!(permissions), "{id}");
+                    &policy["roles"][id]
+                }
+                Role::Google(role) => &policy["google_roles"][role],
+            };
+            let held = held.as_array().unwrap();
+            assert!(held.contains(&grant.permission.into()), "{grant:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_can_be_obeyed() {
+        let documents = Grant::read_documents("in");
+        assert_eq!(
+            documents.remedy(WORKER),
+            "serviceAccount:worker@p.iam.gserviceaccount.com lacks storage.objects.get on gs://in. Deployed by \
+             deploy/setup.sh: PROJECT_ID=p deploy/setup.sh --only grants. By hand: gcloud iam roles create \
+             platen_object_reader --project=p --permissions=storage.objects.get --stage=GA; gcloud storage buckets \
+             add-iam-policy-binding gs://in --member=serviceAccount:worker@p.iam.gserviceaccount.com \
+             --role=projects/p/roles/platen_object_reader"
+        );
+        // A person is none that setup.sh made; whose project it is nobody knows.
+        let said = documents.remedy("user:YOUR_ADDRESS");
+        assert!(
+            !said.contains("setup.sh") && said.contains("--project=PROJECT "),
+            "{said}"
+        );
+        let said = Grant::publish("projects/q/topics/t").remedy(UNKNOWN);
+        assert!(
+            said.contains("PROJECT_ID=q ") && said.contains(" topics add-iam-policy-binding t --project=q "),
+            "{said}"
+        );
+        let said = documents.command("principalSet://pool/*");
+        assert!(said.contains("--member='principalSet://pool/*'"), "{said}");
+    }
+
+    #[test]
+    fn the_permission_is_the_one_that_google_names() {
+        let error = |message: &str| Error::new(Kind::Forbidden, "storage.objects.insert", "gs://o/a", message);
+        let grant = || Grant::write_outputs("o", "storage.objects.create");
+        let named = grant().named_by(&error("w does not have storage.objects.delete access"));
+        assert_eq!(named.permission, "storage.objects.delete");
+        assert_eq!(grant().named_by(&error("no")).permission, "storage.objects.create");
+        assert!(grant().is_about(&error("no")));
+        assert!(!grant().is_about(&error("API has not been used in project 7 before")));
+    }
+
+    /// Who does not say who it is holds nothing up.
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_waited_for() {
+        assert_eq!(member_of(None).await, UNKNOWN);
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let settings = crate::google::token::Settings {
+            metadata_host: Some(silent.local_addr().unwrap().to_string()),
+            ..crate::google::token::Settings::default()
+        };
+        let http = crate::google::http::Http::new().unwrap();
+        let tokens = Tokens::discover(http, &settings).await.unwrap();
+        assert_eq!(member_of(tokens.as_ref()).await, UNKNOWN);
     }
 }

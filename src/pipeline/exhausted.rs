@@ -209,12 +209,7 @@ fn cause(kind: RefusalKind) -> Option<&'static str> {
 
 /// Publishes `attempts.exhausted` if this refusal is the last that its message gets, and says so; whether it was.
 /// Whether it could or not, the refusal stays what it is.
-pub(super) async fn publish_if_last(
-    context: &Context,
-    message: &Message,
-    report: &Report,
-    refusal: &Refusal,
-) -> bool {
+pub(super) async fn publish_if_last(context: &Context, message: &Message, report: &Report, refusal: &Refusal) -> bool {
     let (Some(attempt), Some(cause), true) = (message.delivery_attempt, cause(refusal.kind), may_be_last(message))
     else {
         return false;

@@ -63,7 +63,13 @@ fn published(result: &ResultMessage, report: &Report, status: u16) {
         outputs: Some(result.outputs.len()),
         pages: pages(result),
         input_bytes: size(result.source.as_ref().and_then(|source| source.size.as_deref())),
-        output_bytes: Some(result.outputs.iter().filter_map(|output| size(Some(&output.size))).sum()),
+        output_bytes: Some(
+            result
+                .outputs
+                .iter()
+                .filter_map(|output| size(Some(&output.size)))
+                .sum(),
+        ),
         ..acknowledged(report, result.status.as_str(), status)
     };
     match (result.status, &result.error) {

@@ -152,7 +152,11 @@ impl Store {
             match self.download(generation, &budget).await {
                 // Replaced since the look.
                 Err(error) if error.kind == Kind::NotFound && looks > 0 => {}
-                Err(error) => return Err(self.refused(&error, Grant::read_configuration(&self.object.bucket)).await),
+                Err(error) => {
+                    return Err(self
+                        .refused(&error, Grant::read_configuration(&self.object.bucket))
+                        .await);
+                }
                 Ok(ciphertext) => break (generation, ciphertext),
             }
         };
@@ -245,7 +249,9 @@ impl Store {
                 self.object,
                 self.seal_it()
             ))),
-            Err(error) => Err(self.refused(&error, Grant::read_configuration(&self.object.bucket)).await),
+            Err(error) => Err(self
+                .refused(&error, Grant::read_configuration(&self.object.bucket))
+                .await),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::google::token::{self, Tokens};
 use crate::google::{Error, Kind};
 
 /// Objects that are looked at, and entries of directories.
-const MOST_LISTED: usize = 10_000;
+pub const MOST_LISTED: usize = 10_000;
 /// Directories inside each other: a link may lead back.
 const DEEPEST: usize = 16;
 

@@ -31,10 +31,10 @@ use crate::trace::{self, Trace};
 
 use bodies::Bodies;
 pub use connection::serve;
-pub use fonts::storage_for_fonts;
+pub use fonts::{MOST_LISTED as MOST_FONTS_LISTED, storage_for_fonts};
 pub use metrics::serve as serve_metrics;
 pub use shutdown::{Shutdown, Signals};
-pub use start::{StartError, admission, start, start_engine};
+pub use start::{StartError, admission, foreseen, start, start_engine};
 
 /// The largest headers, all together.
 const HEADER_LIMIT: usize = 16 << 10;

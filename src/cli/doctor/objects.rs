@@ -12,9 +12,8 @@ use crate::engine::FontDirectory;
 use crate::google::grant::{Grant, shell};
 use crate::google::storage::{Object, Upload};
 use crate::google::{Error, Kind};
+use crate::serve::MOST_FONTS_LISTED;
 
-/// Objects that are looked through for a font, as many as a worker looks at.
-const MOST_FONTS: usize = 10_000;
 /// What the probe is first, and what replaces it.
 const FIRST: &[u8] = b"written by platen doctor\n";
 const SECOND: &[u8] = b"replaced by platen doctor\n";
@@ -37,6 +36,7 @@ async fn readable(reach: &Reach, bucket: &str, name: &str, what: String, grant: 
     };
     match error.kind {
         Kind::NotFound if !is_about_the_bucket(&error) => Line::good(what),
+        Kind::Forbidden if hides_what_is_missing(&error) => Line::good(what),
         _ => Line::failed(what, &error, grant, &reach.member),
     }
 }
@@ -62,7 +62,9 @@ pub(super) async fn fonts(reach: &Reach, bucket: &str, prefix: &str) -> Vec<Line
     };
     let storage = reach.storage();
     let resource = format!("gs://{bucket}");
-    let listed = reach.within(&resource, storage.list(bucket, prefix, MOST_FONTS)).await;
+    let listed = reach
+        .within(&resource, storage.list(bucket, prefix, MOST_FONTS_LISTED))
+        .await;
     let objects = match listed {
         Ok(objects) => objects,
         Err(error) => {
@@ -78,10 +80,7 @@ pub(super) async fn fonts(reach: &Reach, bucket: &str, prefix: &str) -> Vec<Line
             return vec![failed(list, &error, "storage.objects.list"), reading];
         }
     };
-    let Some(font) = objects
-        .iter()
-        .find(|object| FontDirectory::is_font_name(&object.name))
-    else {
+    let Some(font) = objects.iter().find(|object| FontDirectory::is_font_name(&object.name)) else {
         return vec![Line::new(State::Wrong, list, "there is none (ttf, otf, ttc, otc)")];
     };
     let resource = format!("gs://{bucket}/{}", font.name);
@@ -168,7 +167,14 @@ async fn with_probe(patient: &Patient, name: &str, tried: Tried) -> Vec<Line> {
                 patient.note_probe(None);
             }
             let first = Line::failed(tried.create, &error, create, &reach.member);
-            let read = readable(reach, bucket, name, tried.read, Grant::write_outputs(bucket, "storage.objects.get")).await;
+            let read = readable(
+                reach,
+                bucket,
+                name,
+                tried.read,
+                Grant::write_outputs(bucket, "storage.objects.get"),
+            )
+            .await;
             let untried = |what| Line::new(State::Unseen, what, "there is no object to try it on");
             return vec![
                 first,
@@ -238,7 +244,14 @@ async fn without_probe(patient: &Patient, name: &str, tried: Tried, refused: &Er
     };
     vec![
         create,
-        readable(reach, bucket, name, tried.read, Grant::write_outputs(bucket, "storage.objects.get")).await,
+        readable(
+            reach,
+            bucket,
+            name,
+            tried.read,
+            Grant::write_outputs(bucket, "storage.objects.get"),
+        )
+        .await,
         replace,
         link(patient, name, tried.link, None).await,
     ]

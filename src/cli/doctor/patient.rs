@@ -139,7 +139,10 @@ impl Patient {
             Topic::Short(name) => match (&reach.impersonated, &config.project) {
                 // Its own project, and not that of whoever impersonates it.
                 (Some(email), None) if project_of_account(email).is_some() => {
-                    format!("projects/{}/topics/{name}", project_of_account(email).unwrap_or_default())
+                    format!(
+                        "projects/{}/topics/{name}",
+                        project_of_account(email).unwrap_or_default()
+                    )
                 }
                 _ => reach.cloud.resource("topics", name).await?,
             },
