@@ -90,9 +90,16 @@ impl Budget {
             "jobs at once: {} at most",
             slots.min(fitting.max(1))
         );
-        if fitting < slots {
-            tracing::warn!("{}", self.warning(in_memory, on_disk));
+        if let Some(warning) = self.too_small() {
+            tracing::warn!("{warning}");
         }
+    }
+
+    /// The warning that `CONVERT_CONCURRENCY` can never be used in full, where it cannot.
+    pub(super) fn too_small(&self) -> Option<String> {
+        let (in_memory, on_disk) = self.fitting();
+        let slots = u64::try_from(self.slots).unwrap_or(u64::MAX);
+        (in_memory.min(on_disk) < slots).then(|| self.warning(in_memory, on_disk))
     }
 
     fn warning(&self, in_memory: u64, on_disk: u64) -> String {

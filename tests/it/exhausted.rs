@@ -444,6 +444,41 @@ async fn a_last_delivery_goes_on_to_its_result_when_its_caller_has_hung_up() {
     assert!(world.pull().await.is_none());
 }
 
+/// One that may be the last, and is not, is refused to nobody: the log has it all the same, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_whose_caller_has_hung_up_has_its_line() {
+    let world = World::with(&[("MAX_DELIVERY_ATTEMPTS", "6")]).await;
+    let event = delivery(
+        &notification("a.docx", &world.upload_fixture(INVOICE, "a.docx").await),
+        5,
+    );
+    let child = tokio::select! {
+        answer = world.post(&event) => panic!("an answer before the child was stopped: {}", answer.status()),
+        child = world.worker.stopped_child(world.worker.zygote().await) => child,
+    };
+    assert!(
+        world
+            .cloud
+            .take_away("worker", "storage.objects.create", "bucket/output")
+    );
+    assert!(signal(child, Signal::SIGCONT));
+    let lines = || -> Vec<String> {
+        let log = world.worker.log();
+        let refused = log
+            .lines()
+            .filter(|line| line.contains("storage.objects.create on gs://output"));
+        refused.map(str::to_owned).collect()
+    };
+    until("it is refused", || (!lines().is_empty()).then_some(())).await;
+    let worker = &world.cloud.settings().worker_service_account;
+    let line = &lines()[0];
+    for part in ["ERROR", "refused after its caller had hung up", "a.docx", worker] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    assert!(world.pull().await.is_none(), "it was not the last");
+    assert_eq!(lines().len(), 1, "{:?}", lines());
+}
+
 /// And the worker's end waits for it, though no connection is left.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_last_delivery_whose_caller_has_hung_up_is_finished_before_the_worker_ends() {

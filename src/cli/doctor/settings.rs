@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use super::patient::{Patient, Reach, shell};
+use super::patient::{Patient, Reach};
 use super::report::{Line, State};
 use crate::config::PushAuth;
+use crate::google::grant::shell;
 use crate::google::inspect::{Notification, Subscription};
 use crate::google::{Error, Kind};
 
@@ -13,7 +14,13 @@ use crate::google::{Error, Kind};
 pub(super) async fn look(patient: &Patient, named: Option<&str>) -> Vec<Line> {
     let (config, reach) = (&patient.config, &patient.reach);
     let mut lines = Vec::new();
-    let buckets: BTreeSet<&String> = config.input_buckets.iter().chain([&config.output_bucket]).collect();
+    let sealed = config.sealed.as_ref().map(|sealed| &sealed.object.bucket);
+    let buckets: BTreeSet<&String> = config
+        .input_buckets
+        .iter()
+        .chain([&config.output_bucket])
+        .chain(sealed)
+        .collect();
     for bucket in buckets {
         lines.push(access(reach, bucket).await);
     }

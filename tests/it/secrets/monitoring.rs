@@ -188,6 +188,74 @@ async fn every_log_based_metric_finds_its_line_and_its_values() {
     assert!(missing.is_empty(), "no line for {missing:?}\n{}", world.worker.log());
 }
 
+/// What `gcloud logging read --format='value(...)'` prints of an entry. Source: cloud.google.com/sdk/gcloud/reference/topic/formats.
+fn printed(entry: &Value, format: &str) -> String {
+    let fields = format
+        .strip_prefix("value(")
+        .and_then(|fields| fields.strip_suffix(')'));
+    let fields = fields.unwrap_or_else(|| panic!("what is {format}?"));
+    let shown = fields.split(',').map(|path| match value(entry, path) {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    });
+    shown.collect::<Vec<_>>().join("\t")
+}
+
+/// The formats in which pages have the worker's lines printed.
+fn formats_of_the_pages() -> Vec<(PathBuf, String)> {
+    let mut formats = Vec::new();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for place in ["docs", "deploy"] {
+        crate::harness::walk(&root.join(place), &mut |path| {
+            let text = std::fs::read_to_string(path).unwrap_or_default().replace("\\\n", " ");
+            let commands = text.lines().filter(|line| {
+                line.starts_with("gcloud logging read")
+                    && line.contains("cloud_run_revision")
+                    && line.contains("--format")
+            });
+            for command in commands {
+                let (_, format) = command.split_once("--format").unwrap();
+                let format = format.trim_start_matches(['=', ' ', '\'']).split('\'').next().unwrap();
+                formats.push((path.to_owned(), format.to_owned()));
+            }
+        });
+    }
+    formats
+}
+
+/// Lines with fields beside their message, and lines that are nothing but it: of each a page's command prints the message.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_pages_have_printed_holds_every_message() {
+    let world = World::with(&[("LOG_FORMAT", "json")]).await;
+    assert_eq!(world.post(&notification("gone.docx", "7")).await.status(), 204);
+    let lines = || -> Vec<Value> {
+        let log = world.worker.log();
+        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    let entries = until("there are lines of both kinds", || {
+        let entries: Vec<(Value, Value)> = lines()
+            .into_iter()
+            .map(|line| (line["message"].clone(), entry(&line)))
+            .collect();
+        let with = |payload: &str| entries.iter().any(|(_, entry)| !entry[payload].is_null());
+        (with("textPayload") && with("jsonPayload")).then_some(entries)
+    })
+    .await;
+    let formats = formats_of_the_pages();
+    assert!(formats.len() >= 2, "{formats:?}");
+    for (path, format) in &formats {
+        for (message, entry) in &entries {
+            let message = message.as_str().unwrap();
+            assert!(
+                printed(entry, format).contains(message),
+                "{}: {format} prints nothing of: {message}",
+                path.display()
+            );
+        }
+    }
+}
+
 #[test]
 fn the_check_of_filters_can_fail() {
     let alone = entry(
