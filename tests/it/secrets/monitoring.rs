@@ -236,7 +236,7 @@ async fn what_the_pages_have_printed_holds_every_message() {
     let entries = until("there are lines of both kinds", || {
         let entries: Vec<(Value, Value)> = lines()
             .into_iter()
-            .map(|line| (line["message"].clone(), entry(&line)))
+            .map(|line| (line["message"].clone(), entry(&line, &resources("platen")[0])))
             .collect();
         let with = |payload: &str| entries.iter().any(|(_, entry)| !entry[payload].is_null());
         (with("textPayload") && with("jsonPayload")).then_some(entries)
