@@ -91,10 +91,11 @@ fn claim(request: &Request) -> Result<Claim, XmlError> {
         XmlError::new(StatusCode::BAD_REQUEST, "InvalidArgument", "Invalid argument.").details(details)
     };
     let pairs = query_pairs(request);
+    // Google's names are written in capitals by its libraries and without by gcloud.
     let value = |name: &str| -> Result<String, XmlError> {
         let mut values = pairs
             .iter()
-            .filter(|(key, _)| key == name.as_bytes())
+            .filter(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes()))
             .map(|(_, value)| value);
         match (values.next(), values.next()) {
             (Some(value), None) => Ok(String::from_utf8_lossy(value).into_owned()),
@@ -180,7 +181,7 @@ fn canonical_request(request: &Request, signed_headers: &[String], host: &str) -
     let path = percent_encode(&path, PATH);
     let mut query: Vec<String> = query_pairs(request)
         .iter()
-        .filter(|(name, _)| name != b"X-Goog-Signature")
+        .filter(|(name, _)| !name.eq_ignore_ascii_case(b"x-goog-signature"))
         .map(|(name, value)| {
             format!(
                 "{}={}",
