@@ -4,6 +4,8 @@ mod buckets;
 mod compose;
 mod copy;
 mod download;
+mod fields;
+mod glob;
 mod list;
 mod moves;
 mod multipart;
@@ -185,6 +187,10 @@ pub(super) fn handle(world: &World, request: &Request) -> Response {
         authorized(world, request).and_then(|_| buckets::service_account(world, request, path))
     } else {
         return xml::handle(world, request);
+    };
+    let result = match request.parameter("fields") {
+        Some(fields) => result.and_then(|answer| fields::select(answer, &fields)),
+        None => result,
     };
     result.unwrap_or_else(|refusal| {
         let wants_media = request.parameter("alt").as_deref() == Some("media");

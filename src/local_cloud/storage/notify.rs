@@ -78,7 +78,9 @@ impl Notification {
         if !world.pubsub.has_topic(topic) {
             return Err(Refusal::invalid(format!("Cloud Pub/Sub topic '{topic}' not found.")));
         }
-        let payload_format = body["payload_format"].as_str().unwrap_or("JSON_API_V1");
+        let payload_format = body["payload_format"]
+            .as_str()
+            .ok_or_else(|| Refusal::required("Required parameter: payload_format"))?;
         if !["JSON_API_V1", "NONE"].contains(&payload_format) {
             return Err(Refusal::invalid(format!("Invalid payload format: {payload_format}")));
         }

@@ -141,7 +141,10 @@ impl Preconditions {
         if !holds {
             return Err(Refusal::precondition());
         }
-        let differs = self.generation_not_match.is_none_or(|unwanted| unwanted != generation)
+        // Where nothing is, there is nothing that could be another generation.
+        let differs = self
+            .generation_not_match
+            .is_none_or(|unwanted| object.is_some_and(|object| object.generation != unwanted))
             && self
                 .metageneration_not_match
                 .is_none_or(|unwanted| metageneration != Some(unwanted));

@@ -15,7 +15,7 @@ use super::{
     },
     authorized, body, download, may_replace, multipart, notify, permit, preconditions, resource,
     store::{Fields, Preconditions, crc32c_text, md5_text},
-    unknown_method,
+    unknown_method, xml,
 };
 
 /// Chunks of a resumable upload are multiples of this, but the last.
@@ -50,7 +50,7 @@ impl Expected {
         }
     }
 
-    /// `X-Goog-Hash: crc32c=...,md5=...`, in one header or two.
+    /// `X-Goog-Hash: crc32c=...,md5=...`, in one header or two, and `Content-MD5`.
     pub(super) fn of_headers(headers: &HeaderMap) -> Self {
         let mut expected = Self::default();
         let values = headers
@@ -63,6 +63,9 @@ impl Expected {
                 Some(("md5", hash)) => expected.md5 = Some(hash.to_owned()),
                 _ => {}
             }
+        }
+        if let Some(hash) = headers.get("content-md5").and_then(|value| value.to_str().ok()) {
+            expected.md5 = Some(hash.to_owned());
         }
         expected
     }
@@ -369,10 +372,7 @@ pub(super) fn start_signed(world: &World, request: &Request, bucket: &str, name:
         ..Fields::default()
     };
     let id = identity::random_hex(32);
-    let conditions = Preconditions {
-        generation_match: number_header(request)?,
-        ..Preconditions::default()
-    };
+    let conditions = xml::conditions(request)?;
     let mut store = lock(&world.storage.store);
     store.may_insert(bucket, name, &conditions)?;
     let session = Session {
@@ -395,8 +395,8 @@ pub(super) fn start_signed(world: &World, request: &Request, bucket: &str, name:
     Ok(answer)
 }
 
-/// `x-goog-if-generation-match`, the XML API's form of the precondition.
-pub(super) fn number_header(request: &Request) -> Result<Option<i64>, Refusal> {
-    let value = request.header("x-goog-if-generation-match").map(str::parse).transpose();
-    value.map_err(|_| Refusal::invalid("Invalid x-goog-if-generation-match"))
+/// A number in a header, the XML API's form of a precondition.
+pub(super) fn number_header(request: &Request, name: &str) -> Result<Option<i64>, Refusal> {
+    let value = request.header(name).map(str::parse).transpose();
+    value.map_err(|_| Refusal::invalid(format!("Invalid {name}")))
 }

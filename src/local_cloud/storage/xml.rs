@@ -169,9 +169,10 @@ fn generation(request: &Request) -> Result<Option<i64>, Refusal> {
     super::number(request, "generation")
 }
 
-fn conditions(request: &Request) -> Result<Preconditions, Refusal> {
+pub(super) fn conditions(request: &Request) -> Result<Preconditions, Refusal> {
     Ok(Preconditions {
-        generation_match: upload::number_header(request)?,
+        generation_match: upload::number_header(request, "x-goog-if-generation-match")?,
+        metageneration_match: upload::number_header(request, "x-goog-if-metageneration-match")?,
         ..Preconditions::default()
     })
 }
@@ -228,7 +229,11 @@ fn put(world: &World, request: &Request, bucket: &str, name: &str) -> Result<Res
         storage_class: text("x-goog-storage-class"),
         metadata: (!metadata.is_empty()).then_some(metadata),
     };
-    Expected::of_headers(&request.headers).check(&request.body)?;
+    let checked = Expected::of_headers(&request.headers).check(&request.body);
+    checked.map_err(|refusal| {
+        let message = "The Content-MD5 you specified did not match what we received.";
+        XmlError::new(StatusCode::BAD_REQUEST, "BadDigest", message).details(refusal.message)
+    })?;
     let conditions = conditions(request)?;
     let (object, changes) =
         lock(&world.storage.store).insert((bucket, name), fields, request.body.clone(), &conditions, &world.clock)?;

@@ -24,12 +24,7 @@ async fn resources(side: &mut Side) {
     let matching = format!("{A}?ifGenerationMatch={{SECOND}}&ifMetagenerationMatch=1&ifGenerationNotMatch=7");
     side.ask("a resource, conditions that hold", get(&matching), wanted)
         .await;
-    let wanted = [
-        ("status", "404"),
-        ("/error/code", "404"),
-        ("/error/message", "No such object: BUCKET/none"),
-        ("/error/errors/0/reason", "notFound"),
-    ];
+    let wanted = [("status", "404"), ("/error/message", "No such object: BUCKET/none")];
     side.ask(
         "a resource that is not there",
         get("/storage/v1/b/BUCKET/o/none"),
@@ -40,8 +35,7 @@ async fn resources(side: &mut Side) {
         let media = if what == "bytes" { "alt=media&" } else { "" };
         for condition in ["ifGenerationMatch=7", "ifMetagenerationMatch=7", "ifGenerationMatch=0"] {
             let call = format!("{what}, {condition}");
-            side.ask(&call, get(&format!("{A}?{media}{condition}")), &REFUSED[..1])
-                .await;
+            side.ask(&call, get(&format!("{A}?{media}{condition}")), REFUSED).await;
         }
         for condition in ["ifGenerationNotMatch={SECOND}", "ifMetagenerationNotMatch=1"] {
             let call = format!("{what}, {condition}");
@@ -49,12 +43,45 @@ async fn resources(side: &mut Side) {
             side.ask(&call, get(&format!("{A}?{media}{condition}")), &wanted).await;
         }
     }
-    side.ask(
-        "the error of a condition",
-        get(&format!("{A}?ifGenerationMatch=7")),
-        REFUSED,
-    )
-    .await;
+    errors(side).await;
+}
+
+/// The words of errors, once of each kind.
+async fn errors(side: &mut Side) {
+    let no_name = post(&format!("{UPLOAD}=media")).header("content-type", "text/plain");
+    let no_number = get(&format!("{A}?generation=x"));
+    let again = serde_json::json!({"name": "BUCKET"});
+    for (call, ask, code, reason) in [
+        (
+            "the error of a condition",
+            get(&format!("{A}?ifGenerationMatch=7")),
+            "412",
+            "conditionNotMet",
+        ),
+        (
+            "the error of what is not there",
+            get("/storage/v1/b/BUCKET/o/none"),
+            "404",
+            "notFound",
+        ),
+        ("the error of a parameter that is missing", no_name, "400", "required"),
+        ("the error of a parameter that is wrong", no_number, "400", "invalid"),
+        (
+            "the error of a bucket's name that is taken",
+            post("/storage/v1/b?project=p").json(&again),
+            "409",
+            "conflict",
+        ),
+    ] {
+        let wanted = [
+            ("status", code),
+            ("/error/code", code),
+            ("/error/message", "present"),
+            ("/error/errors/0/reason", reason),
+            ("/error/errors/0/domain", "global"),
+        ];
+        side.ask(call, ask, &wanted).await;
+    }
 }
 
 async fn bytes(side: &mut Side) {
@@ -68,7 +95,7 @@ async fn bytes(side: &mut Side) {
         ("header x-goog-storage-class", "STANDARD"),
         ("header x-goog-stored-content-length", "6"),
         ("header x-goog-stored-content-encoding", "identity"),
-        ("header x-goog-hash", "crc32c=/ziUoA==,md5=WobMK/IdbJfOtiOZAB04EQ=="),
+        ("header x-goog-hash", "crc32c=jAn9Ww==,md5=Wo3TrQdWqT3tcrgjsZ3Ydw=="),
         ("header etag", "present"),
         ("header last-modified", "present"),
     ];
@@ -224,7 +251,7 @@ async fn lists(side: &mut Side) {
     let folded = list("prefix=l/&delimiter=/&startOffset=l/1&maxResults=3");
     let wanted = [("names /items", "l/1 l/2"), wanted[1], wanted[2]];
     side.ask("a list, a page with a prefix", folded, &wanted).await;
-    let wanted = [("status", "404"), ("/error/errors/0/reason", "notFound")];
+    let wanted = [("status", "404")];
     side.ask("a list of no bucket", get("/storage/v1/b/contract-nowhere/o"), &wanted)
         .await;
     let fields = get(&format!("{A}?fields=name,size"));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use percent_encoding::percent_decode_str;
 use reqwest::Method;
 use reqwest::header::HeaderMap;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A request. `BUCKET` in its path is the bucket of this run, and `{NAME}` what [`Side::name`] was told.
 pub(super) struct Ask {
@@ -69,7 +69,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// `status`, `body`, `header NAME`, `xml ELEMENT`, or a JSON pointer; `absent` where there is none.
+    /// `status`, `body`, `header NAME`, `xml ELEMENT`, `names POINTER`, `raw POINTER`, or a JSON pointer; `absent` where there is none.
     pub(super) fn look(&self, what: &str) -> String {
         let found = match what.split_once(' ') {
             _ if what == "status" => Some(self.status.to_string()),
@@ -87,14 +87,25 @@ impl Answer {
                 rest.and_then(|rest| Some(rest.split_once(&format!("</{element}>"))?.0.to_owned()))
             }
             // The names in a list of objects, or of generations.
-            Some(("names", key)) => self.json.pointer(key).and_then(Value::as_array).map(|items| {
-                let names = items.iter().map(|item| item["name"].as_str().unwrap_or_default());
-                names.collect::<Vec<_>>().join(" ")
-            }),
-            _ => self.json.pointer(what).map(|value| match value {
-                Value::String(text) => text.clone(),
-                value => value.to_string(),
-            }),
+            Some(("names", key)) => self
+                .json
+                .pointer(key)
+                .and_then(Value::as_array)
+                .map(|items| {
+                    let names = items.iter().map(|item| item["name"].as_str().unwrap_or_default());
+                    names.collect::<Vec<_>>().join(" ")
+                })
+                .filter(|names| !names.is_empty()),
+            Some(("raw", key)) => self.json.pointer(key).map(Value::to_string),
+            // A list of nothing is none; `raw` tells them apart.
+            _ => self
+                .json
+                .pointer(what)
+                .filter(|value| **value != json!([]))
+                .map(|value| match value {
+                    Value::String(text) => text.clone(),
+                    value => value.to_string(),
+                }),
         };
         found.unwrap_or_else(|| "absent".to_owned())
     }
@@ -137,11 +148,13 @@ impl Side {
 
     /// What `{NAME}` shall stand for in requests from now on, and be shown as in answers.
     pub(super) fn name(&mut self, name: &str, value: String) {
-        self.names.insert(format!("{{{name}}}"), value);
+        if value != "absent" {
+            self.names.insert(format!("{{{name}}}"), value);
+        }
     }
 
     /// Asks, and compares with what Google's documentation says. `present` stands for anything, and
-    /// `4xx` for any refusal.
+    /// `2xx` and `4xx` for any success and any refusal.
     pub(super) async fn ask(&mut self, call: &str, ask: Ask, wanted: &[(&str, &str)]) -> Answer {
         let fill = |text: &str| {
             let names = self.names.iter();
@@ -181,7 +194,7 @@ impl Side {
             let got = self.shown(&answer.look(what));
             let same = match *google {
                 "present" => got != "absent",
-                "4xx" => got.len() == 3 && got.starts_with('4'),
+                "2xx" | "4xx" => got.len() == 3 && got.starts_with(&google[..1]),
                 google => got == google,
             };
             if !same {

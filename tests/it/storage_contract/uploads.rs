@@ -7,12 +7,8 @@ use super::side::{Answer, Side, ask, delete, get, post, put};
 pub(super) const UPLOAD: &str = "/upload/storage/v1/b/BUCKET/o?uploadType";
 const CHUNK: usize = 256 * 1024;
 
-pub(super) const REFUSED: &[(&str, &str)] = &[
-    ("status", "412"),
-    ("/error/code", "412"),
-    ("/error/errors/0/reason", "conditionNotMet"),
-    ("/error/errors/0/domain", "global"),
-];
+/// The words are looked at once, in `the error of a condition`.
+pub(super) const REFUSED: &[(&str, &str)] = &[("status", "412")];
 
 pub(super) async fn all(side: &mut Side) {
     whole(side).await;
@@ -58,13 +54,13 @@ async fn whole(side: &mut Side) {
         .await;
     side.name("FIRST", made.look("/generation"));
     let nowhere = "/upload/storage/v1/b/contract-nowhere/o?uploadType=media&name=a";
-    let wanted = [("status", "404"), ("/error/errors/0/reason", "notFound")];
+    let wanted = [("status", "404")];
     side.ask("upload into no bucket", text(nowhere, "x"), &wanted).await;
-    let wanted = [("status", "400"), ("/error/errors/0/reason", "required")];
+    let wanted = [("status", "400")];
     side.ask("upload without a name", text(&format!("{UPLOAD}=media"), "x"), &wanted)
         .await;
     let wrong = text(&format!("{UPLOAD}=media&name=b"), "x").header("x-goog-hash", "crc32c=AAAAAA==");
-    let wanted = [("status", "400"), ("/error/errors/0/reason", "invalid")];
+    let wanted = [("status", "400")];
     side.ask("upload media with a wrong x-goog-hash", wrong, &wanted).await;
 }
 
@@ -101,6 +97,10 @@ async fn conditions(side: &mut Side) {
             "ifGenerationNotMatch=0",
         ),
         (
+            "upload where nothing is, ifGenerationNotMatch 7",
+            "ifGenerationNotMatch=7",
+        ),
+        (
             "upload where nothing is, ifMetagenerationMatch",
             "ifMetagenerationMatch=1",
         ),
@@ -112,7 +112,7 @@ async fn conditions(side: &mut Side) {
         )
         .await;
     }
-    let wanted = [("status", "400"), ("/error/errors/0/reason", "invalid")];
+    let wanted = [("status", "400")];
     side.ask(
         "upload, ifGenerationMatch that is no number",
         text(&format!("{UPLOAD}=media&name=none&ifGenerationMatch=x"), "x"),
@@ -131,7 +131,7 @@ async fn conditions(side: &mut Side) {
         .ask("upload over an object, its generation", text(&over, "hello!"), &wanted)
         .await;
     side.name("SECOND", made.look("/generation"));
-    let wanted = [("status", "404"), ("/error/errors/0/reason", "notFound")];
+    let wanted = [("status", "404")];
     side.ask(
         "the generation before is gone",
         get("/storage/v1/b/BUCKET/o/a?generation={FIRST}"),
@@ -185,7 +185,7 @@ async fn related(side: &mut Side) {
             json!({"name": "bad", "md5Hash": "AAAAAAAAAAAAAAAAAAAAAA=="}),
         ),
     ] {
-        let wanted = [("status", "400"), ("/error/errors/0/reason", "invalid")];
+        let wanted = [("status", "400")];
         side.ask(call, multipart(&hash, "text/plain", "hello"), &wanted).await;
     }
     let wanted = [("status", "404")];
@@ -255,7 +255,7 @@ async fn sessions(side: &mut Side) {
         side.ask(
             "delete the one of gcloud's",
             delete("/storage/v1/b/BUCKET/o/by%20gcloud"),
-            &[("status", "204")],
+            &[("status", "2xx")],
         )
         .await;
     }
