@@ -289,7 +289,7 @@ async fn notifications(side: &mut Side) {
     let wanted = [
         ("status", "200"),
         ("/kind", "storage#notification"),
-        ("/id", "1"),
+        ("/id", "present"),
         ("/topic", topic),
         ("/payload_format", "JSON_API_V1"),
         ("/event_types", r#"["OBJECT_FINALIZE"]"#),

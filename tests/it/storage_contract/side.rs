@@ -153,7 +153,7 @@ impl Side {
         }
     }
 
-    /// Asks, and compares with what Google's documentation says. `present` stands for anything, and
+    /// Asks, and compares with what Google's documentation says, the status first. `present` stands for anything, and
     /// `2xx` and `4xx` for any success and any refusal.
     pub(super) async fn ask(&mut self, call: &str, ask: Ask, wanted: &[(&str, &str)]) -> Answer {
         let fill = |text: &str| {
@@ -197,13 +197,18 @@ impl Side {
                 "2xx" | "4xx" => got.len() == 3 && got.starts_with(&google[..1]),
                 google => got == google,
             };
-            if !same {
-                self.differences.push(Difference {
-                    call: call.to_owned(),
-                    what: (*what).to_owned(),
-                    google: (*google).to_owned(),
-                    got,
-                });
+            if same {
+                continue;
+            }
+            self.differences.push(Difference {
+                call: call.to_owned(),
+                what: (*what).to_owned(),
+                google: (*google).to_owned(),
+                got,
+            });
+            // Another answer has other things in it.
+            if *what == "status" {
+                break;
             }
         }
         answer

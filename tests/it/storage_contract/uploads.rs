@@ -87,42 +87,25 @@ async fn conditions(side: &mut Side) {
         side.ask(call, text(&format!("{UPLOAD}=media&name=a&{condition}"), "x"), REFUSED)
             .await;
     }
-    for (call, condition) in [
-        (
-            "upload where nothing is, ifGenerationMatch of something",
-            "ifGenerationMatch=7",
-        ),
-        (
-            "upload where nothing is, ifGenerationNotMatch 0",
-            "ifGenerationNotMatch=0",
-        ),
-        (
-            "upload where nothing is, ifGenerationNotMatch 7",
-            "ifGenerationNotMatch=7",
-        ),
-        (
-            "upload where nothing is, ifMetagenerationMatch",
-            "ifMetagenerationMatch=1",
-        ),
+    // Each has a name of its own: where it is taken after all, the next does not see it.
+    for (name, condition) in [
+        ("none1", "ifGenerationMatch=7"),
+        ("none2", "ifGenerationNotMatch=0"),
+        ("none3", "ifGenerationNotMatch=7"),
+        ("none4", "ifMetagenerationMatch=1"),
     ] {
-        side.ask(
-            call,
-            text(&format!("{UPLOAD}=media&name=none&{condition}"), "x"),
-            REFUSED,
-        )
-        .await;
+        let call = format!("upload where nothing is, {condition}");
+        let upload = text(&format!("{UPLOAD}=media&name={name}&{condition}"), "x");
+        side.ask(&call, upload, REFUSED).await;
     }
+    let gone = get("/storage/v1/b/BUCKET/o/none1");
+    side.ask("what was refused was not stored", gone, &[("status", "404")])
+        .await;
     let wanted = [("status", "400")];
     side.ask(
         "upload, ifGenerationMatch that is no number",
         text(&format!("{UPLOAD}=media&name=none&ifGenerationMatch=x"), "x"),
         &wanted,
-    )
-    .await;
-    side.ask(
-        "what was refused was not stored",
-        get("/storage/v1/b/BUCKET/o/none"),
-        &[("status", "404")],
     )
     .await;
     let wanted = [("status", "200"), ("/size", "6"), ("/metageneration", "1")];
@@ -152,22 +135,30 @@ fn multipart(metadata: &serde_json::Value, content_type: &str, content: &str) ->
 
 async fn related(side: &mut Side) {
     let metadata = json!({
-        "name": "dir/é b", "contentType": "text/x", "contentDisposition": "inline", "contentLanguage": "de",
+        "name": "dir/a b", "contentType": "text/x", "contentDisposition": "inline", "contentLanguage": "de",
         "cacheControl": "no-store", "metadata": {"who": "me", "gone": "soon"}, "crc32c": "mnG7TA==",
     });
     let wanted = [
         ("status", "200"),
-        ("/name", "dir/é b"),
+        ("/name", "dir/a b"),
         ("/size", "5"),
         ("/contentType", "text/x"),
         ("/contentDisposition", "inline"),
         ("/contentLanguage", "de"),
         ("/cacheControl", "no-store"),
         ("/metadata/who", "me"),
-        ("/selfLink", "BASE/storage/v1/b/BUCKET/o/dir/é b"),
+        ("/selfLink", "BASE/storage/v1/b/BUCKET/o/dir/a b"),
     ];
-    side.ask("upload multipart", multipart(&metadata, "text/plain", "hello"), &wanted)
+    side.ask("upload multipart", multipart(&metadata, "text/x", "hello"), &wanted)
         .await;
+    let wanted = [("status", "200"), ("/name", "dir/é"), ("/size", "5")];
+    let types = json!({"name": "dir/types", "contentType": "text/x"});
+    let types = multipart(&types, "text/plain", "hello");
+    let first = [("status", "200"), ("/contentType", "text/x")];
+    side.ask("upload multipart, another type in the first part", types, &first)
+        .await;
+    let other = multipart(&json!({"name": "dir/é"}), "text/plain", "hello");
+    side.ask("upload multipart, a name beyond ASCII", other, &wanted).await;
     let wanted = [("status", "200"), ("/contentType", "text/plain"), ("/size", "0")];
     side.ask(
         "upload multipart, the type of the second part",
