@@ -72,6 +72,6 @@ async fn googles_python_client_works_unchanged() {
         String::from_utf8_lossy(&output.stderr).into_owned(),
     );
     assert!(output.status.success(), "{said}\n{why}");
-    assert_eq!(said.lines().count(), 11, "{said}");
+    assert_eq!(said.lines().count(), 12, "{said}");
     println!("{said}");
 }
