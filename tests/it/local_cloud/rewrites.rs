@@ -1,8 +1,10 @@
 //! What makes an object out of others (copy, compose, move) demands the rights that an upload in its place would, and is announced.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 
-use crate::harness::{INPUT, OUTPUT, USER, client, cloud, pull};
+use crate::harness::{INPUT, OUTPUT, PATIENCE, USER, client, cloud, pull};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_takes_the_place_of_an_object_needs_the_right_to_delete_it() {
@@ -79,7 +81,9 @@ async fn a_move_is_announced_at_both_names() {
     let made = post(&format!("/upload/storage/v1/b/{INPUT}/o?uploadType=media&name=a")).await;
     let moved = post(&format!("/storage/v1/b/{INPUT}/o/a/moveTo/o/b")).await;
     let mut seen = Vec::new();
+    let started = Instant::now();
     while seen.len() < 3 {
+        assert!(started.elapsed() < PATIENCE, "{seen:?}");
         let (pubsub, project) = (&cloud.urls().pubsub, &cloud.settings().project);
         if let Some(message) = pull(&http, pubsub, project, &token).await {
             let attribute = |name: &str| message.attributes[name].clone();
