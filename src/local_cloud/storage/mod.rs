@@ -370,15 +370,7 @@ fn object_api(world: &World, request: &Request, path: &str) -> Result<Response, 
 
 /// A patch: null takes a field away, `metadata` is merged key by key. An update replaces all of them.
 fn merge(fields: &mut Fields, change: &Value, replace: bool) -> Result<(), Refusal> {
-    let held = ["temporaryHold", "eventBasedHold", "retention"];
-    if let Some(hold) = held
-        .into_iter()
-        .find(|hold| ![Value::Null, json!(false)].contains(&change[hold]))
-    {
-        return Err(Refusal::invalid(format!(
-            "The local cloud's objects cannot have {hold}."
-        )));
-    }
+    possible(change)?;
     let storage_class = fields.storage_class.clone();
     let mut merged = if replace {
         json!({})
@@ -402,6 +394,18 @@ fn merge(fields: &mut Fields, change: &Value, replace: bool) -> Result<(), Refus
     // Only a rewrite gives another one.
     fields.storage_class = storage_class;
     Ok(())
+}
+
+/// Refuses what an object cannot have here, so that nothing is promised that is not done.
+fn possible(object: &Value) -> Result<(), Refusal> {
+    let asks = |value: &Value| ![Value::Null, json!(false), json!([])].contains(value);
+    let mut impossible = ["acl", "temporaryHold", "eventBasedHold", "retention"].into_iter();
+    match impossible.find(|name| asks(&object[name])) {
+        Some(name) => Err(Refusal::invalid(format!(
+            "The local cloud's objects cannot have {name}."
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn no_content() -> Response {

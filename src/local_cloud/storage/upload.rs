@@ -167,6 +167,7 @@ fn stored(resource: Bytes) -> Response {
 }
 
 pub(super) fn fields_of(metadata: &Value) -> Result<Fields, Refusal> {
+    super::possible(metadata)?;
     serde_json::from_value(metadata.clone())
         .map_err(|error| Refusal::invalid(format!("Invalid object resource: {error}")))
 }

@@ -46,12 +46,12 @@ impl Gcloud {
     fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new("gcloud");
         let urls = self.cloud.urls();
-        let variables = std::env::vars().filter(|(name, _)| !name.starts_with("CLOUDSDK_"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CLOUDSDK_")) {
+            command.env_remove(name);
+        }
         command
             .arg("storage")
             .args(arguments.split(' '))
-            .env_clear()
-            .envs(variables)
             .current_dir(self.directory.path())
             .env("CLOUDSDK_CONFIG", self.path("configuration"))
             .env("CLOUDSDK_AUTH_ACCESS_TOKEN_FILE", self.path("token"))
