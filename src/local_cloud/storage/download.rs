@@ -11,7 +11,7 @@ use flate2::read::MultiGzDecoder;
 
 use super::{
     super::server::{Request, text},
-    store::Object,
+    store::{Object, STANDARD_CLASS},
 };
 
 /// What the query of a signed URL puts in place of the object's own headers.
@@ -100,7 +100,7 @@ fn stored_headers(answer: &mut Response, object: &Object) {
     set(
         answer,
         "x-goog-storage-class",
-        object.fields.storage_class.as_deref().unwrap_or("STANDARD"),
+        object.fields.storage_class.as_deref().unwrap_or(STANDARD_CLASS),
     );
     let encoding = object.fields.content_encoding.as_deref().unwrap_or("identity");
     set(answer, "x-goog-stored-content-encoding", encoding);
@@ -109,11 +109,10 @@ fn stored_headers(answer: &mut Response, object: &Object) {
         "x-goog-stored-content-length",
         &object.content.len().to_string(),
     );
-    set(
-        answer,
-        "x-goog-hash",
-        &format!("crc32c={},md5={}", object.crc32c, object.md5),
-    );
+    set(answer, "x-goog-hash", &object.hashes());
+    if let Some(components) = object.components {
+        set(answer, "x-goog-component-count", &components.to_string());
+    }
     set(answer, "etag", &object.etag());
     let modified = object.updated.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
     set(answer, "last-modified", &modified);

@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use axum::{http::StatusCode, response::Response};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
 use super::{
-    super::{Refusal, World, pubsub, server::lock},
-    resource,
+    super::{
+        Refusal, World, pubsub,
+        server::{Request, json as json_answer, lock},
+    },
+    body, no_content, resource,
     store::Object,
+    unknown_method,
 };
 
 /// Something that happened to an object.
@@ -73,7 +78,9 @@ impl Notification {
         if !world.pubsub.has_topic(topic) {
             return Err(Refusal::invalid(format!("Cloud Pub/Sub topic '{topic}' not found.")));
         }
-        let payload_format = body["payload_format"].as_str().unwrap_or("JSON_API_V1");
+        let payload_format = body["payload_format"]
+            .as_str()
+            .ok_or_else(|| Refusal::required("Required parameter: payload_format"))?;
         if !["JSON_API_V1", "NONE"].contains(&payload_format) {
             return Err(Refusal::invalid(format!("Invalid payload format: {payload_format}")));
         }
@@ -177,4 +184,42 @@ fn attributes(bucket: &str, notification: &Notification, change: &Change) -> BTr
         set("overwrittenByGeneration", generation.to_string());
     }
     attributes
+}
+
+/// `notificationConfigs` of a bucket, or the one with this id.
+pub(super) fn handle(world: &World, request: &Request, bucket: &str, id: Option<&str>) -> Result<Response, Refusal> {
+    match (request.method.as_str(), id) {
+        ("POST", None) => {
+            let resource = world.storage.create_notification(world, bucket, &body(request)?)?;
+            Ok(json_answer(StatusCode::OK, &resource))
+        }
+        ("GET", None) => {
+            let store = lock(&world.storage.store);
+            let notifications = &store.bucket(bucket)?.notifications;
+            let mut list = json!({"kind": "storage#notifications"});
+            if !notifications.is_empty() {
+                let items = notifications.iter().map(|config| config.resource(world, bucket));
+                list["items"] = items.collect();
+            }
+            Ok(json_answer(StatusCode::OK, &list))
+        }
+        ("GET" | "DELETE", Some(id)) => {
+            let mut store = lock(&world.storage.store);
+            let notifications = &mut store.bucket_mut(bucket)?.notifications;
+            let index = notifications
+                .iter()
+                .position(|notification| notification.id == id)
+                .ok_or_else(|| {
+                    let message = format!("The specified notification does not exist: {id}");
+                    Refusal::new(StatusCode::NOT_FOUND, "notFound", message)
+                })?;
+            if request.method == "GET" {
+                let resource = notifications[index].resource(world, bucket);
+                return Ok(json_answer(StatusCode::OK, &resource));
+            }
+            notifications.remove(index);
+            Ok(no_content())
+        }
+        _ => Err(unknown_method()),
+    }
 }

@@ -30,6 +30,9 @@ pub(super) struct Fields {
     pub(super) metadata: Option<BTreeMap<String, String>>,
 }
 
+/// What buckets and objects are that were not asked to be anything else.
+pub(super) const STANDARD_CLASS: &str = "STANDARD";
+
 /// One generation of an object.
 #[derive(Clone, Debug)]
 pub(super) struct Object {
@@ -43,7 +46,10 @@ pub(super) struct Object {
     pub(super) content: Bytes,
     pub(super) fields: Fields,
     pub(super) crc32c: String,
-    pub(super) md5: String,
+    /// None of an object that was composed.
+    pub(super) md5: Option<String>,
+    /// Of how many parts it was composed; none of an object that was uploaded.
+    pub(super) components: Option<u32>,
 }
 
 impl Object {
@@ -54,6 +60,12 @@ impl Object {
         bytes.push(0x10);
         varint(&mut bytes, self.metageneration);
         STANDARD.encode(bytes)
+    }
+
+    /// `x-goog-hash`, on every answer about the object.
+    pub(super) fn hashes(&self) -> String {
+        let md5 = self.md5.as_ref().map(|md5| format!(",md5={md5}"));
+        format!("crc32c={}{}", self.crc32c, md5.unwrap_or_default())
     }
 
     pub(super) fn content_type(&self) -> &str {
@@ -83,6 +95,30 @@ pub(super) fn md5_text(content: &[u8]) -> String {
     STANDARD.encode(Md5::digest(content))
 }
 
+/// The bytes of an object that is to be, and of how many parts they were composed.
+pub(super) struct Content {
+    pub(super) bytes: Bytes,
+    pub(super) components: Option<u32>,
+}
+
+impl From<Bytes> for Content {
+    fn from(bytes: Bytes) -> Self {
+        Self {
+            bytes,
+            components: None,
+        }
+    }
+}
+
+impl From<&Object> for Content {
+    fn from(object: &Object) -> Self {
+        Self {
+            bytes: object.content.clone(),
+            components: object.components,
+        }
+    }
+}
+
 /// The four conditions that a request can set, and nothing where it set none.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Preconditions {
@@ -105,13 +141,16 @@ impl Preconditions {
         if !holds {
             return Err(Refusal::precondition());
         }
-        let differs = self.generation_not_match.is_none_or(|unwanted| unwanted != generation)
+        // Where nothing is, there is nothing that could be another generation.
+        let differs = self
+            .generation_not_match
+            .is_none_or(|unwanted| object.is_some_and(|object| object.generation != unwanted))
             && self
                 .metageneration_not_match
                 .is_none_or(|unwanted| metageneration != Some(unwanted));
         match (differs, reads) {
             (true, _) => Ok(()),
-            (false, true) => Err(Refusal::new(StatusCode::NOT_MODIFIED, "notModified", "Not Modified")),
+            (false, true) => Err(Refusal::not_modified()),
             (false, false) => Err(Refusal::precondition()),
         }
     }
@@ -120,6 +159,10 @@ impl Preconditions {
 pub(super) struct Bucket {
     pub(super) name: String,
     pub(super) created: DateTime<Utc>,
+    pub(super) updated: DateTime<Utc>,
+    pub(super) location: String,
+    /// Of objects that name none.
+    pub(super) storage_class: String,
     /// Keeps what is replaced or deleted as noncurrent generations.
     pub(super) versioning: bool,
     pub(super) labels: BTreeMap<String, String>,
@@ -164,7 +207,12 @@ impl Store {
         self.last_generation
     }
 
-    pub(super) fn create_bucket(&mut self, name: &str, versioning: bool, clock: &Clock) -> Result<&Bucket, Refusal> {
+    pub(super) fn create_bucket(
+        &mut self,
+        name: &str,
+        versioning: bool,
+        clock: &Clock,
+    ) -> Result<&mut Bucket, Refusal> {
         let legal = (3..=222).contains(&name.len())
             && name
                 .bytes()
@@ -184,6 +232,9 @@ impl Store {
         Ok(self.buckets.entry(name.to_owned()).or_insert(Bucket {
             name: name.to_owned(),
             created: clock.now(),
+            updated: clock.now(),
+            location: "US".to_owned(),
+            storage_class: STANDARD_CLASS.to_owned(),
             versioning,
             labels: BTreeMap::new(),
             metageneration: 1,
@@ -218,12 +269,15 @@ impl Store {
     pub(super) fn insert(
         &mut self,
         (bucket, name): (&str, &str),
-        fields: Fields,
-        content: Bytes,
+        mut fields: Fields,
+        content: impl Into<Content>,
         conditions: &Preconditions,
         clock: &Clock,
     ) -> Result<(Object, Vec<Change>), Refusal> {
         self.may_insert(bucket, name, conditions)?;
+        let default_class = &self.bucket(bucket)?.storage_class;
+        fields.storage_class.get_or_insert_with(|| default_class.clone());
+        let Content { bytes, components } = content.into();
         let now = clock.now();
         let generation = self.next_generation(now);
         let object = Object {
@@ -233,9 +287,10 @@ impl Store {
             created: now,
             updated: now,
             deleted: None,
-            crc32c: crc32c_text(&content),
-            md5: md5_text(&content),
-            content,
+            crc32c: crc32c_text(&bytes),
+            md5: components.is_none().then(|| md5_text(&bytes)),
+            components,
+            content: bytes,
             fields,
         };
         let bucket = self.bucket_mut(bucket)?;
