@@ -9,9 +9,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::super::world::{CONFIG_OBJECT, INPUT_BUCKET, KEY, Order, Variables, World};
+use super::super::world::{CONFIG_OBJECT, EVENTS, INPUT_BUCKET, KEY, Order, Variables, World};
 use super::guide::Guide;
 use super::jobs::Jobs;
+use crate::job::Request;
 use crate::local_cloud::Fault;
 
 /// The worker's variables that may be set here: all but those that say where Google is, who the worker is, and what it
@@ -187,6 +188,35 @@ impl Control {
             .cloud
             .put(INPUT_BUCKET, name, content_type, content)
             .map_err(|refusal| Refused::new("document.invalid", refusal.to_string()))
+    }
+
+    /// Publishes a job on the topic that pushes to the worker; its message's id. What is no job is published by nobody.
+    pub(super) fn submit(&self, job: &Value) -> Result<Value, Refused> {
+        let text = job.to_string();
+        Request::from_json(text.as_bytes())
+            .and_then(|request| request.source())
+            .map_err(|failure| Refused::new("job.invalid", failure.message))?;
+        self.publish(text.as_bytes(), &[])
+    }
+
+    /// Publishes the message of a job again, as another message.
+    pub(super) fn redeliver(&self, number: u64) -> Result<Value, Refused> {
+        let message = self.jobs.message(number).ok_or_else(|| {
+            let message = format!("there is no message of a job {number} here: it came directly, or is forgotten");
+            Refused::new("job.not_found", message)
+        })?;
+        let attributes: Vec<(&str, &str)> = message
+            .attributes
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        self.publish(&message.data, &attributes)
+    }
+
+    fn publish(&self, data: &[u8], attributes: &[(&str, &str)]) -> Result<Value, Refused> {
+        let id = self.world.cloud.publish(EVENTS, data, attributes);
+        id.map(|id| json!({"messageId": id}))
+            .map_err(|refusal| Refused::new("message.invalid", refusal.to_string()))
     }
 
     /// The failures that wait for their requests.

@@ -16,6 +16,8 @@ use futures_util::{Stream, stream};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use super::super::schema;
+use super::advice;
 use super::control::{Control, Refused};
 use super::jobs::Jobs;
 
@@ -29,6 +31,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 const LARGEST_DOCUMENT: usize = 1 << 30;
 /// The largest body of any other call.
 const LARGEST_CALL: usize = 1 << 20;
+
+/// The least time between two events of one watcher.
+const BREATH: Duration = Duration::from_millis(100);
 
 /// Serves until the listener fails.
 pub(super) async fn serve(listener: TcpListener, control: Arc<Control>) -> std::io::Result<()> {
@@ -102,6 +107,12 @@ async fn route(control: &Arc<Control>, request: Request) -> Result<Response, Ref
         ("GET", "/favicon.ico") => StatusCode::NO_CONTENT.into_response(),
         ("GET", "/api/state") => Json(control.state()).into_response(),
         ("GET", "/api/jobs") => Json(control.jobs().since(0).0).into_response(),
+        ("POST", "/api/jobs") => Json(control.submit(&json_of(body).await?)?).into_response(),
+        ("POST", path) if number_of_job(path).is_some() => {
+            Json(control.redeliver(number_of_job(path).unwrap_or_default())?).into_response()
+        }
+        ("GET", "/api/schema") => Json(schema::of_jobs()).into_response(),
+        ("GET", "/api/failures") => Json(advice::all()).into_response(),
         ("GET", "/api/events") => Sse::new(events(Arc::clone(control.jobs())))
             .keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
             .into_response(),
@@ -144,6 +155,14 @@ async fn route(control: &Arc<Control>, request: Request) -> Result<Response, Ref
     })
 }
 
+/// The job of `/api/jobs/NUMBER/redeliver`.
+fn number_of_job(path: &str) -> Option<u64> {
+    path.strip_prefix("/api/jobs/")?
+        .strip_suffix("/redeliver")?
+        .parse()
+        .ok()
+}
+
 fn nothing_there(method: &Method, path: &str) -> Refused {
     Refused::new(
         "call.unknown",
@@ -158,7 +177,7 @@ fn text(content_type: &'static str, content: &'static str) -> Response {
 fn refusal(refused: &Refused) -> Response {
     let status = match refused.code {
         "host.foreign" | "origin.foreign" => StatusCode::FORBIDDEN,
-        "call.unknown" | "fault.not_found" | "right.not_found" => StatusCode::NOT_FOUND,
+        "call.unknown" | "fault.not_found" | "job.not_found" | "right.not_found" => StatusCode::NOT_FOUND,
         "body.too_large" => StatusCode::PAYLOAD_TOO_LARGE,
         _ => StatusCode::BAD_REQUEST,
     };
@@ -201,6 +220,10 @@ fn events(jobs: Arc<Jobs>) -> impl Stream<Item = Result<Event, Infallible>> {
         if seen.is_some_and(|seen| *changes.borrow() <= seen) {
             // The sender lives as long as the jobs.
             changes.changed().await.ok()?;
+        }
+        if seen.is_some() {
+            // What happens at once is told at once: a watcher of two hundred documents has ten events a second, not hundreds.
+            tokio::time::sleep(BREATH).await;
         }
         changes.mark_unchanged();
         let (changed, last) = jobs.since(seen.unwrap_or(0));
