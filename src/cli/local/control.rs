@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::super::world::{CONFIG_OBJECT, EVENTS, INPUT_BUCKET, KEY, Order, Variables, World};
+use super::super::world::{CONFIG_OBJECT, EVENTS, INPUT_BUCKET, KEY, Order, UNANNOUNCED, USER, Variables, World};
 use super::guide::Guide;
 use super::jobs::Jobs;
 use crate::job::Request;
@@ -140,6 +140,7 @@ impl Control {
             "urls": guide.urls(),
             "environment": variables,
             "configuration": {"object": CONFIG_OBJECT, "key": KEY},
+            "unannounced": UNANNOUNCED,
             "worker": self.worker(),
             "faults": self.world.cloud.faults(),
             "faultHits": self.hits(),
@@ -211,6 +212,26 @@ impl Control {
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
         self.publish(&message.data, &attributes)
+    }
+
+    /// The content of an output, as the project's owner reads it: to be looked at, where a signed URL is to be saved. Only what
+    /// cannot act on the page, whose host this is.
+    pub(super) async fn output(&self, number: u64, output: usize) -> Result<(&'static str, Bytes), Refused> {
+        const SHOWN: [&str; 4] = ["application/pdf", "image/png", "image/jpeg", "text/plain"];
+        let refused = |message: &str| Refused::new("output.not_found", format!("output {output} of job {number} {message}"));
+        let output = self.jobs.output(number, output).ok_or_else(|| refused("is not known"))?;
+        let text = |field: &str| output[field].as_str().unwrap_or_default();
+        let content_type = text("contentType").split(';').next().unwrap_or_default();
+        let shown = SHOWN.into_iter().find(|shown| *shown == content_type);
+        let shown = shown.ok_or_else(|| refused("is of a kind that is not shown here: its signed URL has it"))?;
+        let encoded = |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC);
+        let (storage, generation) = (&self.world.cloud.urls().storage, text("generation"));
+        let (bucket, name) = (encoded(text("bucket")), encoded(text("name")));
+        let url = format!("{storage}/storage/v1/b/{bucket}/o/{name}?alt=media&generation={generation}");
+        let request = self.world.http.get(url).bearer_auth(self.world.cloud.access_token(USER));
+        let read = async { request.send().await?.error_for_status()?.bytes().await };
+        let content = read.await.map_err(|error| refused(&format!("cannot be read: {}", error.without_url())))?;
+        Ok((shown, content))
     }
 
     fn publish(&self, data: &[u8], attributes: &[(&str, &str)]) -> Result<Value, Refused> {

@@ -126,6 +126,13 @@ impl Jobs {
         (views.collect(), list.changes)
     }
 
+    /// What the result of a job says of one of its outputs.
+    pub(super) fn output(&self, number: u64, output: usize) -> Option<Value> {
+        let list = self.lock();
+        let job = list.jobs.iter().find(|job| job.number == number)?;
+        job.result.as_ref()?["outputs"].get(output).cloned()
+    }
+
     /// The message of a job, if it is known.
     pub(super) fn message(&self, number: u64) -> Option<Message> {
         let list = self.lock();

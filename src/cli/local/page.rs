@@ -23,7 +23,14 @@ use super::jobs::Jobs;
 
 const PAGE: &str = include_str!("page/index.html");
 const STYLE: &str = include_str!("page/page.css");
-const SCRIPT: &str = include_str!("page/page.js");
+/// The page's scripts by their paths.
+const SCRIPTS: [(&str, &str); 5] = [
+    ("/page.js", include_str!("page/page.js")),
+    ("/api.js", include_str!("page/api.js")),
+    ("/asking.js", include_str!("page/asking.js")),
+    ("/documents.js", include_str!("page/documents.js")),
+    ("/jobs.js", include_str!("page/jobs.js")),
+];
 /// Everything comes from this port; the links to results lead elsewhere, and nothing is loaded from there.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -103,13 +110,20 @@ async fn route(control: &Arc<Control>, request: Request) -> Result<Response, Ref
     Ok(match (method.as_str(), path) {
         ("GET", "/") => text("text/html; charset=utf-8", PAGE),
         ("GET", "/page.css") => text("text/css; charset=utf-8", STYLE),
-        ("GET", "/page.js") => text("text/javascript; charset=utf-8", SCRIPT),
         ("GET", "/favicon.ico") => StatusCode::NO_CONTENT.into_response(),
         ("GET", "/api/state") => Json(control.state()).into_response(),
         ("GET", "/api/jobs") => Json(control.jobs().since(0).0).into_response(),
         ("POST", "/api/jobs") => Json(control.submit(&json_of(body).await?)?).into_response(),
         ("POST", path) if number_of_job(path).is_some() => {
             Json(control.redeliver(number_of_job(path).unwrap_or_default())?).into_response()
+        }
+        ("GET", path) if output_of_job(path).is_some() => {
+            let (number, output) = output_of_job(path).unwrap_or_default();
+            let (content_type, content) = control.output(number, output).await?;
+            ([(header::CONTENT_TYPE, content_type)], content).into_response()
+        }
+        ("GET", path) if script(path).is_some() => {
+            text("text/javascript; charset=utf-8", script(path).unwrap_or_default())
         }
         ("GET", "/api/schema") => Json(schema::of_jobs()).into_response(),
         ("GET", "/api/failures") => Json(advice::all()).into_response(),
@@ -163,6 +177,17 @@ fn number_of_job(path: &str) -> Option<u64> {
         .ok()
 }
 
+fn script(path: &str) -> Option<&'static str> {
+    let (_, script) = SCRIPTS.iter().find(|(name, _)| *name == path)?;
+    Some(script)
+}
+
+/// The job of `/api/jobs/NUMBER/outputs/INDEX`, and which of its outputs.
+fn output_of_job(path: &str) -> Option<(u64, usize)> {
+    let (number, output) = path.strip_prefix("/api/jobs/")?.split_once("/outputs/")?;
+    Some((number.parse().ok()?, output.parse().ok()?))
+}
+
 fn nothing_there(method: &Method, path: &str) -> Refused {
     Refused::new(
         "call.unknown",
@@ -177,7 +202,7 @@ fn text(content_type: &'static str, content: &'static str) -> Response {
 fn refusal(refused: &Refused) -> Response {
     let status = match refused.code {
         "host.foreign" | "origin.foreign" => StatusCode::FORBIDDEN,
-        "call.unknown" | "fault.not_found" | "job.not_found" | "right.not_found" => StatusCode::NOT_FOUND,
+        "call.unknown" | "fault.not_found" | "job.not_found" | "output.not_found" | "right.not_found" => StatusCode::NOT_FOUND,
         "body.too_large" => StatusCode::PAYLOAD_TOO_LARGE,
         _ => StatusCode::BAD_REQUEST,
     };
