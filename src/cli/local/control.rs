@@ -218,8 +218,12 @@ impl Control {
     /// cannot act on the page, whose host this is.
     pub(super) async fn output(&self, number: u64, output: usize) -> Result<(&'static str, Bytes), Refused> {
         const SHOWN: [&str; 4] = ["application/pdf", "image/png", "image/jpeg", "text/plain"];
-        let refused = |message: &str| Refused::new("output.not_found", format!("output {output} of job {number} {message}"));
-        let output = self.jobs.output(number, output).ok_or_else(|| refused("is not known"))?;
+        let refused =
+            |message: &str| Refused::new("output.not_found", format!("output {output} of job {number} {message}"));
+        let output = self
+            .jobs
+            .output(number, output)
+            .ok_or_else(|| refused("is not known"))?;
         let text = |field: &str| output[field].as_str().unwrap_or_default();
         let content_type = text("contentType").split(';').next().unwrap_or_default();
         let shown = SHOWN.into_iter().find(|shown| *shown == content_type);
@@ -228,9 +232,15 @@ impl Control {
         let (storage, generation) = (&self.world.cloud.urls().storage, text("generation"));
         let (bucket, name) = (encoded(text("bucket")), encoded(text("name")));
         let url = format!("{storage}/storage/v1/b/{bucket}/o/{name}?alt=media&generation={generation}");
-        let request = self.world.http.get(url).bearer_auth(self.world.cloud.access_token(USER));
+        let request = self
+            .world
+            .http
+            .get(url)
+            .bearer_auth(self.world.cloud.access_token(USER));
         let read = async { request.send().await?.error_for_status()?.bytes().await };
-        let content = read.await.map_err(|error| refused(&format!("cannot be read: {}", error.without_url())))?;
+        let content = read
+            .await
+            .map_err(|error| refused(&format!("cannot be read: {}", error.without_url())))?;
         Ok((shown, content))
     }
 

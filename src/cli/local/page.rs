@@ -202,7 +202,9 @@ fn text(content_type: &'static str, content: &'static str) -> Response {
 fn refusal(refused: &Refused) -> Response {
     let status = match refused.code {
         "host.foreign" | "origin.foreign" => StatusCode::FORBIDDEN,
-        "call.unknown" | "fault.not_found" | "job.not_found" | "output.not_found" | "right.not_found" => StatusCode::NOT_FOUND,
+        "call.unknown" | "fault.not_found" | "job.not_found" | "output.not_found" | "right.not_found" => {
+            StatusCode::NOT_FOUND
+        }
         "body.too_large" => StatusCode::PAYLOAD_TOO_LARGE,
         _ => StatusCode::BAD_REQUEST,
     };
