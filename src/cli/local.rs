@@ -1,5 +1,6 @@
 //! `platen local`: a small Google Cloud with the worker, to use and to break, with a page and an API to do both.
 
+mod advice;
 mod control;
 mod guide;
 mod jobs;
@@ -59,7 +60,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let page = listener
             .local_addr()
             .map_err(|error| work(format!("the page's port is not known: {error}")))?;
-        let jobs = Arc::new(Jobs::default());
+        let jobs = Arc::new(Jobs::of_project(&world.cloud.settings().project));
         let mut watching = jobs::watch(&jobs, &world).map_err(work)?;
         let control = Arc::new(Control::new(world, jobs, page));
         let guide = guide::Guide::new(&control);

@@ -18,9 +18,11 @@ pub(super) use worker::{Order, Variables, Worker};
 
 pub(super) const INPUT_BUCKET: &str = "documents";
 pub(super) const OUTPUT_BUCKET: &str = "pdfs";
-const CONFIG_BUCKET: &str = "config";
+pub(super) const CONFIG_BUCKET: &str = "config";
 pub(super) const CONFIG_OBJECT: &str = "gs://config/worker.enc";
 pub(super) const KEY: &str = "projects/local-project/locations/global/keyRings/platen/cryptoKeys/config";
+/// What comes into [`INPUT_BUCKET`] below here is nothing to the worker before a job names it: its notification is left out.
+pub(super) const UNANNOUNCED: &str = "with-options/";
 pub(super) const EVENTS: &str = "document-events";
 pub(super) const RESULTS: &str = "results";
 pub(super) const DEAD_LETTERS: &str = "dead-letters";
@@ -224,6 +226,7 @@ fn environment(cloud: &LocalCloud, attempts: u32) -> Variables {
             ("INPUT_BUCKETS", INPUT_BUCKET),
             // Every file gets a result, also one that the engine does not read.
             ("INPUT_INCLUDE", "*"),
+            ("INPUT_EXCLUDE", &format!("{UNANNOUNCED}*")),
             ("OUTPUT_BUCKET", OUTPUT_BUCKET),
             ("RESULT_TOPIC", RESULTS),
             ("PUSH_AUTH", "oidc"),
@@ -251,8 +254,12 @@ pub(super) fn host(url: &str) -> &str {
 
 /// The data of a message, from its base64: what the worker publishes is JSON.
 pub(super) fn decode(data: &Value) -> Option<Value> {
-    let bytes = STANDARD.decode(data.as_str()?).ok()?;
-    serde_json::from_slice(&bytes).ok()
+    serde_json::from_slice(&bytes(data)?).ok()
+}
+
+/// The data of a message as it was published.
+pub(super) fn bytes(data: &Value) -> Option<Vec<u8>> {
+    STANDARD.decode(data.as_str()?).ok()
 }
 
 /// The body of an answer, or what it says of its failure.

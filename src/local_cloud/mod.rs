@@ -23,6 +23,7 @@ mod identity;
 mod jwks;
 mod kms;
 mod metadata;
+mod observe;
 mod oauth;
 mod policy;
 mod pubsub;
@@ -45,6 +46,7 @@ use tokio::{net::TcpListener, sync::watch};
 pub use self::{
     clock::Clock,
     faults::{Effect, Fault},
+    observe::{Call, Observation, Seen},
     pubsub::{Acknowledgement, number_of},
     roles::AccountRole,
     server::Peer,
@@ -55,6 +57,7 @@ use self::{
     front_door::FrontDoor,
     identity::Identity,
     kms::Kms,
+    observe::Watchers,
     policy::Policies,
     pubsub::Pubsub,
     server::{Request, Site},
@@ -95,6 +98,7 @@ struct World {
     kms: Kms,
     front_door: FrontDoor,
     faults: Faults,
+    watchers: Watchers,
     http: reqwest::Client,
     stopped: watch::Receiver<bool>,
 }
@@ -208,6 +212,7 @@ impl LocalCloud {
             kms: Kms::default(),
             front_door: FrontDoor::default(),
             faults: Faults::default(),
+            watchers: Watchers::default(),
             http,
             stopped: stopped.clone(),
         });
@@ -520,6 +525,12 @@ impl LocalCloud {
     /// one of the invokers.
     pub fn open_front_door(&self, service_url: &str, audiences: &[&str], invokers: &[&str]) {
         self.world.front_door.open(service_url, audiences, invokers);
+    }
+
+    /// Tells `watcher` of each push from now on, and of each call to an API that belongs to one; pushes have a trace then.
+    /// It is called in the midst of things: let it be quick, and not call back. There can be one; whether this is it.
+    pub fn watch(&self, watcher: impl Fn(Observation) + Send + Sync + 'static) -> bool {
+        self.world.watchers.set(watcher)
     }
 
     /// Scripts a failure; rules are tried in the order they came.

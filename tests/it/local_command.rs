@@ -13,18 +13,18 @@ use serde_json::{Value, json};
 use crate::harness::{PATIENCE, children, client, fixture, signal, until, until_blocking};
 
 /// A running `platen local`.
-struct Local {
+pub(crate) struct Local {
     child: Child,
     urls: Value,
     /// What follows the JSON line, and stderr.
     said: Arc<Mutex<String>>,
     log: Arc<Mutex<String>>,
-    http: reqwest::Client,
+    pub(crate) http: reqwest::Client,
     temporary: tempfile::TempDir,
 }
 
 impl Local {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_platen"))
             .arg("local")
@@ -54,11 +54,11 @@ impl Local {
         }
     }
 
-    fn url(&self, name: &str) -> &str {
+    pub(crate) fn url(&self, name: &str) -> &str {
         self.urls[name].as_str().unwrap()
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
@@ -67,7 +67,7 @@ impl Local {
     }
 
     /// An answer of the control API that must be this status.
-    async fn control(&self, method: Method, path: &str, body: &Value, status: u16) -> Value {
+    pub(crate) async fn control(&self, method: Method, path: &str, body: &Value, status: u16) -> Value {
         let request = self.call(method, path).body(body.to_string());
         let answer = request.send().await.unwrap();
         let got = answer.status();
@@ -76,7 +76,7 @@ impl Local {
         answer
     }
 
-    async fn state(&self) -> Value {
+    pub(crate) async fn state(&self) -> Value {
         self.control(Method::GET, "/api/state", &Value::Null, 200).await
     }
 
@@ -105,7 +105,7 @@ impl Local {
     }
 
     /// The newest job of an object, as soon as it fits.
-    async fn job(&self, name: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn job(&self, name: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let source = format!("gs://documents/{name}");
         let started = std::time::Instant::now();
         loop {

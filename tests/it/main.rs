@@ -8,6 +8,7 @@
 )]
 
 mod breaking_bucket;
+mod browser;
 mod harness;
 mod peer;
 
@@ -46,6 +47,7 @@ mod keys;
 mod links;
 mod local_cloud;
 mod local_command;
+mod local_page;
 mod logs;
 mod meanwhile;
 mod metrics;

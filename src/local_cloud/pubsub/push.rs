@@ -114,11 +114,16 @@ fn start_deliveries(world: &Arc<World>, subscription: &Arc<Subscription>) -> Opt
 async fn deliver(world: &World, subscription: &Subscription, settings: &Settings, delivery: Delivery) {
     let second = world.settings.pubsub_second;
     let mut stopped = world.stopped.clone();
-    let acknowledged = tokio::select! {
-        acknowledged = send(world, settings, &delivery) => acknowledged,
+    let watched = world
+        .watchers
+        .pushed(&world.clock, &settings.name, &delivery.message.id, delivery.attempt);
+    let status = tokio::select! {
+        status = send(world, settings, &delivery, watched.header()) => status.map(|status| status.as_u16()),
         _ = stopped.wait_for(|stopped| *stopped) => return,
     };
-    if acknowledged {
+    watched.answered(status);
+    // 102 acknowledges too, but is no final answer in HTTP/1.1: a client never gets to see it.
+    if matches!(status, Some(200 | 201 | 202 | 204)) {
         lock(&subscription.queue).acknowledge(&delivery.ack_id, world.pubsub.published());
         lock(&subscription.pace).succeeded(world.settings.push_window);
     } else {
@@ -128,8 +133,13 @@ async fn deliver(world: &World, subscription: &Subscription, settings: &Settings
     subscription.touch();
 }
 
-/// One POST; whether it was acknowledged within the ack deadline.
-async fn send(world: &World, settings: &Settings, delivery: &Delivery) -> bool {
+/// One POST; its answer, if one came within the ack deadline.
+async fn send(
+    world: &World,
+    settings: &Settings,
+    delivery: &Delivery,
+    traceparent: Option<HeaderValue>,
+) -> Option<StatusCode> {
     let config = &settings.push_config;
     let (mut headers, body) = match &config.no_wrapper {
         Some(unwrapped) => {
@@ -158,7 +168,10 @@ async fn send(world: &World, settings: &Settings, delivery: &Delivery) -> bool {
             &format!("account/{}", oidc.service_account_email),
         )
     {
-        return false;
+        return None;
+    }
+    if let Some(traceparent) = traceparent {
+        headers.insert("traceparent", traceparent);
     }
     if let Some(token) = token(world, config).and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok()) {
         headers.insert(header::AUTHORIZATION, token);
@@ -167,11 +180,10 @@ async fn send(world: &World, settings: &Settings, delivery: &Delivery) -> bool {
     let deadline = settings.ack_deadline(world.settings.pubsub_second);
     let sent = tokio::time::timeout(deadline, under_faults(world, config, request, body)).await;
     match sent.unwrap_or(Ok(None)) {
-        // 102 acknowledges too, but is no final answer in HTTP/1.1: a client never gets to see it.
-        Ok(status) => matches!(status.map(|status| status.as_u16()), Some(200 | 201 | 202 | 204)),
+        Ok(status) => status,
         Err(error) => {
             tracing::debug!(error = %error.without_url(), subscription = settings.name, "a push got no answer");
-            false
+            None
         }
     }
 }
