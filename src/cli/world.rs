@@ -65,7 +65,11 @@ pub(super) struct World {
 impl World {
     /// Starts both, and waits until the worker is ready.
     pub(super) async fn start(style: Style) -> Result<Self, String> {
-        let cloud = LocalCloud::start(Settings::default())
+        let settings = Settings {
+            push_window: slots(),
+            ..Settings::default()
+        };
+        let cloud = LocalCloud::start(settings)
             .await
             .map_err(|error| format!("the local cloud does not start: {error}"))?;
         eprintln!(
@@ -176,6 +180,15 @@ fn delivery_attempts() -> Result<u32, Problem> {
             }),
         _ => Ok(DELIVERY_ATTEMPTS),
     }
+}
+
+/// How many pushes the worker is sent at once. On Cloud Run that is its `--concurrency`, which the deployment sets to the number of
+/// slots: what comes above it waits in front of the worker, and is not refused by it. The environment was read before.
+fn slots() -> usize {
+    std::env::var("CONVERT_CONCURRENCY")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
 }
 
 /// Reads what the environment says of the worker: it would find the same mistakes, and end.

@@ -321,6 +321,7 @@ mod tests {
         Budget {
             slots: 3,
             memory: 1000,
+            held: 0,
             job_memory: 300,
             directory: "/proc".into(),
             files_are_memory: false,

@@ -95,7 +95,8 @@ fn start_deliveries(world: &Arc<World>, subscription: &Arc<Subscription>) -> Opt
         if let Some(until) = pace.closed_until.filter(|until| *until > Instant::now()) {
             return Some(until);
         }
-        pace.window.saturating_sub(pace.outstanding)
+        let most = world.settings.push_window.max(1);
+        pace.window.min(most).saturating_sub(pace.outstanding)
     };
     if room == 0 {
         return None;

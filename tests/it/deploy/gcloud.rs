@@ -9,6 +9,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use nix::libc;
+
 use super::commands::{self, Words};
 use crate::harness;
 
@@ -175,7 +177,7 @@ impl Drop for Gcloud {
         // Opened by the server already, or it may wait for an answer's reader that somebody has killed: then it is left.
         let request = std::fs::OpenOptions::new()
             .write(true)
-            .custom_flags(nix::libc::O_NONBLOCK)
+            .custom_flags(libc::O_NONBLOCK)
             .open(self.directory.path().join("request"));
         if let (Ok(request), Some(server)) = (request, self.server.take()) {
             drop(request);
