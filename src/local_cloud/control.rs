@@ -46,7 +46,7 @@ impl LocalCloud {
     pub async fn receive(&self, subscription: &str, most: usize) -> Result<Vec<Value>, Refusal> {
         let received = pubsub::wait(&self.world, subscription, most, false).await?;
         for ack_id in received.iter().filter_map(|message| message["ackId"].as_str()) {
-            self.world.pubsub.acknowledge(subscription, ack_id)?;
+            self.world.pubsub.acknowledge(&self.world, subscription, ack_id)?;
         }
         Ok(received)
     }

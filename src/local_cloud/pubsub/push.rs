@@ -12,10 +12,9 @@ use super::{
         faults::Effect,
         server::{Peer, lock},
     },
-    Subscription, forward_dead,
+    Subscription,
     model::{PushConfig, Settings},
     queue::Delivery,
-    working,
 };
 
 const USER_AGENT: &str = "APIs-Google; (+https://developers.google.com/webmasters/APIs-Google.html)";
@@ -87,7 +86,7 @@ pub(super) async fn run(world: Arc<World>, subscription: Arc<Subscription>) {
 /// Starts what may start now; when to look again.
 fn start_deliveries(world: &Arc<World>, subscription: &Arc<Subscription>) -> Option<Instant> {
     let settings = subscription.settings();
-    if settings.push_config.push_endpoint.is_empty() {
+    if settings.push_config.push_endpoint.is_empty() || settings.detached {
         return None;
     }
     let room = {
@@ -100,10 +99,8 @@ fn start_deliveries(world: &Arc<World>, subscription: &Arc<Subscription>) -> Opt
     if room == 0 {
         return None;
     }
-    let given_up_by = working(world, settings.clone());
-    let taken = lock(&subscription.queue).take(room, &given_up_by, world.settings.pubsub_second);
+    let taken = subscription.take(world, &settings, room, true);
     lock(&subscription.pace).outstanding += taken.deliveries.len();
-    forward_dead(world, &settings, taken.dead);
     for delivery in taken.deliveries {
         let (world, subscription, settings) = (Arc::clone(world), Arc::clone(subscription), settings.clone());
         tokio::spawn(async move { deliver(&world, &subscription, &settings, delivery).await });
@@ -119,13 +116,13 @@ async fn deliver(world: &World, subscription: &Subscription, settings: &Settings
         _ = stopped.wait_for(|stopped| *stopped) => return,
     };
     if acknowledged {
-        lock(&subscription.queue).acknowledge(&delivery.ack_id, world.pubsub.published());
         lock(&subscription.pace).succeeded(world.settings.push_window);
+        subscription.acknowledge(world, &[&delivery.ack_id]);
     } else {
         lock(&subscription.queue).nack(&delivery.ack_id, settings, second);
         lock(&subscription.pace).failed(second);
+        subscription.touch();
     }
-    subscription.touch();
 }
 
 /// One POST; whether it was acknowledged within the ack deadline.

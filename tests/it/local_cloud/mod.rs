@@ -2,11 +2,14 @@
 //! worker's tests against it prove nothing.
 
 mod faults;
+mod filters;
 mod identity;
 mod kms;
+mod ordering;
 mod pubsub;
 mod push;
 mod signed;
+mod subscriptions;
 mod storage;
 mod uploads;
 
