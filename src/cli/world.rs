@@ -61,9 +61,13 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Starts both, and waits until the worker is ready.
-    pub(super) async fn start(style: Style) -> Result<Self, String> {
-        let cloud = LocalCloud::start(Settings::default())
+    /// Starts both, and waits until the worker is ready. `pubsub_emulator` is `HOST:PORT` of Google's, to use that.
+    pub(super) async fn start(style: Style, pubsub_emulator: Option<String>) -> Result<Self, String> {
+        let settings = Settings {
+            pubsub_emulator,
+            ..Settings::default()
+        };
+        let cloud = LocalCloud::start(settings)
             .await
             .map_err(|error| format!("the local cloud does not start: {error}"))?;
         eprintln!(
@@ -82,6 +86,7 @@ impl World {
             .await
             .map_err(|error| format!("no second metadata server: {error}"))?;
         set_up(&cloud).map_err(|error| error.to_string())?;
+        cloud.settled().await.map_err(|error| error.to_string())?;
         cloud
             .enforce(&RESOURCES)
             .map_err(|error| format!("deploy/policy.json cannot be enforced: {error}"))?;
@@ -98,6 +103,7 @@ impl World {
         world.worker.settled().await.ready()?;
         eprintln!("started    the worker at {}, its engine warm", world.worker.url());
         connect(&world.cloud, world.worker.url(), attempts).map_err(|error| error.to_string())?;
+        world.cloud.settled().await.map_err(|error| error.to_string())?;
         Ok(world)
     }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::harness::{PATIENCE, children, client, fixture, signal, until, until_blocking};
 
 /// A running `platen local`.
-struct Local {
+pub(crate) struct Local {
     child: Child,
     urls: Value,
     /// What follows the JSON line, and stderr.
@@ -25,9 +25,15 @@ struct Local {
 
 impl Local {
     fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// With these arguments.
+    pub(crate) fn with(arguments: &[&str]) -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_platen"))
             .arg("local")
+            .args(arguments)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap())
             .env("TMPDIR", temporary.path())
@@ -54,11 +60,11 @@ impl Local {
         }
     }
 
-    fn url(&self, name: &str) -> &str {
+    pub(crate) fn url(&self, name: &str) -> &str {
         self.urls[name].as_str().unwrap()
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
@@ -67,7 +73,7 @@ impl Local {
     }
 
     /// An answer of the control API that must be this status.
-    async fn control(&self, method: Method, path: &str, body: &Value, status: u16) -> Value {
+    pub(crate) async fn control(&self, method: Method, path: &str, body: &Value, status: u16) -> Value {
         let request = self.call(method, path).body(body.to_string());
         let answer = request.send().await.unwrap();
         let got = answer.status();
@@ -80,7 +86,7 @@ impl Local {
         self.control(Method::GET, "/api/state", &Value::Null, 200).await
     }
 
-    async fn token(&self) -> String {
+    pub(crate) async fn token(&self) -> String {
         let url = format!(
             "{}/computeMetadata/v1/instance/service-accounts/default/token",
             self.url("metadata")
@@ -91,7 +97,7 @@ impl Local {
     }
 
     /// Uploads as curl would, and gives the generation.
-    async fn upload(&self, fixture_name: &str, name: &str) -> String {
+    pub(crate) async fn upload(&self, fixture_name: &str, name: &str) -> String {
         let url = format!(
             "{}/upload/storage/v1/b/documents/o?uploadType=media&name={name}",
             self.url("storage")
@@ -105,7 +111,7 @@ impl Local {
     }
 
     /// The newest job of an object, as soon as it fits.
-    async fn job(&self, name: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn job(&self, name: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let source = format!("gs://documents/{name}");
         let started = std::time::Instant::now();
         loop {
@@ -120,7 +126,7 @@ impl Local {
         }
     }
 
-    async fn done(&self, name: &str) -> Value {
+    pub(crate) async fn done(&self, name: &str) -> Value {
         self.job(name, "has a result", |job| job["state"] != "waiting").await
     }
 
@@ -129,7 +135,7 @@ impl Local {
         until(text, || self.log().contains(text).then_some(())).await;
     }
 
-    fn end(&mut self, how: Signal) -> ExitStatus {
+    pub(crate) fn end(&mut self, how: Signal) -> ExitStatus {
         let family = family(self.child.id());
         assert!(family.len() > 2, "the worker and its zygote: {family:?}");
         assert!(signal(self.child.id(), how));

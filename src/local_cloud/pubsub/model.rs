@@ -31,6 +31,21 @@ impl Draft {
             ordering_key: String::new(),
         }
     }
+
+    /// As `PubsubMessage` in JSON: fields without a value are left out.
+    pub(super) fn json(&self) -> Value {
+        let mut message = Map::new();
+        if !self.data.is_empty() {
+            message.insert("data".to_owned(), json!(to_base64(&self.data)));
+        }
+        if !self.attributes.is_empty() {
+            message.insert("attributes".to_owned(), json!(self.attributes));
+        }
+        if !self.ordering_key.is_empty() {
+            message.insert("orderingKey".to_owned(), json!(self.ordering_key));
+        }
+        Value::Object(message)
+    }
 }
 
 /// A published message.
@@ -46,20 +61,11 @@ impl Message {
         self.published.to_rfc3339_opts(SecondsFormat::Millis, true)
     }
 
-    /// As `PubsubMessage` in JSON: fields without a value are left out.
-    pub(super) fn json(&self) -> Map<String, Value> {
-        let mut message = Map::new();
-        if !self.draft.data.is_empty() {
-            message.insert("data".to_owned(), json!(to_base64(&self.draft.data)));
-        }
-        if !self.draft.attributes.is_empty() {
-            message.insert("attributes".to_owned(), json!(self.draft.attributes));
-        }
-        message.insert("messageId".to_owned(), json!(self.id));
-        message.insert("publishTime".to_owned(), json!(self.publish_time()));
-        if !self.draft.ordering_key.is_empty() {
-            message.insert("orderingKey".to_owned(), json!(self.draft.ordering_key));
-        }
+    /// As `PubsubMessage` in JSON.
+    pub(super) fn json(&self) -> Value {
+        let mut message = self.draft.json();
+        message["messageId"] = json!(self.id);
+        message["publishTime"] = json!(self.publish_time());
         message
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     super::{
-        World,
+        Refusal, World,
         faults::Effect,
         server::{Peer, lock},
     },
@@ -147,6 +147,42 @@ async fn send(world: &World, settings: &Settings, delivery: &Delivery) -> bool {
     headers.insert(header::FROM, HeaderValue::from_static("noreply@google.com"));
     headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate, br"));
+    let deadline = settings.ack_deadline(world.settings.pubsub_second);
+    let sent = tokio::time::timeout(deadline, post(world, config, headers, body)).await;
+    match sent.unwrap_or(Ok(None)) {
+        Ok(status) => status.is_some_and(acknowledges),
+        Err(error) => {
+            tracing::debug!(error = %error.without_url(), subscription = settings.name, "a push got no answer");
+            false
+        }
+    }
+}
+
+/// 102 acknowledges too, but is no final answer in HTTP/1.1: a client never gets to see it.
+pub(super) fn acknowledges(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 200 | 201 | 202 | 204)
+}
+
+/// Refuses to push as somebody who is not there.
+pub(super) fn check(world: &World, config: &PushConfig) -> Result<(), Refusal> {
+    match &config.oidc_token {
+        Some(token) if !world.identity.knows(&token.service_account_email) => {
+            let email = &token.service_account_email;
+            Err(Refusal::argument(format!(
+                "Invalid push config: there is no service account {email}."
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Posts with the token that the configuration asks for. The endpoint's status; none where there is none.
+pub(super) async fn post(
+    world: &World,
+    config: &PushConfig,
+    mut headers: HeaderMap,
+    body: Vec<u8>,
+) -> reqwest::Result<Option<StatusCode>> {
     // Without the right to make the token Pub/Sub does not push at all.
     if let Some(oidc) = &config.oidc_token
         && !world.policies.agent_may(
@@ -155,22 +191,13 @@ async fn send(world: &World, settings: &Settings, delivery: &Delivery) -> bool {
             &format!("account/{}", oidc.service_account_email),
         )
     {
-        return false;
+        return Ok(None);
     }
     if let Some(token) = token(world, config).and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok()) {
         headers.insert(header::AUTHORIZATION, token);
     }
     let request = world.http.post(&config.push_endpoint).headers(headers);
-    let deadline = settings.ack_deadline(world.settings.pubsub_second);
-    let sent = tokio::time::timeout(deadline, under_faults(world, config, request, body)).await;
-    match sent.unwrap_or(Ok(None)) {
-        // 102 acknowledges too, but is no final answer in HTTP/1.1: a client never gets to see it.
-        Ok(status) => matches!(status.map(|status| status.as_u16()), Some(200 | 201 | 202 | 204)),
-        Err(error) => {
-            tracing::debug!(error = %error.without_url(), subscription = settings.name, "a push got no answer");
-            false
-        }
-    }
+    under_faults(world, config, request, body).await
 }
 
 /// The endpoint's status; none where a scripted failure lost it.
@@ -222,9 +249,9 @@ fn token(world: &World, config: &PushConfig) -> Option<String> {
 /// The body of a wrapped push: id and time in both spellings.
 fn wrapped(settings: &Settings, delivery: &Delivery) -> Value {
     let mut message = delivery.message.json();
-    message.entry("attributes").or_insert_with(|| json!({}));
-    message.insert("message_id".to_owned(), json!(delivery.message.id));
-    message.insert("publish_time".to_owned(), json!(delivery.message.publish_time()));
+    message["attributes"] = json!(delivery.message.draft.attributes);
+    message["message_id"] = json!(delivery.message.id);
+    message["publish_time"] = json!(delivery.message.publish_time());
     let mut body = json!({"message": message, "subscription": settings.name});
     if settings.dead_letter_policy.is_some() {
         body["deliveryAttempt"] = json!(delivery.attempt);

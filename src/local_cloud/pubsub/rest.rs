@@ -30,19 +30,31 @@ pub(in super::super) async fn handle(world: &Arc<World>, request: &Request) -> R
         let refusal = pubsub_refusal();
         return rpc_error(refusal.code, refusal.status, &refusal.message);
     }
-    match call(world, caller.as_deref(), request).await {
-        Ok(value) => json_answer(StatusCode::OK, &value),
+    let answer = match &world.pubsub.emulator {
+        // What a caller may do is known here alone.
+        Some(emulator) if !request.path.ends_with(":testIamPermissions") => emulator.pass(world, request).await,
+        _ => call(world, caller.as_deref(), request)
+            .await
+            .map(|value| json_answer(StatusCode::OK, &value)),
+    };
+    match answer {
+        Ok(answer) => answer,
         Err(refusal) => rpc_error(refusal.code, refusal.status, &refusal.message),
+    }
+}
+
+/// `RESOURCE:VERB`; the verb is empty where there is none.
+pub(super) fn split_verb(path: &str) -> (&str, &str) {
+    match path.rsplit_once(':') {
+        Some((path, verb)) if !verb.contains('/') => (path, verb),
+        _ => (path, ""),
     }
 }
 
 /// Whether the policies let a caller do this.
 fn permitted(world: &World, caller: &str, request: &Request) -> bool {
     let path = super::super::server::decode(request.path.strip_prefix("/v1/").unwrap_or_default());
-    let (path, verb) = match path.rsplit_once(':') {
-        Some((path, verb)) if !verb.contains('/') => (path, verb),
-        _ => (&*path, ""),
-    };
+    let (path, verb) = split_verb(&path);
     // Whoever may look at a topic may see its subscriptions.
     let path = path
         .strip_suffix("/subscriptions")
@@ -70,10 +82,7 @@ fn permitted(world: &World, caller: &str, request: &Request) -> bool {
 async fn call(world: &Arc<World>, caller: Option<&str>, request: &Request) -> Result<Value, Refusal> {
     let unknown = || Refusal::new(StatusCode::NOT_FOUND, "NOT_FOUND", "Method not found.");
     let path = request.path.strip_prefix("/v1/").ok_or_else(unknown)?;
-    let (path, verb) = match path.rsplit_once(':') {
-        Some((path, verb)) if !verb.contains('/') => (path, verb),
-        _ => (path, ""),
-    };
+    let (path, verb) = split_verb(path);
     let path = super::super::server::decode(path);
     let method = request.method.as_str();
     let pubsub = &world.pubsub;
@@ -104,7 +113,9 @@ async fn call(world: &Arc<World>, caller: Option<&str>, request: &Request) -> Re
             manage::page(request, "subscriptions", names.collect())
         }
         ("POST", ["projects", _, "topics", _], "publish") => publish(world, &path, request),
-        ("POST", ["projects", _, "topics", _], "testIamPermissions") => test_permissions(world, caller, &path, request),
+        ("POST", ["projects", _, "topics", _], "testIamPermissions") => {
+            test_permissions(world, caller, &path, request).await
+        }
         ("PUT", ["projects", _, "subscriptions", _], "") => {
             let mut settings = body(request)?;
             settings["name"] = json!(path);
@@ -199,7 +210,12 @@ fn publish(world: &World, topic: &str, request: &Request) -> Result<Value, Refus
 }
 
 /// Which of these permissions the caller has; of a topic that is not there, none.
-fn test_permissions(world: &World, caller: Option<&str>, topic: &str, request: &Request) -> Result<Value, Refusal> {
+async fn test_permissions(
+    world: &World,
+    caller: Option<&str>,
+    topic: &str,
+    request: &Request,
+) -> Result<Value, Refusal> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {
@@ -207,7 +223,10 @@ fn test_permissions(world: &World, caller: Option<&str>, topic: &str, request: &
     }
     let Asked { mut permissions } = parse(request)?;
     let resource = format!("topic/{topic}");
-    let is_there = world.pubsub.has_topic(topic);
+    let is_there = match &world.pubsub.emulator {
+        Some(emulator) => emulator.has_topic(world, topic).await,
+        None => world.pubsub.has_topic(topic),
+    };
     permissions.retain(|permission| {
         is_there && caller.is_none_or(|caller| world.policies.allows(caller, permission, &resource))
     });
@@ -241,7 +260,7 @@ async fn pull(world: &Arc<World>, name: &str, request: &Request) -> Result<Value
 }
 
 /// The messages that a pull gives, as `ReceivedMessage` in JSON; none when none came for as long as a pull waits.
-pub(in super::super) async fn wait(
+pub(super) async fn wait(
     world: &Arc<World>,
     name: &str,
     most: usize,
