@@ -64,8 +64,45 @@ pub(super) fn refuse_what_is_not_here(body: &Value, members: &[(&str, &str)]) ->
     }
 }
 
+/// What an update mask can name.
+struct Fields {
+    mutable: &'static [&'static str],
+    fixed: &'static [&'static str],
+}
+
+const TOPIC: Fields = Fields {
+    mutable: &[
+        "labels",
+        "messageStoragePolicy",
+        "messageRetentionDuration",
+        "schemaSettings",
+        "ingestionDataSourceSettings",
+        "messageTransforms",
+    ],
+    fixed: &["name", "kmsKeyName", "state", "satisfiesPzs"],
+};
+
+const SUBSCRIPTION: Fields = Fields {
+    mutable: &[
+        "pushConfig",
+        "ackDeadlineSeconds",
+        "retainAckedMessages",
+        "messageRetentionDuration",
+        "labels",
+        "expirationPolicy",
+        "deadLetterPolicy",
+        "retryPolicy",
+        "enableExactlyOnceDelivery",
+        "bigqueryConfig",
+        "cloudStorageConfig",
+        "pubsubExportConfig",
+        "messageTransforms",
+    ],
+    fixed: &["name", "topic", "filter", "enableMessageOrdering", "detached", "state"],
+};
+
 /// `{"RESOURCE": {...}, "updateMask": "labels,..."}`: `old` with the members that the mask names as they are in the body.
-fn masked(old: &Value, body: &Value, resource: &str, kind: &str, immutable: &[&str]) -> Result<Value, Refusal> {
+fn masked(old: &Value, body: &Value, resource: &str, kind: &str, fields: &Fields) -> Result<Value, Refusal> {
     let mask = body["updateMask"].as_str().unwrap_or_default();
     if mask.is_empty() {
         return Err(Refusal::argument(format!(
@@ -75,9 +112,16 @@ fn masked(old: &Value, body: &Value, resource: &str, kind: &str, immutable: &[&s
     let mut updated = old.as_object().cloned().unwrap_or_default();
     for field in mask.split(',').map(str::trim) {
         let name = camel(field);
-        if immutable.contains(&name.as_str()) {
+        let what = if fields.mutable.contains(&name.as_str()) {
+            None
+        } else if fields.fixed.contains(&name.as_str()) {
+            Some(format!("the '{field}' field in the {kind} is not mutable"))
+        } else {
+            Some(format!("'{field}' is not a known {kind} field"))
+        };
+        if let Some(what) = what {
             return Err(Refusal::argument(format!(
-                "Invalid update_mask provided in the Update{kind}Request: the '{field}' field in the {kind} is not mutable."
+                "Invalid update_mask provided in the Update{kind}Request: {what}."
             )));
         }
         match body[resource].get(&name) {
@@ -109,7 +153,7 @@ fn camel(field: &str) -> String {
 pub(super) fn patch_topic(world: &World, name: &str, body: &Value) -> Result<Value, Refusal> {
     let mut topics = lock(&world.pubsub.topics);
     let old = topics.get(name).ok_or_else(|| Refusal::no_resource(name))?;
-    let updated = masked(old, body, "topic", "Topic", &["name", "kmsKeyName"])?;
+    let updated = masked(old, body, "topic", "Topic", &TOPIC)?;
     let updated = topic(name, updated)?;
     topics.insert(name.to_owned(), updated.clone());
     Ok(updated)
@@ -117,14 +161,13 @@ pub(super) fn patch_topic(world: &World, name: &str, body: &Value) -> Result<Val
 
 /// `subscriptions.patch`
 pub(super) fn patch_subscription(world: &World, name: &str, body: &Value) -> Result<Value, Refusal> {
-    const IMMUTABLE: [&str; 6] = ["name", "topic", "filter", "enableMessageOrdering", "detached", "state"];
     let found = world.pubsub.subscription(name)?;
     let updated = masked(
         &json!(found.settings()),
         body,
         "subscription",
         "Subscription",
-        &IMMUTABLE,
+        &SUBSCRIPTION,
     )?;
     let updated = world.pubsub.checked(world, subscription(updated)?)?;
     let answer = updated.json();

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use axum::http::StatusCode;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -334,8 +335,18 @@ impl Settings {
             if policy.max_delivery_attempts == 0 {
                 policy.max_delivery_attempts = 5;
             }
-            if !(5..=100).contains(&policy.max_delivery_attempts) {
-                return Err(Refusal::argument("max_delivery_attempts must be between 5 and 100."));
+            let attempts = policy.max_delivery_attempts;
+            let bound = match attempts {
+                ..5 => Some(("small", "minimum", 5)),
+                5..=100 => None,
+                101.. => Some(("large", "maximum", 100)),
+            };
+            if let Some((size, which, bound)) = bound {
+                let message = format!(
+                    "The value for max_delivery_attempts is too {size}. You passed {attempts} in the request, but the \
+                     {which} value is {bound}."
+                );
+                return Err(Refusal::new(StatusCode::BAD_REQUEST, "OUT_OF_RANGE", message));
             }
             check_name(&policy.dead_letter_topic, "topics")?;
         }

@@ -80,6 +80,7 @@ async fn topics_are_updated_by_their_mask() {
         json!({"topic": {"labels": {}}, "updateMask": ""}),
         json!({"topic": {"name": "x"}, "updateMask": "name"}),
         json!({"topic": {"colour": "x"}, "updateMask": "colour"}),
+        json!({"topic": {}, "updateMask": "colour"}),
         json!({"topic": {"messageRetentionDuration": "599s"}, "updateMask": "messageRetentionDuration"}),
     ] {
         assert_eq!(
@@ -146,7 +147,7 @@ async fn subscriptions_are_checked_when_they_are_made_and_when_they_are_changed(
         let changed = refused(&cloud, Method::PATCH, "subscriptions/made", change.clone()).await;
         assert_eq!(changed.0, status, "{change}");
     }
-    for member in ["name", "topic", "enableMessageOrdering", "detached"] {
+    for member in ["name", "topic", "enableMessageOrdering", "detached", "colour"] {
         let change = json!({"subscription": {member: true}, "updateMask": member});
         let changed = refused(&cloud, Method::PATCH, "subscriptions/made", change).await;
         assert_eq!(changed, argument(), "{member}");

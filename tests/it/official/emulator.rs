@@ -123,3 +123,35 @@ async fn emulator_call(emulator: &Emulator, method: Method, path: &str, body: Va
     }
     request.send().await.unwrap().json().await.unwrap()
 }
+
+#[test]
+fn an_emulator_that_is_not_there_or_no_address_is_said() {
+    let run = |address: &str| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_platen"))
+            .args(["local", "--pubsub-emulator", address])
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for address in [
+        "nowhere",
+        "http://localhost:8085",
+        "localhost:",
+        "localhost:x",
+        "me@localhost:8085",
+        "",
+    ] {
+        let (code, said) = run(address);
+        assert_eq!(code, Some(64), "{address}: {said}");
+        assert!(said.contains("HOST:PORT"), "{said}");
+    }
+    let bound = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = bound.local_addr().unwrap();
+    drop(bound);
+    let (code, said) = run(&free.to_string());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains(&format!("emulator at http://{free} does not answer")),
+        "{said}"
+    );
+}
