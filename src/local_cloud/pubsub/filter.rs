@@ -73,7 +73,7 @@ struct Parser<'a> {
 
 impl Parser<'_> {
     fn space(&mut self) {
-        while self.rest.next_if(|next| next.is_ascii_whitespace()).is_some() {}
+        while self.rest.next_if(char::is_ascii_whitespace).is_some() {}
     }
 
     fn expect(&mut self, wanted: char) -> Result<(), String> {

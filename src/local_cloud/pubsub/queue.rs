@@ -198,8 +198,21 @@ impl Queue {
     /// Drops what is older than messages are retained, acknowledged or not.
     fn forget(&mut self, look: &Look<'_>) {
         let since = look.now - look.settings.retention();
-        self.entries.retain(|_, entry| entry.message.published > since);
-        self.retained.retain(|_, message| message.published > since);
+        // They are in the order in which they were published.
+        while let Some(oldest) = self
+            .entries
+            .first_entry()
+            .filter(|oldest| oldest.get().message.published <= since)
+        {
+            oldest.remove();
+        }
+        while let Some(oldest) = self
+            .retained
+            .first_entry()
+            .filter(|oldest| oldest.get().published <= since)
+        {
+            oldest.remove();
+        }
     }
 
     /// Leases that ran out are nacks that nobody sent.
@@ -275,10 +288,15 @@ impl Queue {
     /// acknowledged.
     pub(super) fn seek(&mut self, time: DateTime<Utc>, retain: bool) {
         self.from = Some(time);
+        let mut keys = BTreeSet::new();
         for (number, entry) in self.entries.extract_if(.., |_, entry| entry.message.published < time) {
+            keys.insert(entry.key().to_owned());
             if retain {
                 self.retained.insert(number, entry.message);
             }
+        }
+        for key in keys {
+            self.settle(&key);
         }
         for (number, message) in self.retained.extract_if(.., |_, message| message.published >= time) {
             self.entries.insert(number, Entry::new(message));
