@@ -22,6 +22,7 @@ use jobs::Jobs;
 ///
 /// Example: platen local
 /// Example: platen local --port 8090
+/// Example: platen local --pubsub-emulator localhost:8085
 ///
 /// Starts storage with notifications, Pub/Sub with authenticated push, OIDC keys, a metadata server, IAM signBlob and
 /// Cloud KMS on loopback, and the worker as 'platen serve' against them, held to the rights that deploy/setup.sh gives.
@@ -35,6 +36,20 @@ pub(super) struct Arguments {
     /// Port of the web page, on loopback; 0 picks a free one.
     #[arg(long, value_name = "N", default_value_t = 0)]
     port: u16,
+    /// Google's own Pub/Sub emulator, running on this machine, in place of the Pub/Sub of this cloud; its pushes get their
+    /// tokens here. It neither filters nor says deliveryAttempt.
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
+    pubsub_emulator: Option<String>,
+}
+
+/// `HOST:PORT`, as PUBSUB_EMULATOR_HOST has it.
+fn host_and_port(text: &str) -> Result<String, String> {
+    let authority: Option<axum::http::uri::Authority> = text.parse().ok();
+    let whole = |authority: &axum::http::uri::Authority| authority.port_u16().is_some() && !text.contains('@');
+    authority
+        .filter(whole)
+        .map(|_| text.to_owned())
+        .ok_or_else(|| "wanted is HOST:PORT, as localhost:8085".to_owned())
 }
 
 /// The worker's log is what a person watches here.
@@ -54,7 +69,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             ))
         })?;
         let world = tokio::select! {
-            world = World::start(STYLE) => world.map_err(work)?,
+            world = World::start(STYLE, arguments.pubsub_emulator.clone()) => world.map_err(work)?,
             () = &mut interrupted => return Ok(()),
         };
         let page = listener

@@ -63,9 +63,10 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Starts both, and waits until the worker is ready.
-    pub(super) async fn start(style: Style) -> Result<Self, String> {
+    /// Starts both, and waits until the worker is ready. `pubsub_emulator` is `HOST:PORT` of Google's, to use that.
+    pub(super) async fn start(style: Style, pubsub_emulator: Option<String>) -> Result<Self, String> {
         let settings = Settings {
+            pubsub_emulator,
             push_window: slots(),
             ..Settings::default()
         };
@@ -88,6 +89,7 @@ impl World {
             .await
             .map_err(|error| format!("no second metadata server: {error}"))?;
         set_up(&cloud).map_err(|error| error.to_string())?;
+        cloud.settled().await.map_err(|error| error.to_string())?;
         cloud
             .enforce(&RESOURCES)
             .map_err(|error| format!("deploy/policy.json cannot be enforced: {error}"))?;
@@ -104,6 +106,7 @@ impl World {
         world.worker.settled().await.ready()?;
         eprintln!("started    the worker at {}, its engine warm", world.worker.url());
         connect(&world.cloud, world.worker.url(), attempts).map_err(|error| error.to_string())?;
+        world.cloud.settled().await.map_err(|error| error.to_string())?;
         Ok(world)
     }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 use super::{
-    Fault, LocalCloud, Refusal, pubsub,
+    Fault, LocalCloud, Refusal,
     server::{self, Site},
 };
 
@@ -37,6 +37,19 @@ impl LocalCloud {
             .put(&self.world, (bucket, name), content_type, content)
     }
 
+    /// Waits until Google's emulator has done what was asked of it here; the first refusal since the last time. Nothing to wait for
+    /// without [`Settings::pubsub_emulator`](super::Settings::pubsub_emulator).
+    ///
+    /// # Errors
+    ///
+    /// The emulator's, or that it does not answer.
+    pub async fn settled(&self) -> Result<(), Refusal> {
+        match &self.world.pubsub.emulator {
+            Some(emulator) => emulator.settled().await,
+            None => Ok(()),
+        }
+    }
+
     /// The next messages of a subscription (its full name), as `ReceivedMessage` in JSON, acknowledged. Waits for one as
     /// long as a pull does (90 s); then there is none.
     ///
@@ -44,11 +57,7 @@ impl LocalCloud {
     ///
     /// Google's, when there is no such subscription, or it pushes.
     pub async fn receive(&self, subscription: &str, most: usize) -> Result<Vec<Value>, Refusal> {
-        let received = pubsub::wait(&self.world, subscription, most, false).await?;
-        for ack_id in received.iter().filter_map(|message| message["ackId"].as_str()) {
-            self.world.pubsub.acknowledge(subscription, ack_id)?;
-        }
-        Ok(received)
+        self.world.pubsub.receive(&self.world, subscription, most).await
     }
 
     /// The scripted failures that wait for their requests, oldest first.

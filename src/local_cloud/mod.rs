@@ -11,7 +11,7 @@
 //!
 //! The accounts of a deployment are held to the bindings of `deploy/policy.json` once [`LocalCloud::enforce`] is called; every
 //! other known caller is an owner, who may do everything but act as a service account. What Google has and this has not:
-//! other policies, subscription filters, exactly-once delivery, object holds, ACLs, copy, rewrite and compose.
+//! other policies, exactly-once delivery, object holds, ACLs, copy, rewrite and compose.
 
 mod clock;
 mod control;
@@ -23,8 +23,8 @@ mod identity;
 mod jwks;
 mod kms;
 mod metadata;
-mod observe;
 mod oauth;
+mod observe;
 mod policy;
 mod pubsub;
 mod roles;
@@ -59,7 +59,7 @@ use self::{
     kms::Kms,
     observe::Watchers,
     policy::Policies,
-    pubsub::Pubsub,
+    pubsub::{Emulator, Pubsub},
     server::{Request, Site},
     storage::Storage,
 };
@@ -201,6 +201,13 @@ impl LocalCloud {
             .build()
             .map_err(io::Error::other)?;
         let (stop, stopped) = watch::channel(false);
+        let (emulator, relay) = match &settings.pubsub_emulator {
+            None => (None, None),
+            Some(host) => {
+                let (emulator, listener, orders) = Emulator::at(host).await?;
+                (Some(emulator), Some((listener, orders)))
+            }
+        };
         let world = Arc::new(World {
             clock: settings.clock.clone(),
             settings,
@@ -208,7 +215,7 @@ impl LocalCloud {
             identity,
             policies: Policies::default(),
             storage: Storage::default(),
-            pubsub: Pubsub::default(),
+            pubsub: Pubsub::on(emulator),
             kms: Kms::default(),
             front_door: FrontDoor::default(),
             faults: Faults::default(),
@@ -218,6 +225,10 @@ impl LocalCloud {
         });
         for (peer, listener) in listeners {
             server::serve(Arc::clone(&world), Site::Deployment(peer), listener, stopped.clone());
+        }
+        if let Some((listener, orders)) = relay {
+            server::serve(Arc::clone(&world), Site::PushRelay, listener, stopped.clone());
+            tokio::spawn(pubsub::work(Arc::clone(&world), orders));
         }
         Ok(Self { world, stop })
     }

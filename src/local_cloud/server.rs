@@ -156,6 +156,8 @@ pub(super) enum Site {
     Deployment(Peer),
     /// Speaks for this account, and no fault hits it: what is broken on purpose is the deployment.
     MetadataOf(Arc<str>),
+    /// Takes what Google's Pub/Sub emulator pushes.
+    PushRelay,
 }
 
 /// Serves `site` on `listener` until `stopped` turns true.
@@ -201,6 +203,19 @@ async fn answer(world: &Arc<World>, site: &Site, connection: &Connection, reques
                 body: Bytes::new(),
             };
             return metadata::handle(world, &request, account);
+        }
+        Site::PushRelay => {
+            let Ok(Some(body)) = faults::request_body(None, body, BODY_LIMIT).await else {
+                return text(StatusCode::BAD_REQUEST, "the request body broke off");
+            };
+            let request = Request {
+                method: parts.method,
+                path: parts.uri.path().to_owned(),
+                query: parts.uri.query().unwrap_or_default().to_owned(),
+                headers: parts.headers,
+                body,
+            };
+            return pubsub::relay(world, request).await;
         }
     };
     let path = parts.uri.path();

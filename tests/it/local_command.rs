@@ -25,9 +25,15 @@ pub(crate) struct Local {
 
 impl Local {
     pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// With these arguments.
+    pub(crate) fn with(arguments: &[&str]) -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_platen"))
             .arg("local")
+            .args(arguments)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap())
             .env("TMPDIR", temporary.path())
@@ -80,7 +86,7 @@ impl Local {
         self.control(Method::GET, "/api/state", &Value::Null, 200).await
     }
 
-    async fn token(&self) -> String {
+    pub(crate) async fn token(&self) -> String {
         let url = format!(
             "{}/computeMetadata/v1/instance/service-accounts/default/token",
             self.url("metadata")
@@ -91,7 +97,7 @@ impl Local {
     }
 
     /// Uploads as curl would, and gives the generation.
-    async fn upload(&self, fixture_name: &str, name: &str) -> String {
+    pub(crate) async fn upload(&self, fixture_name: &str, name: &str) -> String {
         let url = format!(
             "{}/upload/storage/v1/b/documents/o?uploadType=media&name={name}",
             self.url("storage")
@@ -120,7 +126,7 @@ impl Local {
         }
     }
 
-    async fn done(&self, name: &str) -> Value {
+    pub(crate) async fn done(&self, name: &str) -> Value {
         self.job(name, "has a result", |job| job["state"] != "waiting").await
     }
 
@@ -129,7 +135,7 @@ impl Local {
         until(text, || self.log().contains(text).then_some(())).await;
     }
 
-    fn end(&mut self, how: Signal) -> ExitStatus {
+    pub(crate) fn end(&mut self, how: Signal) -> ExitStatus {
         let family = family(self.child.id());
         assert!(family.len() > 2, "the worker and its zygote: {family:?}");
         assert!(signal(self.child.id(), how));

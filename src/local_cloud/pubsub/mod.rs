@@ -1,5 +1,8 @@
 //! Pub/Sub REST v1: topics, subscriptions, publish, pull and authenticated push.
 
+mod emulator;
+mod filter;
+mod manage;
 mod model;
 mod push;
 mod queue;
@@ -14,17 +17,21 @@ use std::{
 };
 
 use axum::http::StatusCode;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 pub use self::queue::Acknowledgement;
 pub(super) use self::{
+    emulator::{Emulator, relay, work},
     model::Draft,
-    rest::{handle, wait},
+    rest::handle,
 };
 use self::{
+    filter::Filter,
     model::{Message, Settings, check_drafts, check_name},
     push::Pace,
-    queue::Queue,
+    queue::{Look, Queue, Taken},
+    rest::wait,
 };
 use super::{Refusal, World, server::lock};
 
@@ -43,6 +50,21 @@ const DELETED_TOPIC: &str = "_deleted-topic_";
 impl Refusal {
     fn argument(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", message)
+    }
+
+    /// A body that is no JSON, or has members that are not known.
+    fn unreadable(error: &serde_json::Error) -> Self {
+        Self::argument(format!("Invalid JSON payload received. {error}"))
+    }
+
+    /// What Google has and this cloud has not.
+    fn not_here(what: &str) -> Self {
+        let message = format!("The local cloud has no {what}.");
+        Self::new(StatusCode::NOT_IMPLEMENTED, "UNIMPLEMENTED", message)
+    }
+
+    fn failed_precondition(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "FAILED_PRECONDITION", message)
     }
 
     fn no_resource(name: &str) -> Self {
@@ -64,6 +86,8 @@ impl Refusal {
 /// One subscription and its messages.
 pub(super) struct Subscription {
     settings: Mutex<Settings>,
+    /// Which messages it gets; it never changes.
+    filter: Option<Filter>,
     queue: Mutex<Queue>,
     pace: Mutex<Pace>,
     deleted: Mutex<bool>,
@@ -83,33 +107,69 @@ impl Subscription {
     fn touch(&self) {
         self.changed.send_modify(|count| *count += 1);
     }
+
+    /// Leases up to `most` messages, and sends off those that are given up.
+    fn take(&self, world: &World, settings: &Settings, most: usize, one_of_a_key: bool) -> Taken {
+        let given_up_by = working(world, settings.clone());
+        let look = Look {
+            settings: &given_up_by,
+            most,
+            one_of_a_key,
+            second: world.settings.pubsub_second,
+            now: world.clock.now(),
+        };
+        let mut taken = lock(&self.queue).take(&look);
+        forward_dead(world, settings, std::mem::take(&mut taken.dead));
+        taken
+    }
+
+    fn acknowledge(&self, world: &World, ack_ids: &[impl AsRef<str>]) {
+        let retain = lock(&self.settings).retain_acked_messages;
+        let mut queue = lock(&self.queue);
+        for id in ack_ids {
+            queue.acknowledge(id.as_ref(), retain, world.pubsub.published());
+        }
+        drop(queue);
+        self.touch();
+    }
 }
 
 /// All topics and subscriptions.
 #[derive(Default)]
 pub(super) struct Pubsub {
-    topics: Mutex<BTreeMap<String, serde_json::Value>>,
+    topics: Mutex<BTreeMap<String, Value>>,
     subscriptions: Mutex<BTreeMap<String, Arc<Subscription>>>,
     published: AtomicU64,
+    /// What keeps topics and subscriptions instead.
+    pub(super) emulator: Option<Emulator>,
 }
 
 impl Pubsub {
-    pub(super) fn has_topic(&self, name: &str) -> bool {
-        lock(&self.topics).contains_key(name)
+    pub(super) fn on(emulator: Option<Emulator>) -> Self {
+        Self {
+            emulator,
+            ..Self::default()
+        }
     }
 
-    pub(super) fn create_topic(&self, name: &str, mut body: serde_json::Value) -> Result<serde_json::Value, Refusal> {
+    /// Whether a topic is there; of an emulator's that is found out when something is published.
+    pub(super) fn has_topic(&self, name: &str) -> bool {
+        self.emulator.is_some() || lock(&self.topics).contains_key(name)
+    }
+
+    pub(super) fn create_topic(&self, name: &str, body: Value) -> Result<Value, Refusal> {
         check_name(name, "topics")?;
+        let topic = manage::topic(name, body)?;
+        if let Some(emulator) = &self.emulator {
+            emulator.create_topic(name);
+            return Ok(topic);
+        }
         let mut topics = lock(&self.topics);
         if topics.contains_key(name) {
             return Err(Refusal::resource_exists(name));
         }
-        if !body.is_object() {
-            body = serde_json::json!({});
-        }
-        body["name"] = name.into();
-        topics.insert(name.to_owned(), body.clone());
-        Ok(body)
+        topics.insert(name.to_owned(), topic.clone());
+        Ok(topic)
     }
 
     fn delete_topic(&self, name: &str) -> Result<(), Refusal> {
@@ -125,37 +185,27 @@ impl Pubsub {
         Ok(())
     }
 
-    pub(super) fn create_subscription(
-        &self,
-        world: &Arc<World>,
-        settings: serde_json::Value,
-    ) -> Result<serde_json::Value, Refusal> {
-        let settings: Settings = serde_json::from_value(settings)
-            .map_err(|error| Refusal::argument(format!("Invalid JSON payload received. {error}")))?;
-        let settings = settings.checked()?;
+    pub(super) fn create_subscription(&self, world: &Arc<World>, settings: Value) -> Result<Value, Refusal> {
+        let settings = Settings {
+            detached: false,
+            ..model::subscription(settings)?
+        };
+        let settings = self.checked(world, settings)?;
         check_name(&settings.name, "subscriptions")?;
-        let dead_letters = settings
-            .dead_letter_policy
-            .as_ref()
-            .map(|policy| &policy.dead_letter_topic);
-        for topic in [Some(&settings.topic), dead_letters].into_iter().flatten() {
-            if !self.has_topic(topic) {
-                return Err(Refusal::no_resource(topic));
-            }
+        if !self.has_topic(&settings.topic) {
+            return Err(Refusal::no_resource(&settings.topic));
         }
-        if let Some(token) = settings.push_config.oidc_token.as_ref()
-            && !world.identity.knows(&token.service_account_email)
-        {
-            let email = &token.service_account_email;
-            return Err(Refusal::argument(format!(
-                "Invalid push config: there is no service account {email}."
-            )));
+        if let Some(emulator) = &self.emulator {
+            emulator.create_subscription(&settings.name, json!(settings))?;
+            return Ok(settings.json());
         }
+        let filter = settings.parsed_filter()?;
         let answer = settings.json();
         let name = settings.name.clone();
         let subscription = Arc::new(Subscription {
+            queue: Mutex::new(Queue::new(settings.enable_message_ordering)),
             settings: Mutex::new(settings),
-            queue: Mutex::default(),
+            filter,
             pace: Mutex::default(),
             deleted: Mutex::default(),
             changed: watch::Sender::new(0),
@@ -171,6 +221,18 @@ impl Pubsub {
         Ok(answer)
     }
 
+    /// Settings as Google takes them: in bounds, and with nothing that is not there.
+    fn checked(&self, world: &World, settings: Settings) -> Result<Settings, Refusal> {
+        let settings = settings.checked()?;
+        if let Some(policy) = &settings.dead_letter_policy
+            && !self.has_topic(&policy.dead_letter_topic)
+        {
+            return Err(Refusal::no_resource(&policy.dead_letter_topic));
+        }
+        push::check(world, &settings.push_config)?;
+        Ok(settings)
+    }
+
     fn subscription(&self, name: &str) -> Result<Arc<Subscription>, Refusal> {
         lock(&self.subscriptions)
             .get(name)
@@ -178,12 +240,20 @@ impl Pubsub {
             .ok_or_else(|| Refusal::no_resource(name))
     }
 
-    /// Acknowledges one delivery.
-    pub(super) fn acknowledge(&self, subscription: &str, ack_id: &str) -> Result<(), Refusal> {
-        let subscription = self.subscription(subscription)?;
-        lock(&subscription.queue).acknowledge(ack_id, self.published());
-        subscription.touch();
-        Ok(())
+    /// The next messages of a subscription, acknowledged; see [`wait`].
+    pub(super) async fn receive(&self, world: &Arc<World>, name: &str, most: usize) -> Result<Vec<Value>, Refusal> {
+        if let Some(emulator) = &self.emulator {
+            let received = emulator.pull(world, name, most).await?;
+            emulator.acknowledge(world, name, &received).await?;
+            return Ok(received);
+        }
+        let received = wait(world, name, most, false).await?;
+        let ids: Vec<&str> = received
+            .iter()
+            .filter_map(|message| message["ackId"].as_str())
+            .collect();
+        self.subscription(name)?.acknowledge(world, &ids);
+        Ok(received)
     }
 
     /// How many messages a subscription has not seen acknowledged.
@@ -211,8 +281,11 @@ impl Pubsub {
         Ok(())
     }
 
-    /// Gives every subscription of the topic its copy; the message ids.
+    /// Gives every subscription of the topic its copy; the message ids, which an emulator does not say in time.
     pub(super) fn publish(&self, world: &World, topic: &str, drafts: Vec<Draft>) -> Result<Vec<String>, Refusal> {
+        if let Some(emulator) = &self.emulator {
+            return emulator.publish(topic, &drafts).map(|()| Vec::new());
+        }
         check_drafts(&drafts)?;
         if !self.has_topic(topic) {
             return Err(Refusal::no_resource(topic));
@@ -230,12 +303,20 @@ impl Pubsub {
             })
             .collect();
         for subscription in lock(&self.subscriptions).values() {
-            if lock(&subscription.settings).topic != topic {
-                continue;
-            }
+            let retain = {
+                let settings = lock(&subscription.settings);
+                if settings.topic != topic || settings.detached {
+                    continue;
+                }
+                settings.retain_acked_messages
+            };
+            let wanted = |message: &&Arc<Message>| {
+                let filter = subscription.filter.as_ref();
+                filter.is_none_or(|filter| filter.matches(&message.draft.attributes))
+            };
             let mut queue = lock(&subscription.queue);
-            for message in &messages {
-                queue.add(Arc::clone(message));
+            for message in messages.iter().filter(wanted) {
+                queue.add(Arc::clone(message), retain);
             }
             drop(queue);
             subscription.touch();

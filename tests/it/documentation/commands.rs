@@ -115,6 +115,7 @@ impl Stage {
             .env("PATH", self.directory.path().join("bin"))
             // Variables that the text around a block has set.
             .envs([("PAGE", "http://127.0.0.1:8090"), ("WORKER", "http://127.0.0.1:8080")])
+            .envs([("PUBSUB_EMULATOR_HOST", "127.0.0.1:8085"), ("TOKEN", "ya29.token")])
             .output()
             .unwrap();
         said(&output)?;
