@@ -15,8 +15,6 @@ use crate::google::grant::Grant;
 use crate::google::{self, Kind, storage::Storage};
 use crate::job::Source;
 
-/// What the worker needs on the input bucket.
-
 /// The source as Cloud Storage has it.
 #[derive(Debug, Clone)]
 pub struct SourceObject {
