@@ -30,7 +30,7 @@ impl Footprint {
     pub const TYPICAL: Self = Self {
         worker: 48 << 20,
         zygote: 320 << 20,
-        zygote_own: 160 << 20,
+        zygote_own: 176 << 20,
         disk: 8 << 20,
     };
 

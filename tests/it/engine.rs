@@ -274,8 +274,12 @@ async fn an_engine_without_libreoffice_says_how_to_install_it() {
 async fn the_typical_footprint_is_that_of_a_real_start() {
     let bench = Bench::start().await;
     let (real, typical) = (bench.engine.footprint().unwrap(), Footprint::TYPICAL);
-    // This process is not the worker, whose own memory is measured in worker_soak.rs.
+    // This process is not the worker.
+    let world = crate::harness::World::start().await;
+    let statm = std::fs::read_to_string(format!("/proc/{}/statm", world.worker.pid())).unwrap();
+    let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
     for (what, real, typical) in [
+        ("worker", pages * 4096, typical.worker),
         ("zygote", real.zygote, typical.zygote),
         ("zygote_own", real.zygote_own, typical.zygote_own),
         ("disk", real.disk, typical.disk),

@@ -15,13 +15,11 @@ pub(super) async fn look(patient: &Patient, named: Option<&str>) -> Vec<Line> {
     let (config, reach) = (&patient.config, &patient.reach);
     let mut lines = Vec::new();
     let sealed = config.sealed.as_ref().map(|sealed| &sealed.object.bucket);
-    let buckets: BTreeSet<&String> = config
-        .input_buckets
-        .iter()
-        .chain([&config.output_bucket])
-        .chain(sealed)
-        .collect();
-    for bucket in buckets {
+    let mut buckets: Vec<&String> = config.input_buckets.iter().chain([&config.output_bucket]).collect();
+    buckets.sort();
+    buckets.extend(sealed);
+    let mut seen = BTreeSet::new();
+    for bucket in buckets.into_iter().filter(|bucket| seen.insert(*bucket)) {
         lines.push(access(reach, bucket).await);
     }
     let mut topics = BTreeSet::new();
