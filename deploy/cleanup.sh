@@ -85,7 +85,7 @@ rights_on_bucket() {
     "$OUTPUT_BUCKET") printf '%s object_writer\n%s object_reader\n' "$WORKER" "$SIGNER" ;;
     *) echo "$WORKER object_reader" ;;
   esac
-  case $bucket in "$INPUT_BUCKET" | "$OUTPUT_BUCKET") [ "$DOCTOR" = no ] || echo "$WORKER inspector" ;; esac
+  case $bucket in "$INPUT_BUCKET" | "$OUTPUT_BUCKET" | "$CONFIG_BUCKET") [ "$DOCTOR" = no ] || echo "$WORKER inspector" ;; esac
 }
 
 remove_bucket() {

@@ -278,7 +278,7 @@ step_grants() {
   grant "serviceAccount:$BUILDER" roles/iam.serviceAccountUser 'iam service-accounts' "$WORKER" "--project=$PROJECT_ID"
   # ... and writes its log: the one right of a build that Google grants on projects alone.
   grant "serviceAccount:$BUILDER" roles/logging.logWriter projects "$PROJECT_ID"
-  for name in "$INPUT_BUCKET" "$OUTPUT_BUCKET"; do inspected 'storage buckets' "gs://$name"; done
+  for name in "$INPUT_BUCKET" "$OUTPUT_BUCKET" "$CONFIG_BUCKET"; do inspected 'storage buckets' "gs://$name"; done
   for name in "$EVENT_TOPIC" "$RESULT_TOPIC" "$DEAD_LETTER_TOPIC"; do inspected 'pubsub topics' "$name" "--project=$PROJECT_ID"; done
   if [ -n "$DEPLOYER" ]; then
     grant "$(member_of "$DEPLOYER")" roles/iam.serviceAccountUser 'iam service-accounts' "$WORKER" "--project=$PROJECT_ID"
