@@ -9,8 +9,8 @@ mod ordering;
 mod pubsub;
 mod push;
 mod signed;
-mod subscriptions;
 mod storage;
+mod subscriptions;
 mod uploads;
 
 use std::time::Duration;
