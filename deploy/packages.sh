@@ -5,6 +5,7 @@
 #   deploy/packages.sh engine         what a running worker needs: LibreOffice 25.2, fonts, jemalloc
 #   deploy/packages.sh build          what compiling the engine's C++ shim needs besides (headers, g++)
 #   deploy/packages.sh test           what the tests read PDFs with, and stock LibreOffice's command to compare against
+#   deploy/packages.sh browser        Chromium, in which the tests use the page of `platen local` (300 MB)
 #   deploy/packages.sh bench          what unoserver needs, which the benchmark compares the engine with
 #   deploy/packages.sh fonts-cjk      Noto's fonts for Chinese, Japanese and Korean (90 MB)
 #   deploy/packages.sh fonts-emoji    Noto's coloured emoji (10 MB)
@@ -27,6 +28,7 @@ ENGINE='libreoffice-core-nogui libreoffice-writer-nogui libreoffice-calc-nogui l
   libjemalloc2 ca-certificates'
 BUILD='libreofficekit-dev libreoffice-dev g++ gcc libc6-dev make pkg-config'
 TEST='poppler-utils qpdf curl'
+BROWSER='chromium'
 BENCH='python3-uno python3-venv'
 FONTS_CJK='fonts-noto-cjk'
 FONTS_EMOJI='fonts-noto-color-emoji'
@@ -37,13 +39,14 @@ for group in "$@"; do
     engine) wanted="$wanted $ENGINE" ;;
     build) wanted="$wanted $BUILD" ;;
     test) wanted="$wanted $TEST" ;;
+    browser) wanted="$wanted $BROWSER" ;;
     bench) wanted="$wanted $BENCH" ;;
     fonts-cjk) wanted="$wanted $FONTS_CJK" ;;
     fonts-emoji) wanted="$wanted $FONTS_EMOJI" ;;
-    *) fail "no group '$group': use engine, build, test, bench, fonts-cjk or fonts-emoji" ;;
+    *) fail "no group '$group': use engine, build, test, browser, bench, fonts-cjk or fonts-emoji" ;;
   esac
 done
-[ -n "$wanted" ] || fail 'name at least one group: engine, build, test, bench, fonts-cjk or fonts-emoji'
+[ -n "$wanted" ] || fail 'name at least one group: engine, build, test, browser, bench, fonts-cjk or fonts-emoji'
 
 command -v apt-get >/dev/null || fail 'this is not a Debian system (no apt-get): install LibreOffice 25.2 and the packages listed in this script by your own means'
 

@@ -119,6 +119,11 @@ if command -v gcloud >/dev/null; then
 else
   skip gcloud 'no gcloud to run against the local cloud (cloud.google.com/sdk)'
 fi
+if command -v chromium >/dev/null; then
+  note 'in tests' browser "$(command -v chromium)"
+else
+  skip browser "no chromium to open the page of platen local in: deploy/packages.sh browser"
+fi
 shared=${PLATEN_SHARED:-../shared}
 if [ -d "$shared/documents" ]; then
   note 'in tests' shared-documents "$shared"
