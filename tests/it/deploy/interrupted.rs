@@ -35,8 +35,9 @@ fn a_script_that_is_ended_takes_its_directory_with_it() {
                 executable(&place.join("bin").join(first), SIGNALS);
             }
             std::fs::create_dir(place.join("tmp")).unwrap();
-            let output = Command::new("sh")
-                .args(["-c", "MAIN=$$ exec sh \"$0\""])
+            // What was started in the background of a script ignores SIGINT, and so does all that it starts.
+            let output = Command::new("env")
+                .args(["--default-signal=INT,TERM", "sh", "-c", "MAIN=$$ exec sh \"$0\""])
                 .arg(place.join("deploy").join(script))
                 .env_clear()
                 .env("PATH", format!("{}:/usr/bin:/bin", place.join("bin").display()))
