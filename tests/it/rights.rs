@@ -432,6 +432,11 @@ fn every_world_of_the_suite_enforces_the_policy() {
         ("credentials/universe.rs", "the metadata server's answers"),
         ("local_cloud/mod.rs", "the local cloud itself"),
         (
+            "official/compared.rs",
+            "the same calls of the local cloud and of Google's emulator",
+        ),
+        ("official/pubsub.rs", "Google's clients of Pub/Sub, for a person"),
+        (
             "submit.rs",
             "a person's command line; the worlds with a worker are the harness's",
         ),
