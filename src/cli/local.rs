@@ -6,6 +6,7 @@ mod jobs;
 mod page;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use tokio::net::TcpListener;
 use super::Failure;
 use super::output::say;
 use super::world::{self, Style, World};
+use crate::local_cloud::{DataDirectory, DataError};
 use control::Control;
 use jobs::Jobs;
 
@@ -21,19 +23,23 @@ use jobs::Jobs;
 ///
 /// Example: platen local
 /// Example: platen local --port 8090
+/// Example: platen local --data ~/platen-data
 ///
 /// Starts storage with notifications, Pub/Sub with authenticated push, OIDC keys, a metadata server, IAM signBlob and
 /// Cloud KMS on loopback, and the worker as 'platen serve' against them, held to the rights that deploy/setup.sh gives.
 /// The first line of stdout is a JSON object of URLs; what follows says how to use them from another terminal. Runs until
-/// it is interrupted; a second interrupt ends it at once. All is in memory and gone then. Limits, SANDBOX, FONTS,
-/// DOCUMENT_LOCALE, LOG_FORMAT and RUST_LOG come from the environment, as for 'platen serve', and so does
-/// MAX_DELIVERY_ATTEMPTS (5).
+/// it is interrupted; a second interrupt ends it at once. All is in memory and gone then, unless --data names a directory.
+/// Limits, SANDBOX, FONTS, DOCUMENT_LOCALE, LOG_FORMAT and RUST_LOG come from the environment, as for 'platen serve', and so
+/// does MAX_DELIVERY_ATTEMPTS (5).
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Arguments {
     /// Port of the web page, on loopback; 0 picks a free one.
     #[arg(long, value_name = "N", default_value_t = 0)]
     port: u16,
+    /// Directory that keeps buckets, topics and keys across restarts; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
 }
 
 /// The worker's log is what a person watches here.
@@ -44,6 +50,11 @@ const STYLE: Style = Style {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     world::configuration()?;
+    let data = arguments.data.as_deref().map(DataDirectory::open).transpose();
+    let data = data.map_err(|error| match error {
+        DataError::Foreign { .. } => Failure::Usage(Some(format!("--data: {error}"))),
+        _ => work(format!("--data: {error}")),
+    })?;
     super::runtime()?.block_on(async {
         let mut interrupted = pin!(super::interrupted()?);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port));
@@ -53,7 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             ))
         })?;
         let world = tokio::select! {
-            world = World::start(STYLE) => world.map_err(work)?,
+            world = World::start_with(STYLE, data) => world.map_err(work)?,
             () = &mut interrupted => return Ok(()),
         };
         let page = listener

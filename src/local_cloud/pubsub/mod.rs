@@ -7,6 +7,7 @@ mod rest;
 
 use std::{
     collections::BTreeMap,
+    io,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -24,9 +25,14 @@ pub(super) use self::{
 use self::{
     model::{Message, Settings, check_drafts, check_name},
     push::Pace,
-    queue::Queue,
+    queue::{Delivery, Queue},
 };
-use super::{Refusal, World, server::lock};
+use super::{
+    Refusal, World,
+    clock::Clock,
+    data::{DataDirectory, Held, Journal, Kept, Loose, NotKept, Single, Table, commit},
+    server::lock,
+};
 
 /// Google's ids are numbers of 14 to 17 digits; nobody may read more into them but who asks this cloud what came first.
 const FIRST_ID: u64 = 10_000_000_000_000_000;
@@ -63,8 +69,8 @@ impl Refusal {
 
 /// One subscription and its messages.
 pub(super) struct Subscription {
-    settings: Mutex<Settings>,
-    queue: Mutex<Queue>,
+    settings: Kept<Single<Settings>>,
+    queue: Kept<Queue>,
     pace: Mutex<Pace>,
     deleted: Mutex<bool>,
     /// Counts what happened, so that pushers and pullers look again.
@@ -72,8 +78,25 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
+    fn new(settings: Kept<Single<Settings>>, queue: Kept<Queue>) -> Self {
+        Self {
+            settings,
+            queue,
+            pace: Mutex::default(),
+            deleted: Mutex::default(),
+            changed: watch::Sender::new(0),
+        }
+    }
+
     fn settings(&self) -> Settings {
-        lock(&self.settings).clone()
+        Settings::clone(&self.settings.look())
+    }
+
+    fn set(&self, settings: Settings) -> Result<(), NotKept> {
+        self.settings.change(|value| {
+            **value = settings;
+            Ok(())
+        })
     }
 
     fn is_deleted(&self) -> bool {
@@ -88,47 +111,105 @@ impl Subscription {
 /// All topics and subscriptions.
 #[derive(Default)]
 pub(super) struct Pubsub {
-    topics: Mutex<BTreeMap<String, serde_json::Value>>,
+    topics: Kept<Table<serde_json::Value>>,
     subscriptions: Mutex<BTreeMap<String, Arc<Subscription>>>,
     published: AtomicU64,
+    journal: Option<Arc<Journal>>,
+    /// Subscriptions of an earlier process, which nothing is pushed to before [`Pubsub::resume`].
+    held_back: Mutex<Vec<Arc<Subscription>>>,
+}
+
+/// Where things are kept.
+const TOPICS: &str = "pubsub/topic/";
+const SUBSCRIPTIONS: &str = "pubsub/subscription/";
+const PUBLISHED: &str = "pubsub/published";
+
+fn place_of_queue(subscription: &str) -> String {
+    format!("pubsub/queue/{subscription}/")
 }
 
 impl Pubsub {
+    /// With what a directory has.
+    pub(super) fn open(data: Option<&DataDirectory>, clock: &Clock) -> io::Result<Self> {
+        let Some(journal) = data.map(|data| &data.journal) else {
+            return Ok(Self::default());
+        };
+        let published: Option<(String, u64)> = journal.read(PUBLISHED)?.into_iter().next();
+        let published = published.map_or(0, |(_, published)| published);
+        let mut subscriptions = BTreeMap::new();
+        for (name, settings) in journal.read::<Settings>(SUBSCRIPTIONS)? {
+            let now = clock.now();
+            let retention = settings.retention();
+            let place = format!("{SUBSCRIPTIONS}{name}");
+            let settings = Kept::new(Some(journal), place, Single::restored(settings));
+            // Every number in a queue is a message of the cloud: none is given again, nor is an ack id.
+            let queue = Kept::restored(Some(journal), place_of_queue(&name), Queue::after(published))?;
+            let expired = queue.change(|queue| {
+                queue.expire_published_before(now - retention);
+                Ok::<_, NotKept>(())
+            });
+            expired.map_err(io::Error::other)?;
+            subscriptions.insert(name, Arc::new(Subscription::new(settings, queue)));
+        }
+        Ok(Self {
+            topics: Kept::restored(Some(journal), TOPICS, Table::default())?,
+            held_back: Mutex::new(subscriptions.values().cloned().collect()),
+            subscriptions: Mutex::new(subscriptions),
+            published: published.into(),
+            journal: Some(Arc::clone(journal)),
+        })
+    }
+
+    /// Begins to push what an earlier process left.
+    pub(super) fn resume(&self, world: &Arc<World>) {
+        for subscription in std::mem::take(&mut *lock(&self.held_back)) {
+            tokio::spawn(push::run(Arc::clone(world), subscription));
+        }
+    }
+
     pub(super) fn has_topic(&self, name: &str) -> bool {
-        lock(&self.topics).contains_key(name)
+        self.topics.look().contains_key(name)
     }
 
     pub(super) fn create_topic(&self, name: &str, mut body: serde_json::Value) -> Result<serde_json::Value, Refusal> {
         check_name(name, "topics")?;
-        let mut topics = lock(&self.topics);
-        if topics.contains_key(name) {
-            return Err(Refusal::resource_exists(name));
-        }
         if !body.is_object() {
             body = serde_json::json!({});
         }
         body["name"] = name.into();
-        topics.insert(name.to_owned(), body.clone());
-        Ok(body)
+        self.topics.change(|topics| {
+            if topics.contains_key(name) {
+                return Err(Refusal::resource_exists(name));
+            }
+            topics.insert(name.to_owned(), body.clone());
+            Ok(body)
+        })
     }
 
     fn delete_topic(&self, name: &str) -> Result<(), Refusal> {
-        lock(&self.topics)
-            .remove(name)
-            .ok_or_else(|| Refusal::no_resource(name))?;
-        for subscription in lock(&self.subscriptions).values() {
-            let mut settings = lock(&subscription.settings);
-            if settings.topic == name {
-                DELETED_TOPIC.clone_into(&mut settings.topic);
-            }
-        }
-        Ok(())
+        let subscriptions = lock(&self.subscriptions);
+        let of_topic: Vec<_> = subscriptions
+            .values()
+            .map(|subscription| &subscription.settings)
+            .collect();
+        self.topics.change_with(
+            |topics| topics.remove(name).ok_or_else(|| Refusal::no_resource(name)),
+            |held, _| {
+                Kept::change_all(&of_topic, &mut [held], |_, settings| {
+                    if settings.topic == name {
+                        DELETED_TOPIC.clone_into(&mut settings.topic);
+                    }
+                })?;
+                Ok(())
+            },
+        )
     }
 
     pub(super) fn create_subscription(
         &self,
         world: &Arc<World>,
         settings: serde_json::Value,
+        outlives: bool,
     ) -> Result<serde_json::Value, Refusal> {
         let settings: Settings = serde_json::from_value(settings)
             .map_err(|error| Refusal::argument(format!("Invalid JSON payload received. {error}")))?;
@@ -153,22 +234,36 @@ impl Pubsub {
         }
         let answer = settings.json();
         let name = settings.name.clone();
-        let subscription = Arc::new(Subscription {
-            settings: Mutex::new(settings),
-            queue: Mutex::default(),
-            pace: Mutex::default(),
-            deleted: Mutex::default(),
-            changed: watch::Sender::new(0),
-        });
-        {
+        let journal = self.journal.as_ref().filter(|_| outlives);
+        let settings = Kept::new(journal, format!("{SUBSCRIPTIONS}{name}"), Single::new(settings));
+        let subscription = {
             let mut subscriptions = lock(&self.subscriptions);
             if subscriptions.contains_key(&name) {
                 return Err(Refusal::resource_exists(&name));
             }
+            settings.change(|_| Ok::<_, NotKept>(()))?;
+            let queue = Kept::new(journal, place_of_queue(&name), Queue::after(self.published()));
+            let subscription = Arc::new(Subscription::new(settings, queue));
             subscriptions.insert(name, Arc::clone(&subscription));
-        }
+            subscription
+        };
         tokio::spawn(push::run(Arc::clone(world), subscription));
         Ok(answer)
+    }
+
+    /// Sets a subscription's push endpoint and its dead-letter policy.
+    pub(super) fn redirect(&self, name: &str, wanted: serde_json::Value) -> Result<(), Refusal> {
+        let subscription = self.subscription(name)?;
+        let wanted: Settings = serde_json::from_value(wanted)
+            .map_err(|error| Refusal::argument(format!("Invalid JSON payload received. {error}")))?;
+        let changed = Settings {
+            push_config: wanted.push_config,
+            dead_letter_policy: wanted.dead_letter_policy,
+            ..subscription.settings()
+        };
+        subscription.set(changed.checked()?)?;
+        subscription.touch();
+        Ok(())
     }
 
     fn subscription(&self, name: &str) -> Result<Arc<Subscription>, Refusal> {
@@ -181,19 +276,29 @@ impl Pubsub {
     /// Acknowledges one delivery.
     pub(super) fn acknowledge(&self, subscription: &str, ack_id: &str) -> Result<(), Refusal> {
         let subscription = self.subscription(subscription)?;
-        lock(&subscription.queue).acknowledge(ack_id, self.published());
+        subscription.queue.change(|queue| {
+            queue.acknowledge(ack_id, self.published());
+            Ok::<_, NotKept>(())
+        })?;
         subscription.touch();
         Ok(())
     }
 
     /// How many messages a subscription has not seen acknowledged.
     pub(super) fn backlog(&self, subscription: &str) -> Result<usize, Refusal> {
-        Ok(lock(&self.subscription(subscription)?.queue).len())
+        Ok(self.subscription(subscription)?.queue.look().len())
+    }
+
+    /// The messages that a subscription has not seen acknowledged, oldest first.
+    pub(super) fn waiting(&self, subscription: &str) -> Result<Vec<serde_json::Value>, Refusal> {
+        let subscription = self.subscription(subscription)?;
+        let queue = subscription.queue.look();
+        Ok(queue.messages().map(|message| message.json().into()).collect())
     }
 
     /// What a subscription has seen acknowledged, oldest first.
     pub(super) fn acknowledgements(&self, subscription: &str) -> Result<Vec<Acknowledgement>, Refusal> {
-        Ok(lock(&self.subscription(subscription)?.queue).acknowledged())
+        Ok(self.subscription(subscription)?.queue.look().acknowledged())
     }
 
     /// How many messages were published so far.
@@ -202,12 +307,13 @@ impl Pubsub {
     }
 
     fn delete_subscription(&self, name: &str) -> Result<(), Refusal> {
-        let subscription = lock(&self.subscriptions)
-            .remove(name)
-            .ok_or_else(|| Refusal::no_resource(name))?;
+        let mut subscriptions = lock(&self.subscriptions);
+        let subscription = subscriptions.get(name).ok_or_else(|| Refusal::no_resource(name))?;
+        let mut settings = Loose::remove(self.journal.as_ref(), &format!("{SUBSCRIPTIONS}{name}"));
+        Kept::change_all(&[&subscription.queue], &mut [&mut settings], |_, queue| queue.clear())?;
         *lock(&subscription.deleted) = true;
-        lock(&subscription.queue).clear();
         subscription.touch();
+        subscriptions.remove(name);
         Ok(())
     }
 
@@ -217,30 +323,67 @@ impl Pubsub {
         if !self.has_topic(topic) {
             return Err(Refusal::no_resource(topic));
         }
+        let drafts = drafts.into_iter().map(|draft| (topic.to_owned(), draft)).collect();
+        Ok(self.distribute(world, drafts, None)?)
+    }
+
+    /// Publishes what other changes of the cloud are announced by, together with them. A topic that was deleted since loses its
+    /// messages, as Google's does.
+    pub(super) fn announce(
+        &self,
+        world: &World,
+        mut messages: Vec<(String, Draft)>,
+        along: &mut dyn Held,
+    ) -> Result<(), NotKept> {
+        messages.retain(|(topic, draft)| self.has_topic(topic) && check_drafts(std::slice::from_ref(draft)).is_ok());
+        if messages.is_empty() {
+            return commit(&mut [along]);
+        }
+        self.distribute(world, messages, Some(along)).map(drop)
+    }
+
+    /// Puts messages into all queues that they belong in, all of them or none; the message ids.
+    fn distribute(
+        &self,
+        world: &World,
+        drafts: Vec<(String, Draft)>,
+        along: Option<&mut dyn Held>,
+    ) -> Result<Vec<String>, NotKept> {
+        let subscriptions = lock(&self.subscriptions);
         let published = world.clock.now();
-        let messages: Vec<Arc<Message>> = drafts
+        let messages: Vec<(String, Arc<Message>)> = drafts
             .into_iter()
-            .map(|draft| {
-                let number = FIRST_ID + self.published.fetch_add(1, Ordering::SeqCst);
-                Arc::new(Message {
-                    id: number.to_string(),
-                    published,
-                    draft,
-                })
+            .map(|(topic, draft)| {
+                let id = (FIRST_ID + self.published.fetch_add(1, Ordering::SeqCst)).to_string();
+                (topic, Arc::new(Message { id, published, draft }))
             })
             .collect();
-        for subscription in lock(&self.subscriptions).values() {
-            if lock(&subscription.settings).topic != topic {
-                continue;
+        let (mut topics, mut queues, mut takers) = (Vec::new(), Vec::new(), Vec::new());
+        for subscription in subscriptions.values() {
+            let topic = subscription.settings.look().topic.clone();
+            if messages.iter().any(|(other, _)| *other == topic) {
+                topics.push(topic);
+                queues.push(&subscription.queue);
+                takers.push(subscription);
             }
-            let mut queue = lock(&subscription.queue);
-            for message in &messages {
+        }
+        let mut count = match &self.journal {
+            Some(journal) => Loose::put(Some(journal), PUBLISHED, &self.published()),
+            None => Loose::default(),
+        };
+        let add = |index: usize, queue: &mut Queue| {
+            for (_, message) in messages.iter().filter(|(topic, _)| *topic == topics[index]) {
                 queue.add(Arc::clone(message));
             }
-            drop(queue);
+        };
+        match along {
+            Some(along) => Kept::change_all(&queues, &mut [along, &mut count], add)?,
+            None => Kept::change_all(&queues, &mut [&mut count], add)?,
+        }
+        for subscription in takers {
             subscription.touch();
         }
-        Ok(messages.iter().map(|message| message.id.clone()).collect())
+        Ok(messages.iter().map(|(_, message)| message.id.clone()).collect())
     }
 }
 
@@ -261,15 +404,20 @@ fn working(world: &World, mut settings: Settings) -> Settings {
     settings
 }
 
-/// Publishes on the dead-letter topic what a subscription gave up.
-fn forward_dead(world: &World, settings: &Settings, dead: Vec<(Arc<Message>, u32)>) {
+/// Publishes on the dead-letter topic what a subscription gave up, and forgets it then: it is in one of the two at any time.
+fn forward_dead(world: &World, subscription: &Subscription, settings: &Settings, dead: Vec<Delivery>) {
     let Some(policy) = &settings.dead_letter_policy else {
         return;
     };
     let ["projects", project, "subscriptions", id] = settings.name.split('/').collect::<Vec<_>>()[..] else {
         return;
     };
-    for (message, attempts) in dead {
+    for Delivery {
+        ack_id,
+        message,
+        attempt,
+    } in dead
+    {
         let mut draft = message.draft.clone();
         let mut set = |key: &str, value: String| {
             draft
@@ -278,11 +426,25 @@ fn forward_dead(world: &World, settings: &Settings, dead: Vec<(Arc<Message>, u32
         };
         set("Subscription", id.to_owned());
         set("SubscriptionProject", project.to_owned());
-        set("DeliveryCount", attempts.to_string());
+        set("DeliveryCount", attempt.to_string());
         set("TopicPublishTime", message.publish_time());
         // A dead-letter topic that was deleted since loses the message: Google's documentation warns of it.
-        if let Err(refusal) = world.pubsub.publish(world, &policy.dead_letter_topic, vec![draft]) {
-            tracing::warn!(error = %refusal, subscription = settings.name, "a dead letter was lost");
+        match world.pubsub.publish(world, &policy.dead_letter_topic, vec![draft]) {
+            Ok(_) => {}
+            // It stays, and is tried again when the lease that it is held under ends.
+            Err(refusal) if refusal.status == "UNAVAILABLE" => continue,
+            Err(refusal) => {
+                tracing::warn!(error = %refusal, subscription = settings.name, "a dead letter was lost");
+            }
         }
+        let forgotten = subscription.queue.change(|queue| {
+            queue.forget(&ack_id);
+            Ok::<_, NotKept>(())
+        });
+        if let Err(error) = forgotten {
+            tracing::warn!(%error, subscription = settings.name, "a dead letter is forwarded again");
+        }
+        // What waits behind it in its order may go now.
+        subscription.touch();
     }
 }

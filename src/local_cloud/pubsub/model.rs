@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use axum::http::StatusCode;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -13,8 +13,9 @@ use super::super::{Refusal, to_base64};
 const LARGEST_REQUEST: usize = 10 * 1024 * 1024;
 
 /// A message that is to be published.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(in super::super) struct Draft {
+    #[serde(with = "as_base64")]
     pub(in super::super) data: Vec<u8>,
     pub(in super::super) attributes: BTreeMap<String, String>,
     pub(in super::super) ordering_key: String,
@@ -31,7 +32,7 @@ impl Draft {
 }
 
 /// A published message.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Message {
     pub(super) id: String,
     pub(super) published: DateTime<Utc>,
@@ -58,6 +59,22 @@ impl Message {
             message.insert("orderingKey".to_owned(), json!(self.draft.ordering_key));
         }
         message
+    }
+}
+
+/// A message's data in the journal.
+mod as_base64 {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    use super::super::super::{base64_of_google, to_base64};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        to_base64(bytes).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        base64_of_google(&text).ok_or_else(|| D::Error::custom("not base64"))
     }
 }
 
@@ -279,6 +296,15 @@ impl Settings {
             )));
         }
         Ok(self)
+    }
+
+    /// How long a message waits to be acknowledged, a week where nothing else is said.
+    pub(super) fn retention(&self) -> TimeDelta {
+        let seconds = self.message_retention_duration.strip_suffix('s');
+        let seconds = seconds.and_then(|seconds| seconds.parse().ok());
+        seconds
+            .and_then(TimeDelta::try_seconds)
+            .unwrap_or_else(|| TimeDelta::days(7))
     }
 
     pub(super) fn ack_deadline(&self, second: Duration) -> Duration {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::{
     super::{
         World,
+        data::NotKept,
         faults::Effect,
         server::{Peer, lock},
     },
@@ -101,9 +102,16 @@ fn start_deliveries(world: &Arc<World>, subscription: &Arc<Subscription>) -> Opt
         return None;
     }
     let given_up_by = working(world, settings.clone());
-    let taken = lock(&subscription.queue).take(room, &given_up_by, world.settings.pubsub_second);
+    let second = world.settings.pubsub_second;
+    let taken = subscription
+        .queue
+        .change(|queue| Ok::<_, NotKept>(queue.take(room, &given_up_by, second)));
+    // What cannot be counted is not pushed.
+    let Ok(taken) = taken else {
+        return Some(Instant::now() + second);
+    };
     lock(&subscription.pace).outstanding += taken.deliveries.len();
-    forward_dead(world, &settings, taken.dead);
+    forward_dead(world, subscription, &settings, taken.dead);
     for delivery in taken.deliveries {
         let (world, subscription, settings) = (Arc::clone(world), Arc::clone(subscription), settings.clone());
         tokio::spawn(async move { deliver(&world, &subscription, &settings, delivery).await });
@@ -118,11 +126,18 @@ async fn deliver(world: &World, subscription: &Subscription, settings: &Settings
         acknowledged = send(world, settings, &delivery) => acknowledged,
         _ = stopped.wait_for(|stopped| *stopped) => return,
     };
+    // Where that cannot be kept the message is delivered again: once more is what Pub/Sub may always do.
+    let _again = subscription.queue.change(|queue| {
+        if acknowledged {
+            queue.acknowledge(&delivery.ack_id, world.pubsub.published());
+        } else {
+            queue.nack(&delivery.ack_id, settings, second);
+        }
+        Ok::<_, NotKept>(())
+    });
     if acknowledged {
-        lock(&subscription.queue).acknowledge(&delivery.ack_id, world.pubsub.published());
         lock(&subscription.pace).succeeded(world.settings.push_window);
     } else {
-        lock(&subscription.queue).nack(&delivery.ack_id, settings, second);
         lock(&subscription.pace).failed(second);
     }
     subscription.touch();

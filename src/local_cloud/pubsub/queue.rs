@@ -2,13 +2,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    io,
     sync::Arc,
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-use super::model::{Message, Settings};
+use super::{
+    super::data::{Durable, Journal, Sink},
+    model::{Message, Settings},
+};
 
 struct Entry {
     message: Arc<Message>,
@@ -35,8 +40,8 @@ pub(super) struct Delivery {
 #[derive(Default)]
 pub(super) struct Taken {
     pub(super) deliveries: Vec<Delivery>,
-    /// Messages whose attempts are used up, and how many there were.
-    pub(super) dead: Vec<(Arc<Message>, u32)>,
+    /// Messages whose attempts are used up: held like a delivery until they are somewhere else.
+    pub(super) dead: Vec<Delivery>,
     /// When another look is worth while, if nothing else happens.
     pub(super) again_at: Option<Instant>,
 }
@@ -61,9 +66,93 @@ pub(super) struct Queue {
     entries: BTreeMap<u64, Entry>,
     next: u64,
     acknowledged: VecDeque<Acknowledgement>,
+    /// What was written down: the attempts of each message.
+    kept: BTreeMap<u64, u32>,
+}
+
+/// Messages and their attempts are kept; leases are not, so that after a restart all is ready.
+impl Durable for Queue {
+    fn drain(&mut self, at: &str, sink: &mut Sink) {
+        if !sink.keeps() {
+            return;
+        }
+        let (message, attempts) = (
+            |number: u64| format!("{at}message/{number:020}"),
+            |number: u64| format!("{at}attempts/{number:020}"),
+        );
+        for (number, entry) in &self.entries {
+            let kept = self.kept.get(number);
+            if kept.is_none() {
+                sink.put(message(*number), &*entry.message);
+            }
+            if *kept.unwrap_or(&0) != entry.attempts {
+                sink.put(attempts(*number), &entry.attempts);
+            }
+        }
+        for number in self.kept.keys().filter(|number| !self.entries.contains_key(number)) {
+            sink.remove(message(*number));
+            sink.remove(attempts(*number));
+        }
+        self.kept = self.counts();
+    }
+
+    fn restore(&mut self, at: &str, journal: &Journal) -> io::Result<()> {
+        let number = |key: &str| key.parse::<u64>().map_err(io::Error::other);
+        let mut attempts = BTreeMap::new();
+        for (key, count) in journal.read::<u32>(&format!("{at}attempts/"))? {
+            attempts.insert(number(&key)?, count);
+        }
+        let mut before = std::mem::take(&mut self.entries);
+        for (key, message) in journal.read::<Message>(&format!("{at}message/"))? {
+            let number = number(&key)?;
+            let attempts = attempts.get(&number).copied().unwrap_or(0);
+            let still_so = before.remove(&number).filter(|entry| entry.attempts == attempts);
+            let entry = still_so.unwrap_or_else(|| Entry {
+                message: Arc::new(message),
+                attempts,
+                ready_at: Instant::now(),
+                lease: None,
+            });
+            self.entries.insert(number, entry);
+            self.next = self.next.max(number);
+        }
+        self.kept = self.counts();
+        Ok(())
+    }
 }
 
 impl Queue {
+    /// An empty queue, whose numbers follow this one.
+    pub(super) fn after(number: u64) -> Self {
+        Self {
+            next: number,
+            ..Self::default()
+        }
+    }
+
+    fn counts(&self) -> BTreeMap<u64, u32> {
+        self.entries
+            .iter()
+            .map(|(number, entry)| (*number, entry.attempts))
+            .collect()
+    }
+
+    /// Forgets what is too old to be delivered.
+    pub(super) fn expire_published_before(&mut self, time: DateTime<Utc>) {
+        self.entries.retain(|_, entry| entry.message.published >= time);
+    }
+
+    /// The messages that are not acknowledged, oldest first.
+    pub(super) fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
+        self.entries.values().map(|entry| &entry.message)
+    }
+
+    /// Forgets a dead message that is somewhere else now.
+    pub(super) fn forget(&mut self, ack_id: &str) {
+        self.entries
+            .retain(|_, entry| entry.lease.as_ref().is_none_or(|lease| lease.ack_id != ack_id));
+    }
+
     pub(super) fn add(&mut self, message: Arc<Message>) {
         self.next += 1;
         let entry = Entry {
@@ -90,8 +179,17 @@ impl Queue {
         self.expire(now, settings, second);
         if let Some(policy) = &settings.dead_letter_policy {
             let spent = |entry: &Entry| entry.lease.is_none() && entry.attempts >= policy.max_delivery_attempts;
-            for (_, entry) in self.entries.extract_if(.., |_, entry| spent(entry)) {
-                taken.dead.push((entry.message, entry.attempts));
+            for (number, entry) in self.entries.iter_mut().filter(|(_, entry)| spent(entry)) {
+                let ack_id = format!("{number}-dead");
+                entry.lease = Some(Lease {
+                    ack_id: ack_id.clone(),
+                    until: now + settings.ack_deadline(second),
+                });
+                taken.dead.push(Delivery {
+                    ack_id,
+                    message: Arc::clone(&entry.message),
+                    attempt: entry.attempts,
+                });
             }
         }
         let mut busy_keys = BTreeSet::new();

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{
     super::{
         Refusal, World, base64_of_google,
+        data::NotKept,
         policy::pubsub_refusal,
         server::{Request, json as json_answer, lock, rpc_error},
     },
@@ -80,13 +81,15 @@ async fn call(world: &Arc<World>, caller: Option<&str>, request: &Request) -> Re
     let segments: Vec<&str> = path.split('/').collect();
     match (method, &segments[..], verb) {
         ("PUT", ["projects", _, "topics", _], "") => pubsub.create_topic(&path, body(request)?),
-        ("GET", ["projects", _, "topics", _], "") => lock(&pubsub.topics)
+        ("GET", ["projects", _, "topics", _], "") => pubsub
+            .topics
+            .look()
             .get(&path)
             .cloned()
             .ok_or_else(|| Refusal::no_resource(&path)),
         ("DELETE", ["projects", _, "topics", _], "") => pubsub.delete_topic(&path).map(|()| json!({})),
         ("GET", ["projects", _, "topics"], "") => {
-            let topics = lock(&pubsub.topics);
+            let topics = pubsub.topics.look();
             let topics: Vec<&Value> = topics
                 .iter()
                 .filter(|(name, _)| name.starts_with(&format!("{path}/")))
@@ -106,7 +109,7 @@ async fn call(world: &Arc<World>, caller: Option<&str>, request: &Request) -> Re
         ("PUT", ["projects", _, "subscriptions", _], "") => {
             let mut settings = body(request)?;
             settings["name"] = json!(path);
-            pubsub.create_subscription(world, settings)
+            pubsub.create_subscription(world, settings, true)
         }
         ("GET", ["projects", _, "subscriptions", _], "") => Ok(pubsub.subscription(&path)?.settings().json()),
         ("PATCH", ["projects", _, "subscriptions", _], "") => patch(world, &path, &body(request)?),
@@ -255,8 +258,10 @@ pub(in super::super) async fn wait(
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "FAILED_PRECONDITION", message));
         }
         let given_up_by = working(world, settings.clone());
-        let taken = lock(&subscription.queue).take(most.min(1000), &given_up_by, second);
-        forward_dead(world, &settings, taken.dead);
+        let taken = subscription
+            .queue
+            .change(|queue| Ok::<_, NotKept>(queue.take(most.min(1000), &given_up_by, second)))?;
+        forward_dead(world, &subscription, &settings, taken.dead);
         if !taken.deliveries.is_empty() {
             let received: Vec<Value> = taken
                 .deliveries
@@ -303,11 +308,12 @@ fn ack_ids(request: &Request) -> Result<AckIds, Refusal> {
 fn acknowledge(world: &World, name: &str, request: &Request) -> Result<Value, Refusal> {
     let subscription = world.pubsub.subscription(name)?;
     let ids = ack_ids(request)?;
-    let mut queue = lock(&subscription.queue);
-    for id in &ids.ack_ids {
-        queue.acknowledge(id, world.pubsub.published());
-    }
-    drop(queue);
+    subscription.queue.change(|queue| {
+        for id in &ids.ack_ids {
+            queue.acknowledge(id, world.pubsub.published());
+        }
+        Ok::<_, NotKept>(())
+    })?;
     subscription.touch();
     Ok(json!({}))
 }
@@ -323,15 +329,16 @@ fn modify_ack_deadline(world: &World, name: &str, request: &Request) -> Result<V
     }
     let second: Duration = world.settings.pubsub_second;
     let settings = subscription.settings();
-    let mut queue = lock(&subscription.queue);
-    for id in &ids.ack_ids {
-        if seconds == 0 {
-            queue.nack(id, &settings, second);
-        } else {
-            queue.extend(id, second * seconds);
+    subscription.queue.change(|queue| {
+        for id in &ids.ack_ids {
+            if seconds == 0 {
+                queue.nack(id, &settings, second);
+            } else {
+                queue.extend(id, second * seconds);
+            }
         }
-    }
-    drop(queue);
+        Ok::<_, NotKept>(())
+    })?;
     subscription.touch();
     Ok(json!({}))
 }
@@ -345,7 +352,7 @@ fn modify_push_config(world: &World, name: &str, body: &Value) -> Result<Value, 
         ..subscription.settings()
     }
     .checked()?;
-    *lock(&subscription.settings) = changed;
+    subscription.set(changed)?;
     subscription.touch();
     Ok(json!({}))
 }
@@ -379,7 +386,7 @@ fn patch(world: &World, name: &str, body: &Value) -> Result<Value, Refusal> {
         .map_err(|error| Refusal::argument(format!("Invalid JSON payload received. {error}")))?;
     let settings = settings.checked()?;
     let answer = settings.json();
-    *lock(&subscription.settings) = settings;
+    subscription.set(settings)?;
     subscription.touch();
     Ok(answer)
 }

@@ -7,10 +7,10 @@ use serde_json::json;
 use super::{
     super::{
         Refusal, World,
-        server::{Request, decode, json as json_answer, lock},
+        server::{Request, decode, json as json_answer},
     },
-    fields_of, notify, number, permit, preconditions, resource,
-    store::Preconditions,
+    fields_of, number, permit, preconditions, resource,
+    store::{Hashes, Preconditions},
     unknown_method,
 };
 
@@ -49,7 +49,7 @@ impl Copy {
         permit(world, caller, "storage.objects.get", &self.source.0)?;
         permit(world, caller, "storage.objects.create", bucket)?;
         let conditions = preconditions(request)?;
-        let there = lock(&world.storage.store).object(bucket, name, None).is_ok();
+        let there = world.storage.look().object(bucket, name, None).is_ok();
         if there && conditions.generation_match != Some(0) {
             permit(world, caller, "storage.objects.delete", bucket)?;
         }
@@ -59,20 +59,22 @@ impl Copy {
             metageneration_match: number(request, "ifSourceMetagenerationMatch")?,
             metageneration_not_match: number(request, "ifSourceMetagenerationNotMatch")?,
         };
-        let (object, changes) = {
-            let mut store = lock(&world.storage.store);
+        let object = world.storage.change(world, bucket, |store| {
             let generation = number(request, "sourceGeneration")?;
             let source = store.object(&self.source.0, &self.source.1, generation)?;
             of_source.check(&axum::http::Method::POST, Some(source))?;
-            let content = source.content.clone();
+            let hashes = Hashes {
+                crc32c: source.crc32c.clone(),
+                md5: source.md5.clone(),
+            };
+            let content = (source.content.clone(), hashes);
             // A body takes the place of all that the source says about itself.
             let fields = match request.body.iter().all(u8::is_ascii_whitespace) || request.body.as_ref() == b"{}" {
                 true => source.fields.clone(),
                 false => fields_of(&super::body(request)?)?,
             };
-            store.insert((bucket, name), fields, content, &conditions, &world.clock)?
-        };
-        notify::publish(world, bucket, &changes);
+            store.insert((bucket, name), fields, content, &conditions, &world.clock)
+        })?;
         let resource = resource::object(world, bucket, &object);
         if !self.rewrites {
             return Ok(json_answer(StatusCode::OK, &resource));

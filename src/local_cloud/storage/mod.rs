@@ -11,7 +11,11 @@ mod store;
 mod upload;
 mod xml;
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    sync::{Arc, Mutex},
+};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -20,12 +24,13 @@ use axum::{
 use serde_json::{Value, json};
 
 use self::{
-    notify::Notification,
-    store::{Fields, Preconditions, Store},
-    upload::fields_of,
+    notify::{Change, Notification},
+    store::{Bucket, Fields, Hashes, Preconditions, Store},
+    upload::{Session, fields_of},
 };
 use super::{
     Refusal, World,
+    data::{Content, DataDirectory, Files, Kept, Look, NotKept},
     policy::storage_refusal,
     server::{Request, decode, json as json_answer, lock, text},
 };
@@ -33,20 +38,88 @@ use super::{
 /// What is stored, and the host names that belong to buckets.
 #[derive(Default)]
 pub(super) struct Storage {
-    store: Mutex<Store>,
+    store: Kept<Store>,
+    /// Where the bytes of objects are, when they are not in memory.
+    files: Option<Arc<Files>>,
+    /// Resumable uploads that go on; they end with the process.
+    sessions: Mutex<HashMap<String, Session>>,
     bound_hosts: Mutex<BTreeMap<String, String>>,
 }
 
 impl Storage {
+    /// With what a directory has.
+    pub(super) fn open(data: Option<&DataDirectory>) -> io::Result<Self> {
+        let files = data.map(|data| Arc::clone(&data.files));
+        let journal = data.map(|data| &data.journal);
+        let store = Kept::restored(journal, "storage/", Store::new(files.clone()))?;
+        if let Some(files) = &files {
+            files.sweep()?;
+        }
+        Ok(Self {
+            store,
+            files,
+            ..Self::default()
+        })
+    }
+
+    pub(super) fn has_bucket(&self, name: &str) -> bool {
+        self.look().bucket(name).is_ok()
+    }
+
+    pub(super) fn has_notification(&self, bucket: &str, topic: &str) -> bool {
+        let store = self.look();
+        let of_bucket = store.bucket(bucket).map(|bucket| &bucket.notifications);
+        of_bucket.is_ok_and(|all| all.iter().any(|notification| notification.topic == topic))
+    }
+
+    pub(super) fn has_object(&self, bucket: &str, name: &str) -> bool {
+        self.look().object(bucket, name, None).is_ok()
+    }
+
+    fn look(&self) -> Look<'_, Store> {
+        self.store.look()
+    }
+
+    /// Makes content of bytes, and computes its hashes: before the store is locked, because it may have to wait for a disk.
+    fn content(&self, bytes: &axum::body::Bytes) -> Result<(Content, Hashes), Refusal> {
+        let content = Content::new(self.files.as_deref(), bytes.clone()).map_err(backend)?;
+        Ok((content, Hashes::of(bytes)))
+    }
+
+    /// Changes objects of a bucket: the one way to do so. What is to be announced of it is kept together with the change, or
+    /// neither is.
+    fn change<R>(
+        &self,
+        world: &World,
+        bucket: &str,
+        change: impl FnOnce(&mut Store) -> Result<(R, Vec<Change>), Refusal>,
+    ) -> Result<R, Refusal> {
+        let changed = self.store.change_with(
+            |store| {
+                let (result, changes) = change(store)?;
+                let messages = notify::messages(world, store.bucket(bucket)?, &changes);
+                Ok((result, messages))
+            },
+            |held, (result, messages)| {
+                world.pubsub.announce(world, messages, held)?;
+                Ok(result)
+            },
+        );
+        changed.map_err(reworded)
+    }
+
+    /// Changes what nobody is told of: buckets and their settings.
+    fn configure<R>(&self, change: impl FnOnce(&mut Store) -> Result<R, Refusal>) -> Result<R, Refusal> {
+        self.store.change(change).map_err(reworded)
+    }
+
     /// Makes `host` a name of `bucket`, as a load balancer before it would.
     pub(super) fn bind_host(&self, host: &str, bucket: &str) {
         lock(&self.bound_hosts).insert(host.to_owned(), bucket.to_owned());
     }
 
     pub(super) fn create_bucket(&self, world: &World, name: &str, versioning: bool) -> Result<(), Refusal> {
-        lock(&self.store)
-            .create_bucket(name, versioning, &world.clock)
-            .map(|_| ())
+        self.configure(|store| store.create_bucket(name, versioning, &world.clock).map(|_| ()))
     }
 
     /// Stores an object, whatever is there, and tells who wants to know; its resource.
@@ -61,20 +134,34 @@ impl Storage {
     }
 
     pub(super) fn unconditional_writes(&self, bucket: &str) -> Result<u64, Refusal> {
-        lock(&self.store)
-            .bucket(bucket)
-            .map(|bucket| bucket.unconditional_writes)
+        self.look().bucket(bucket).map(|bucket| bucket.unconditional_writes)
     }
 
     pub(super) fn create_notification(&self, world: &World, bucket: &str, body: &Value) -> Result<Value, Refusal> {
         let mut notification = Notification::read(world, body)?;
-        let mut store = lock(&self.store);
-        let bucket = store.bucket_mut(bucket)?;
-        bucket.notifications_made += 1;
-        notification.id = bucket.notifications_made.to_string();
-        let resource = notification.resource(world, &bucket.name);
-        bucket.notifications.push(notification);
-        Ok(resource)
+        self.configure(|store| {
+            let bucket = store.bucket_mut(bucket)?;
+            bucket.notifications_made += 1;
+            notification.id = bucket.notifications_made.to_string();
+            let resource = notification.resource(world, &bucket.name);
+            bucket.notifications.push(notification);
+            Ok(resource)
+        })
+    }
+}
+
+/// Cloud Storage's words for a change that could not be kept.
+fn backend(error: NotKept) -> Refusal {
+    reworded(error.into())
+}
+
+fn reworded(refusal: Refusal) -> Refusal {
+    match refusal.status {
+        "UNAVAILABLE" => Refusal {
+            status: "backendError",
+            ..refusal
+        },
+        _ => refusal,
     }
 }
 
@@ -198,7 +285,7 @@ fn authorized(world: &World, request: &Request) -> Result<Option<String>, Refusa
 fn permit(world: &World, caller: Option<&str>, permission: &str, bucket: &str) -> Result<(), Refusal> {
     let bucket = decode(bucket);
     // That a bucket is not there anybody may know.
-    if !bucket.is_empty() && lock(&world.storage.store).bucket(&bucket).is_err() {
+    if !bucket.is_empty() && world.storage.look().bucket(&bucket).is_err() {
         return Ok(());
     }
     let resource = format!("bucket/{bucket}");
@@ -269,7 +356,7 @@ fn media(world: &World, request: &Request, path: &str) -> Result<Response, Refus
     }
     let (bucket, name) = bucket_and_object(path)?;
     let object = {
-        let store = lock(&world.storage.store);
+        let store = world.storage.look();
         let object = store.object(&bucket, &name, number(request, "generation")?)?;
         preconditions(request)?.check(&request.method, Some(object))?;
         object.clone()
@@ -292,7 +379,7 @@ fn json_api(world: &World, request: &Request, path: &str) -> Result<Response, Re
     let bucket = decode(parts.next().unwrap_or_default());
     match (method, parts.next(), parts.next()) {
         ("GET", None, None) => {
-            let store = lock(&world.storage.store);
+            let store = world.storage.look();
             Ok(json_answer(
                 StatusCode::OK,
                 &resource::bucket(world, store.bucket(&bucket)?),
@@ -306,7 +393,7 @@ fn json_api(world: &World, request: &Request, path: &str) -> Result<Response, Re
             Ok(json_answer(StatusCode::OK, &resource))
         }
         ("GET", Some("notificationConfigs"), None) => {
-            let store = lock(&world.storage.store);
+            let store = world.storage.look();
             let items: Vec<Value> = store
                 .bucket(&bucket)?
                 .notifications
@@ -336,13 +423,16 @@ fn insert_bucket(world: &World, request: &Request) -> Result<Response, Refusal> 
     let name = body["name"]
         .as_str()
         .ok_or_else(|| Refusal::required("Required parameter: name"))?;
-    let mut store = lock(&world.storage.store);
-    let bucket = store.create_bucket(name, body["versioning"]["enabled"] == true, &world.clock)?;
-    Ok(json_answer(StatusCode::OK, &resource::bucket(world, bucket)))
+    let versioning = body["versioning"]["enabled"] == true;
+    let bucket = world.storage.configure(|store| {
+        let bucket = store.create_bucket(name, versioning, &world.clock)?;
+        Ok(resource::bucket(world, bucket))
+    })?;
+    Ok(json_answer(StatusCode::OK, &bucket))
 }
 
 fn list_buckets(world: &World) -> Response {
-    let store = lock(&world.storage.store);
+    let store = world.storage.look();
     let items: Vec<Value> = store
         .buckets
         .values()
@@ -354,8 +444,15 @@ fn list_buckets(world: &World) -> Response {
 /// Of what a bucket has, versioning and labels can be changed; what else is asked for is said to be so, or refused.
 fn update_bucket(world: &World, request: &Request, name: &str) -> Result<Response, Refusal> {
     let change = body(request)?;
-    let mut store = lock(&world.storage.store);
-    let bucket = store.bucket_mut(name)?;
+    let bucket = world.storage.configure(|store| {
+        let bucket = store.bucket_mut(name)?;
+        change_bucket(bucket, &change)?;
+        Ok(resource::bucket(world, bucket))
+    })?;
+    Ok(json_answer(StatusCode::OK, &bucket))
+}
+
+fn change_bucket(bucket: &mut Bucket, change: &Value) -> Result<(), Refusal> {
     for (key, value) in change.as_object().into_iter().flatten() {
         match (key.as_str(), value) {
             ("versioning", value) => bucket.versioning = value["enabled"] == true,
@@ -373,38 +470,37 @@ fn update_bucket(world: &World, request: &Request, name: &str) -> Result<Respons
         }
     }
     bucket.metageneration += 1;
-    Ok(json_answer(
-        StatusCode::OK,
-        &resource::bucket(world, store.bucket(name)?),
-    ))
+    Ok(())
 }
 
 fn delete_bucket(world: &World, name: &str) -> Result<Response, Refusal> {
-    let mut store = lock(&world.storage.store);
-    if !store.bucket(name)?.objects.is_empty() {
-        let message = "The bucket you tried to delete is not empty.";
-        return Err(Refusal::new(StatusCode::CONFLICT, "conflict", message));
-    }
-    store.buckets.remove(name);
-    Ok(no_content())
+    world.storage.configure(|store| {
+        if !store.bucket(name)?.objects.is_empty() {
+            let message = "The bucket you tried to delete is not empty.";
+            return Err(Refusal::new(StatusCode::CONFLICT, "conflict", message));
+        }
+        store.buckets.remove(name);
+        Ok(no_content())
+    })
 }
 
 fn notification(world: &World, method: &str, bucket: &str, id: &str) -> Result<Response, Refusal> {
-    let mut store = lock(&world.storage.store);
-    let notifications = &mut store.bucket_mut(bucket)?.notifications;
-    let index = notifications
-        .iter()
-        .position(|notification| notification.id == id)
-        .ok_or_else(unknown_method)?;
+    let find = |notifications: &[Notification]| {
+        let found = notifications.iter().position(|notification| notification.id == id);
+        found.ok_or_else(unknown_method)
+    };
     match method {
-        "GET" => Ok(json_answer(
-            StatusCode::OK,
-            &notifications[index].resource(world, bucket),
-        )),
-        "DELETE" => {
-            notifications.remove(index);
-            Ok(no_content())
+        "GET" => {
+            let store = world.storage.look();
+            let notifications = &store.bucket(bucket)?.notifications;
+            let resource = notifications[find(notifications)?].resource(world, bucket);
+            Ok(json_answer(StatusCode::OK, &resource))
         }
+        "DELETE" => world.storage.configure(|store| {
+            let notifications = &mut store.bucket_mut(bucket)?.notifications;
+            notifications.remove(find(notifications)?);
+            Ok(no_content())
+        }),
         _ => Err(unknown_method()),
     }
 }
@@ -416,16 +512,15 @@ fn object_api(world: &World, request: &Request, path: &str) -> Result<Response, 
     match request.method.as_str() {
         "GET" if request.parameter("alt").as_deref() == Some("media") => media(world, request, path),
         "GET" => {
-            let store = lock(&world.storage.store);
+            let store = world.storage.look();
             let object = store.object(&bucket, &name, generation)?;
             conditions.check(&request.method, Some(object))?;
             Ok(json_answer(StatusCode::OK, &resource::object(world, &bucket, object)))
         }
-        "DELETE" => {
-            let changes = lock(&world.storage.store).delete(&bucket, &name, generation, &conditions, &world.clock)?;
-            notify::publish(world, &bucket, &changes);
-            Ok(no_content())
-        }
+        "DELETE" => world.storage.change(world, &bucket, |store| {
+            let changes = store.delete(&bucket, &name, generation, &conditions, &world.clock)?;
+            Ok((no_content(), changes))
+        }),
         "PATCH" | "PUT" => {
             // No body is no change.
             let change = if request.body.is_empty() {
@@ -434,13 +529,12 @@ fn object_api(world: &World, request: &Request, path: &str) -> Result<Response, 
                 body(request)?
             };
             let replace = request.method == "PUT";
-            let (object, changes) = lock(&world.storage.store).update(
-                (&bucket, &name, generation),
-                &conditions,
-                &world.clock,
-                |fields| merge(fields, &change, replace),
-            )?;
-            notify::publish(world, &bucket, &changes);
+            let object = world.storage.change(world, &bucket, |store| {
+                let address = (&*bucket, &*name, generation);
+                store.update(address, &conditions, &world.clock, |fields| {
+                    merge(fields, &change, replace)
+                })
+            })?;
             Ok(json_answer(StatusCode::OK, &resource::object(world, &bucket, &object)))
         }
         _ => Err(unknown_method()),

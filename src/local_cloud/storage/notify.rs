@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    super::{Refusal, World, pubsub, server::lock},
+    super::{Refusal, World, pubsub},
     resource,
-    store::Object,
+    store::{Bucket, Object},
 };
 
 /// Something that happened to an object.
@@ -54,7 +55,7 @@ impl Change {
 }
 
 /// One `notificationConfig` of a bucket.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Notification {
     pub(super) id: String,
     /// `projects/P/topics/T`
@@ -126,12 +127,10 @@ impl Notification {
     }
 }
 
-/// Publishes changes to every topic that wants them. Called without the store's lock.
-pub(super) fn publish(world: &World, bucket: &str, changes: &[Change]) {
-    let configurations = lock(&world.storage.store)
-        .bucket(bucket)
-        .map(|found| found.notifications.clone());
-    for notification in configurations.unwrap_or_default() {
+/// What is to be published of these changes: a topic and a message for each configuration that wants to know.
+pub(super) fn messages(world: &World, bucket: &Bucket, changes: &[Change]) -> Vec<(String, pubsub::Draft)> {
+    let mut messages = Vec::new();
+    for notification in &bucket.notifications {
         let topic = format!("topic/{}", notification.topic);
         if !world
             .policies
@@ -140,21 +139,19 @@ pub(super) fn publish(world: &World, bucket: &str, changes: &[Change]) {
             continue;
         }
         for change in changes.iter().filter(|change| notification.wants(change)) {
-            let attributes = attributes(bucket, &notification, change);
+            let attributes = attributes(&bucket.name, notification, change);
             let data = if notification.payload_format == "JSON_API_V1" {
-                let resource = resource::object(world, bucket, &change.object);
+                let resource = resource::object(world, &bucket.name, &change.object);
                 let mut text = serde_json::to_vec_pretty(&resource).unwrap_or_default();
                 text.push(b'\n');
                 text
             } else {
                 Vec::new()
             };
-            // A topic that was deleted since loses its notifications, as Google's does.
-            let _ = world
-                .pubsub
-                .publish(world, &notification.topic, vec![pubsub::Draft::new(data, attributes)]);
+            messages.push((notification.topic.clone(), pubsub::Draft::new(data, attributes)));
         }
     }
+    messages
 }
 
 fn attributes(bucket: &str, notification: &Notification, change: &Change) -> BTreeMap<String, String> {

@@ -1,20 +1,20 @@
-//! Buckets and objects in memory: generations, preconditions, versions. Knows no HTTP.
+//! Buckets and objects: generations, preconditions, versions. Knows no HTTP.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{collections::BTreeMap, io, sync::Arc};
 
-use axum::{
-    body::Bytes,
-    http::{Method, StatusCode},
-};
+use axum::http::{Method, StatusCode};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    super::{Refusal, clock::Clock},
+    super::{
+        Refusal,
+        clock::Clock,
+        data::{Content, Durable, Files, Journal, Sink, Table},
+    },
     notify::{Change, Notification},
-    upload::Session,
 };
 
 /// What a client may say about an object; the names are those of the JSON API.
@@ -30,8 +30,8 @@ pub(super) struct Fields {
     pub(super) metadata: Option<BTreeMap<String, String>>,
 }
 
-/// One generation of an object.
-#[derive(Clone, Debug)]
+/// One generation of an object; with a data directory a record is all that is here.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Object {
     pub(super) name: String,
     pub(super) generation: i64,
@@ -40,7 +40,7 @@ pub(super) struct Object {
     pub(super) updated: DateTime<Utc>,
     /// When it stopped to be the live one.
     pub(super) deleted: Option<DateTime<Utc>>,
-    pub(super) content: Bytes,
+    pub(super) content: Content,
     pub(super) fields: Fields,
     pub(super) crc32c: String,
     pub(super) md5: String,
@@ -71,6 +71,22 @@ fn varint(bytes: &mut Vec<u8>, value: i64) {
         rest >>= 7;
     }
     bytes.push(rest.to_le_bytes()[0]);
+}
+
+/// The hashes of an object's bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Hashes {
+    pub(super) crc32c: String,
+    pub(super) md5: String,
+}
+
+impl Hashes {
+    pub(super) fn of(content: &[u8]) -> Self {
+        Self {
+            crc32c: crc32c_text(content),
+            md5: md5_text(content),
+        }
+    }
 }
 
 /// The CRC32C of these bytes as Google words it: base64 of the big-endian number.
@@ -117,6 +133,7 @@ impl Preconditions {
     }
 }
 
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Bucket {
     pub(super) name: String,
     pub(super) created: DateTime<Utc>,
@@ -125,10 +142,12 @@ pub(super) struct Bucket {
     pub(super) labels: BTreeMap<String, String>,
     pub(super) metageneration: u64,
     /// By name, oldest generation first; only the last can be live.
-    pub(super) objects: BTreeMap<String, Vec<Object>>,
+    #[serde(skip)]
+    pub(super) objects: Table<Vec<Object>>,
     pub(super) notifications: Vec<Notification>,
     pub(super) notifications_made: u64,
     /// Objects written without saying which generation they replace.
+    #[serde(skip)]
     pub(super) unconditional_writes: u64,
 }
 
@@ -152,12 +171,67 @@ impl Bucket {
 /// Everything that is stored.
 #[derive(Default)]
 pub(super) struct Store {
-    pub(super) buckets: BTreeMap<String, Bucket>,
-    pub(super) sessions: HashMap<String, Session>,
+    pub(super) buckets: Table<Bucket>,
     last_generation: i64,
+    /// The last generation that was written down.
+    kept_generation: i64,
+    files: Option<Arc<Files>>,
+}
+
+impl Durable for Store {
+    fn drain(&mut self, at: &str, sink: &mut Sink) {
+        let generation = self.last_generation;
+        if generation != self.kept_generation {
+            sink.put(format!("{at}generation/last"), &generation);
+            self.kept_generation = generation;
+        }
+        self.buckets.touched(|name, bucket| match bucket {
+            Some(bucket) => {
+                sink.put(format!("{at}bucket/{name}"), bucket);
+                bucket.objects.drain(&format!("{at}object/{name}/"), sink);
+            }
+            None => sink.remove(format!("{at}bucket/{name}")),
+        });
+    }
+
+    fn restore(&mut self, at: &str, journal: &Journal) -> io::Result<()> {
+        let mut buckets: BTreeMap<String, Bucket> = journal.read(&format!("{at}bucket/"))?.into_iter().collect();
+        for (name, bucket) in &mut buckets {
+            let mut objects = BTreeMap::new();
+            for (object, mut generations) in journal.read::<Vec<Object>>(&format!("{at}object/{name}/"))? {
+                for generation in &mut generations {
+                    let Some(files) = &self.files else { continue };
+                    files
+                        .adopt(&mut generation.content)
+                        .map_err(|error| io::Error::new(error.kind(), format!("gs://{name}/{object}: {error}")))?;
+                }
+                objects.insert(object, generations);
+            }
+            bucket.objects = objects.into();
+            bucket.unconditional_writes = self.buckets.get(name).map_or(0, |old| old.unconditional_writes);
+        }
+        self.buckets = buckets.into();
+        let generation = journal.read(&format!("{at}generation/"))?.into_iter().next();
+        self.kept_generation = generation.map_or(0, |(_, generation)| generation);
+        self.last_generation = self.last_generation.max(self.kept_generation);
+        Ok(())
+    }
+
+    fn settled(&mut self) {
+        if let Some(files) = &self.files {
+            files.remove_unused();
+        }
+    }
 }
 
 impl Store {
+    pub(super) fn new(files: Option<Arc<Files>>) -> Self {
+        Self {
+            files,
+            ..Self::default()
+        }
+    }
+
     /// Generations are time stamps in microseconds, and never the same twice, whatever the clock does.
     fn next_generation(&mut self, now: DateTime<Utc>) -> i64 {
         self.last_generation = now.timestamp_micros().max(self.last_generation + 1);
@@ -181,13 +255,14 @@ impl Store {
                 "Your previous request to create the named bucket succeeded and you already own it.",
             ));
         }
-        Ok(self.buckets.entry(name.to_owned()).or_insert(Bucket {
+        let created = clock.now();
+        Ok(self.buckets.get_or_insert_with(name, || Bucket {
             name: name.to_owned(),
-            created: clock.now(),
+            created,
             versioning,
             labels: BTreeMap::new(),
             metageneration: 1,
-            objects: BTreeMap::new(),
+            objects: Table::default(),
             notifications: Vec::new(),
             notifications_made: 0,
             unconditional_writes: 0,
@@ -219,7 +294,7 @@ impl Store {
         &mut self,
         (bucket, name): (&str, &str),
         fields: Fields,
-        content: Bytes,
+        (content, hashes): (Content, Hashes),
         conditions: &Preconditions,
         clock: &Clock,
     ) -> Result<(Object, Vec<Change>), Refusal> {
@@ -233,15 +308,16 @@ impl Store {
             created: now,
             updated: now,
             deleted: None,
-            crc32c: crc32c_text(&content),
-            md5: md5_text(&content),
+            crc32c: hashes.crc32c,
+            md5: hashes.md5,
             content,
             fields,
         };
         let bucket = self.bucket_mut(bucket)?;
         bucket.unconditional_writes += u64::from(conditions.generation_match.is_none());
         let replaced = retire(bucket, name, now);
-        bucket.objects.entry(name.to_owned()).or_default().push(object.clone());
+        let versions = bucket.objects.get_or_insert_with(name, Vec::new);
+        versions.push(object.clone());
         let changes = match replaced {
             Some(old) => vec![
                 Change::finalized(object.clone(), Some(old.generation)),
@@ -271,7 +347,7 @@ impl Store {
                     .collect())
             }
             Some(generation) => {
-                let versions = bucket.objects.entry(name.to_owned()).or_default();
+                let versions = bucket.objects.get_or_insert_with(name, Vec::new);
                 let index = versions.iter().position(|object| object.generation == generation);
                 let removed = index.map(|index| versions.remove(index));
                 if versions.is_empty() {
@@ -350,13 +426,8 @@ mod tests {
         let (mut store, clock) = (Store::default(), Clock::default());
         store.create_bucket("bucket", false, &clock).unwrap();
         let address = ("bucket", "object");
-        let inserted = store.insert(
-            address,
-            Fields::default(),
-            Bytes::new(),
-            &Preconditions::default(),
-            &clock,
-        );
+        let content = (Content::new(None, axum::body::Bytes::new()).unwrap(), Hashes::of(&[]));
+        let inserted = store.insert(address, Fields::default(), content, &Preconditions::default(), &clock);
         let mut object = inserted.unwrap().0;
         object.generation = 300;
         assert_eq!(STANDARD.decode(object.etag()).unwrap(), [0x08, 0xac, 0x02, 0x10, 0x01]);

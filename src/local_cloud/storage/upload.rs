@@ -13,7 +13,7 @@ use super::{
         Refusal, World, base64_of_google, identity,
         server::{Request, decode, lock, text, with_type},
     },
-    authorized, body, download, multipart, notify, permit, preconditions, resource,
+    authorized, body, download, multipart, permit, preconditions, resource,
     store::{Fields, Preconditions, crc32c_text, md5_text},
     unknown_method,
 };
@@ -116,7 +116,7 @@ pub(super) fn handle(world: &World, request: &Request, path: &str) -> Result<Res
 fn replaces(world: &World, request: &Request, bucket: &str) -> bool {
     let name = request.parameter("name");
     request.parameter("ifGenerationMatch").as_deref() != Some("0")
-        && name.is_some_and(|name| lock(&world.storage.store).object(bucket, &name, None).is_ok())
+        && name.is_some_and(|name| world.storage.look().object(bucket, &name, None).is_ok())
 }
 
 fn media(world: &World, request: &Request, bucket: &str) -> Result<Response, Refusal> {
@@ -164,9 +164,10 @@ fn insert(
     content: Bytes,
     conditions: &Preconditions,
 ) -> Result<Bytes, Refusal> {
-    let (object, changes) =
-        lock(&world.storage.store).insert((bucket, name), fields, content, conditions, &world.clock)?;
-    notify::publish(world, bucket, &changes);
+    let content = world.storage.content(&content)?;
+    let object = world.storage.change(world, bucket, |store| {
+        store.insert((bucket, name), fields, content, conditions, &world.clock)
+    })?;
     Ok(serde_json::to_vec_pretty(&resource::object(world, bucket, &object))
         .unwrap_or_default()
         .into())
@@ -249,13 +250,12 @@ fn start(world: &World, request: &Request, bucket: String) -> Result<Response, R
     let length = request.header("x-upload-content-length").map(str::parse).transpose();
     let total = length.map_err(|_| Refusal::invalid("Invalid X-Upload-Content-Length"))?;
     let id = identity::random_hex(32);
-    let mut store = lock(&world.storage.store);
-    store.may_insert(&bucket, &name, &conditions)?;
+    world.storage.look().may_insert(&bucket, &name, &conditions)?;
     let query = format!("uploadType=resumable&upload_id={id}");
     let location = format!("http://{}{}?{query}", request.host(), request.path);
     let expected = Expected::of_json(&metadata).or(Expected::of_headers(&request.headers));
     let received = BytesMut::new();
-    store.sessions.insert(
+    lock(&world.storage.sessions).insert(
         id.clone(),
         Session {
             bucket,
@@ -277,15 +277,15 @@ fn start(world: &World, request: &Request, bucket: String) -> Result<Response, R
 /// A chunk, or a question how far it got. The session's id is the proof of identity, as at Google.
 fn resume(world: &World, request: &Request, id: &str) -> Result<Response, Refusal> {
     let gone = || Refusal::new(StatusCode::NOT_FOUND, "notFound", "No such upload session.");
-    let mut store = lock(&world.storage.store);
+    let mut sessions = lock(&world.storage.sessions);
     if request.method == "DELETE" {
-        store.sessions.remove(id).ok_or_else(gone)?;
+        sessions.remove(id).ok_or_else(gone)?;
         return Ok(text(StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST), ""));
     }
     if request.method != "PUT" && request.method != "POST" {
         return Err(unknown_method());
     }
-    let session = store.sessions.get_mut(id).ok_or_else(gone)?;
+    let session = sessions.get_mut(id).ok_or_else(gone)?;
     if let Some(done) = &session.done {
         return Ok(stored(done.clone()));
     }
@@ -297,18 +297,18 @@ fn resume(world: &World, request: &Request, id: &str) -> Result<Response, Refusa
     let checked = session.expected.check(&content);
     let (bucket, name) = (session.bucket.clone(), session.name.clone());
     let (fields, conditions) = (session.fields.clone(), session.conditions);
-    drop(store);
+    drop(sessions);
     let result = checked.and_then(|()| insert(world, (&bucket, &name), fields, content, &conditions));
-    let mut store = lock(&world.storage.store);
+    let mut sessions = lock(&world.storage.sessions);
     match result {
         Ok(resource) => {
-            if let Some(session) = store.sessions.get_mut(id) {
+            if let Some(session) = sessions.get_mut(id) {
                 session.done = Some(resource.clone());
             }
             Ok(stored(resource))
         }
         Err(refusal) => {
-            store.sessions.remove(id);
+            sessions.remove(id);
             Err(refusal)
         }
     }
@@ -390,8 +390,7 @@ pub(super) fn start_signed(world: &World, request: &Request, bucket: &str, name:
         generation_match: number_header(request)?,
         ..Preconditions::default()
     };
-    let mut store = lock(&world.storage.store);
-    store.may_insert(bucket, name, &conditions)?;
+    world.storage.look().may_insert(bucket, name, &conditions)?;
     let session = Session {
         bucket: bucket.to_owned(),
         name: name.to_owned(),
@@ -402,7 +401,7 @@ pub(super) fn start_signed(world: &World, request: &Request, bucket: &str, name:
         received: BytesMut::new(),
         done: None,
     };
-    store.sessions.insert(id.clone(), session);
+    lock(&world.storage.sessions).insert(id.clone(), session);
     let mut answer = text(StatusCode::CREATED, "");
     let location = format!(
         "http://{}/upload/storage/v1/b/{bucket}/o?uploadType=resumable&upload_id={id}",
