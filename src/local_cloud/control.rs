@@ -50,6 +50,11 @@ impl LocalCloud {
         Ok(received)
     }
 
+    /// Whether a directory keeps what is here.
+    pub fn is_kept(&self) -> bool {
+        self.world.pubsub.is_kept()
+    }
+
     /// Begins to push the messages that an earlier process left in the data directory: when those who take them are there.
     pub fn resume(&self) {
         self.world.pubsub.resume(&self.world);

@@ -163,14 +163,11 @@ impl LocalCloud {
     ///
     /// The same, and when the directory cannot be read or written.
     pub async fn start_with(settings: Settings, data: Option<DataDirectory>) -> io::Result<Self> {
-        let damaged = |error: io::Error| {
-            data.as_ref()
-                .map_or_else(|| io::Error::other("no data"), |data| data.damaged(&error))
-        };
         let (clock, project) = (settings.clock.clone(), settings.project.clone());
         let of_identity = data.clone();
-        let identity =
-            tokio::task::spawn_blocking(move || Identity::open(clock, project, of_identity.as_ref())).await??;
+        let identity = tokio::task::spawn_blocking(move || Identity::open(clock, project, of_identity.as_ref()))
+            .await?
+            .map_err(data::unreadable)?;
         let (worker, signer) = (&settings.worker_service_account, &settings.signer_service_account);
         for account in [worker, signer, &settings.push_service_account] {
             identity.add_account(account);
@@ -224,9 +221,9 @@ impl LocalCloud {
             urls,
             identity,
             policies: Policies::default(),
-            storage: Storage::open(data.as_ref()).map_err(damaged)?,
-            pubsub: Pubsub::open(data.as_ref(), &settings.clock).map_err(damaged)?,
-            kms: Kms::open(data.as_ref()).map_err(damaged)?,
+            storage: Storage::open(data.as_ref()).map_err(data::unreadable)?,
+            pubsub: Pubsub::open(data.as_ref(), &settings.clock).map_err(data::unreadable)?,
+            kms: Kms::open(data.as_ref()).map_err(data::unreadable)?,
             ports,
             front_door: FrontDoor::default(),
             faults: Faults::default(),

@@ -46,6 +46,7 @@ mod keys;
 mod links;
 mod local_cloud;
 mod local_command;
+mod local_data;
 mod logs;
 mod meanwhile;
 mod metrics;

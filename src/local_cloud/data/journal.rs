@@ -90,11 +90,13 @@ impl Journal {
             },
             Err(error) => return Err(error.into()),
         };
-        Ok(Self {
+        let journal = Self {
             path: path.to_owned(),
             state: Mutex::new(state),
             _lock: lock,
-        })
+        };
+        sync_directory(journal.directory())?;
+        Ok(journal)
     }
 
     /// The records whose keys begin like this, in the order of their keys, without that beginning.
@@ -156,10 +158,15 @@ impl Journal {
         Ok(())
     }
 
+    fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+
     fn compact(&self, state: &mut State) -> io::Result<()> {
         let (file, records, length) = write_anew(&self.path, Some(&state.file), &state.records)?;
         (state.file, state.records, state.length) = (file, records, length);
-        Ok(())
+        // The name stands for the new file from now on, and for the old one perhaps after a loss of power.
+        sync_directory(self.directory()).inspect_err(|error| state.broken = Some(format!("{error}; start again")))
     }
 }
 
@@ -291,7 +298,7 @@ fn records_of(line: &[u8]) -> Option<BTreeMap<String, Option<Range<u64>>>> {
     Some(records.into_iter().map(|(key, value)| (key, place(value))).collect())
 }
 
-/// Writes a journal of these records alone in place of what is there; the file, where they are in it, and its length.
+/// Writes a journal of these records alone in place of what is there, which the caller has to make sure of; the file, where they are in it, and its length.
 fn write_anew(
     path: &Path,
     from: Option<&File>,
@@ -326,7 +333,5 @@ fn write_anew(
         // The next attempt would replace it; a full disk wants it gone now.
         let _left_behind = fs::remove_file(&unfinished);
     }
-    let written = written?;
-    sync_directory(path.parent().unwrap_or(Path::new(".")))?;
-    Ok(written)
+    written
 }

@@ -131,14 +131,12 @@ impl DataDirectory {
             files: Arc::new(Files::new(objects)),
         })
     }
+}
 
-    /// The same for what is found out when the records are read.
-    pub(super) fn damaged(&self, error: &io::Error) -> io::Error {
-        io::Error::new(
-            error.kind(),
-            format!("the data directory is damaged: {error}. Put back a copy of it, or begin with a new one"),
-        )
-    }
+/// Says of what failed when the records were read where that was.
+pub(super) fn unreadable(error: io::Error) -> io::Error {
+    let message = format!("the data directory does not read: {error}. Put back a copy of it, or begin with a new one");
+    io::Error::new(error.kind(), message)
 }
 
 /// Nothing is written where something else is: whose directory it is shows before anything is locked or made.

@@ -160,6 +160,10 @@ impl Pubsub {
         })
     }
 
+    pub(super) fn is_kept(&self) -> bool {
+        self.journal.is_some()
+    }
+
     /// Begins to push what an earlier process left.
     pub(super) fn resume(&self, world: &Arc<World>) {
         for subscription in std::mem::take(&mut *lock(&self.held_back)) {

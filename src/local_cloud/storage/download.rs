@@ -58,8 +58,8 @@ pub(super) fn answer(request: &Request, object: &Object, overrides: &Overrides) 
                 let mut answer = whole(&object.content, range);
                 if answer.status() == StatusCode::OK {
                     *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+                    set(&mut answer, header::CONTENT_RANGE.as_str(), &value);
                 }
-                set(&mut answer, header::CONTENT_RANGE.as_str(), &value);
                 answer
             }
             Some(None) => {
