@@ -167,7 +167,7 @@ impl LocalCloud {
         let of_identity = data.clone();
         let identity = tokio::task::spawn_blocking(move || Identity::open(clock, project, of_identity.as_ref()))
             .await?
-            .map_err(data::unreadable)?;
+            .map_err(|error| data::unreadable(&error))?;
         let (worker, signer) = (&settings.worker_service_account, &settings.signer_service_account);
         for account in [worker, signer, &settings.push_service_account] {
             identity.add_account(account);
@@ -221,9 +221,9 @@ impl LocalCloud {
             urls,
             identity,
             policies: Policies::default(),
-            storage: Storage::open(data.as_ref()).map_err(data::unreadable)?,
-            pubsub: Pubsub::open(data.as_ref(), &settings.clock).map_err(data::unreadable)?,
-            kms: Kms::open(data.as_ref()).map_err(data::unreadable)?,
+            storage: Storage::open(data.as_ref()).map_err(|error| data::unreadable(&error))?,
+            pubsub: Pubsub::open(data.as_ref(), &settings.clock).map_err(|error| data::unreadable(&error))?,
+            kms: Kms::open(data.as_ref()).map_err(|error| data::unreadable(&error))?,
             ports,
             front_door: FrontDoor::default(),
             faults: Faults::default(),

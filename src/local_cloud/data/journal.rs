@@ -77,6 +77,14 @@ struct State {
     broken: Option<String>,
 }
 
+/// What is appended.
+struct Line {
+    text: Vec<u8>,
+    /// Where in it each new record is.
+    places: Vec<(String, Range<u64>)>,
+    removed: Vec<String>,
+}
+
 impl Journal {
     pub(super) fn open(path: &Path, lock: File) -> Result<Self, Unreadable> {
         let state = match File::options().read(true).write(true).open(path) {
@@ -119,12 +127,12 @@ impl Journal {
         if let Some(why) = &state.broken {
             return Err(NotKept(why.clone()));
         }
-        let (line, places, removed) = state.line(changes);
+        let Line { text, places, removed } = state.line(changes);
         if places.is_empty() && removed.is_empty() {
             return Ok(());
         }
         let at = state.length;
-        if let Err(error) = state.file.write_all_at(&line, at) {
+        if let Err(error) = state.file.write_all_at(&text, at) {
             // What came to be on the disk of it goes again.
             if let Err(again) = state.file.set_len(at) {
                 state.broken = Some(format!("{error}, and then {again}; start again"));
@@ -137,7 +145,7 @@ impl Journal {
             state.broken = Some(why.clone());
             return Err(NotKept(why));
         }
-        state.length += line.len() as u64;
+        state.length += text.len() as u64;
         for key in removed {
             if let Some(old) = state.records.remove(&key) {
                 state.current -= size(&old);
@@ -221,9 +229,8 @@ impl State {
         Ok(state)
     }
 
-    /// The line of these changes, where in it each new record is, and which are gone. A record that is there already, just so,
-    /// is left out.
-    fn line(&self, changes: Vec<Change>) -> (Vec<u8>, Vec<(String, Range<u64>)>, Vec<String>) {
+    /// The line of these changes. A record that is there already, just so, is left out.
+    fn line(&self, changes: Vec<Change>) -> Line {
         let (mut text, mut places, mut removed) = (vec![b'{'], Vec::new(), Vec::new());
         for Change { key, record } in changes {
             let there = self.records.get(&key);
@@ -256,7 +263,11 @@ impl State {
             }
         }
         text.push(b'}');
-        (framed(&text), places, removed)
+        Line {
+            text: framed(&text),
+            places,
+            removed,
+        }
     }
 }
 

@@ -134,7 +134,7 @@ impl DataDirectory {
 }
 
 /// Says of what failed when the records were read where that was.
-pub(super) fn unreadable(error: io::Error) -> io::Error {
+pub(super) fn unreadable(error: &io::Error) -> io::Error {
     let message = format!("the data directory does not read: {error}. Put back a copy of it, or begin with a new one");
     io::Error::new(error.kind(), message)
 }

@@ -81,9 +81,10 @@ impl Storage {
     }
 
     /// Makes content of bytes, and computes its hashes: before the store is locked, because it may have to wait for a disk.
-    fn content(&self, bytes: &axum::body::Bytes) -> Result<(Content, Hashes), Refusal> {
-        let content = Content::new(self.files.as_deref(), bytes.clone()).map_err(backend)?;
-        Ok((content, Hashes::of(bytes)))
+    fn content(&self, bytes: axum::body::Bytes) -> Result<(Content, Hashes), Refusal> {
+        let hashes = Hashes::of(&bytes);
+        let content = Content::new(self.files.as_deref(), bytes).map_err(backend)?;
+        Ok((content, hashes))
     }
 
     /// Changes objects of a bucket: the one way to do so. What is to be announced of it is kept together with the change, or

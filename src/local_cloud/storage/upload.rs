@@ -164,7 +164,7 @@ fn insert(
     content: Bytes,
     conditions: &Preconditions,
 ) -> Result<Bytes, Refusal> {
-    let content = world.storage.content(&content)?;
+    let content = world.storage.content(content)?;
     let object = world.storage.change(world, bucket, |store| {
         store.insert((bucket, name), fields, content, conditions, &world.clock)
     })?;

@@ -229,7 +229,7 @@ fn put(world: &World, request: &Request, bucket: &str, name: &str) -> Result<Res
     };
     Expected::of_headers(&request.headers).check(&request.body)?;
     let conditions = conditions(request)?;
-    let content = world.storage.content(&request.body)?;
+    let content = world.storage.content(request.body.clone())?;
     let object = world.storage.change(world, bucket, |store| {
         store.insert((bucket, name), fields, content, &conditions, &world.clock)
     })?;
