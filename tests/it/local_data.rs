@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use chrono::TimeDelta;
 use nix::sys::signal::Signal;
+use platen::local_cloud::{DataDirectory, LocalCloud, Settings};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::harness::{client, until};
 use crate::local_command::Local;
 
 /// How often the process is killed in the middle of uploads.
@@ -369,6 +372,12 @@ async fn a_torn_change_is_dropped_and_damage_is_refused() {
     let before = std::fs::read(&journal).unwrap();
     local.put("config", "torn.txt", b"torn".to_vec()).await.unwrap();
     kill(local);
+    // An object and what it is announced by are one change.
+    let text = String::from_utf8(before.clone()).unwrap();
+    let line = text
+        .lines()
+        .find(|line| line.contains(r#""storage/object/documents/first.ignored/":"#));
+    assert!(line.unwrap().contains("/subscriptions/worker/message/"), "{line:?}");
     let after = std::fs::read(&journal).unwrap();
     assert!(after.starts_with(&before) && after[before.len()..].iter().filter(|byte| **byte == b'\n').count() == 1);
     // Without its last byte, with its first bytes only, and with its end as zeros, as a loss of power leaves it.
@@ -669,4 +678,61 @@ async fn neither_memory_nor_the_journal_grows_with_what_is_replaced() {
     assert_eq!(about["metadata"]["long"], "0199".repeat(15_000));
     assert_eq!(about["metageneration"], "201");
     assert_eq!(local.objects("pdfs").await.len(), 41);
+}
+
+/// A directory in this process, as soon as the cloud that had it is gone.
+async fn cloud(data: &Path) -> LocalCloud {
+    let directory = until("the directory is free", || DataDirectory::open(data).ok()).await;
+    LocalCloud::start_with(Settings::default(), Some(directory))
+        .await
+        .unwrap()
+}
+
+/// The clock of the machine is set back: what is written later is still newer.
+#[tokio::test]
+async fn generations_and_message_ids_never_go_back() {
+    let (_parent, data) = directory();
+    let before = cloud(&data).await;
+    before.clock().advance(TimeDelta::days(1));
+    before.create_bucket("bucket", false).unwrap();
+    before.create_topic("topic").unwrap();
+    let put = |cloud: &LocalCloud| {
+        let object = cloud.put("bucket", "a.txt", "text/plain", "a".into()).unwrap();
+        object["generation"].as_str().unwrap().parse::<u64>().unwrap()
+    };
+    let (generation, id) = (put(&before), before.publish("topic", b"a", &[]).unwrap());
+    drop(before);
+    let after = cloud(&data).await;
+    let newer = put(&after);
+    assert!(newer > generation, "{newer} after {generation}");
+    let next = after.publish("topic", b"a", &[]).unwrap();
+    assert_eq!(next.parse::<u64>().unwrap(), id.parse::<u64>().unwrap() + 1);
+}
+
+/// A key file that was handed out before a restart still signs; a key that was never registered does not.
+#[tokio::test]
+async fn key_files_of_before_sign_after() {
+    let (parent, data) = directory();
+    let before = cloud(&data).await;
+    let account = before.settings().signer_service_account.clone();
+    before.create_bucket("bucket", false).unwrap();
+    before.put("bucket", "a.txt", "text/plain", "a".into()).unwrap();
+    let file = before.create_key_file(&account).unwrap();
+    drop(before);
+    let mut elsewhere = file.clone();
+    let other_directory = parent.path().join("other");
+    elsewhere["private_key"] = cloud(&other_directory).await.create_key_file(&account).unwrap()["private_key"].clone();
+    let after = cloud(&data).await;
+    for (file, status) in [(file, 200), (elsewhere, 403)] {
+        let path = parent.path().join("key.json");
+        std::fs::write(&path, file.to_string()).unwrap();
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_platen"));
+        command.env_clear().env("STORAGE_EMULATOR_HOST", &after.urls().storage);
+        command.args(["sign", "gs://bucket/a.txt", "--key-file", path.to_str().unwrap()]);
+        let output = command.output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let said = String::from_utf8(output.stdout).unwrap();
+        let answer = client().get(said.lines().last().unwrap()).send().await.unwrap();
+        assert_eq!(answer.status(), status);
+    }
 }

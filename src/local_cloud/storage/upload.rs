@@ -298,7 +298,7 @@ fn resume(world: &World, request: &Request, id: &str) -> Result<Response, Refusa
     let (bucket, name) = (session.bucket.clone(), session.name.clone());
     let (fields, conditions) = (session.fields.clone(), session.conditions);
     drop(sessions);
-    let result = checked.and_then(|()| insert(world, (&bucket, &name), fields, content, &conditions));
+    let result = checked.and_then(|()| insert(world, (&bucket, &name), fields, content.clone(), &conditions));
     let mut sessions = lock(&world.storage.sessions);
     match result {
         Ok(resource) => {
@@ -306,6 +306,13 @@ fn resume(world: &World, request: &Request, id: &str) -> Result<Response, Refusa
                 session.done = Some(resource.clone());
             }
             Ok(stored(resource))
+        }
+        // Once there is room again the client asks again.
+        Err(refusal) if refusal.code == StatusCode::SERVICE_UNAVAILABLE => {
+            if let Some(session) = sessions.get_mut(id) {
+                session.received = content.into();
+            }
+            Err(refusal)
         }
         Err(refusal) => {
             sessions.remove(id);
