@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -15,7 +15,7 @@ use platen::local_cloud::{DataDirectory, LocalCloud, Settings};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{client, until};
+use crate::harness::{PATIENCE, client, until};
 use crate::local_command::Local;
 
 /// How often the process is killed in the middle of uploads.
@@ -42,7 +42,16 @@ fn kill(mut local: Local) {
 fn refused(data: &Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_platen"));
     command.args(["local", "--data", data.to_str().unwrap()]).env_clear();
-    command.output().unwrap()
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let ends = std::time::Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        if std::time::Instant::now() > ends {
+            child.kill().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().unwrap()
 }
 
 impl Local {
