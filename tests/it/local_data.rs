@@ -554,7 +554,7 @@ async fn a_full_disk_is_an_error_and_nothing_half_written_is_seen() {
     assert_eq!(local.pull("mine").await.len(), 1);
 }
 
-/// Killed again and again while uploads and deletions come in: all that was answered is so, with these bytes, and what is listed can
+/// Killed again and again while uploads and deletions come in, of a bucket that keeps no versions: all that was answered is so, with these bytes, and what is listed can
 /// be read whole.
 #[tokio::test]
 async fn every_upload_that_was_answered_is_there_whenever_it_is_killed() {
@@ -566,10 +566,10 @@ async fn every_upload_that_was_answered_is_there_whenever_it_is_killed() {
     let mut answered = 0;
     for round in 0..=KILLS {
         let local = start(&data);
-        let objects = local.objects("config").await;
+        let objects = local.objects("pdfs").await;
         for (name, content) in &certain {
             let there = match objects.get(name) {
-                Some(_) => Some(local.content("config", name).await),
+                Some(_) => Some(local.content("pdfs", name).await),
                 None => None,
             };
             let may_be = in_doubt.get(name).is_some_and(|content| *content == there);
@@ -584,7 +584,7 @@ async fn every_upload_that_was_answered_is_there_whenever_it_is_killed() {
                 certain.insert(name, None);
                 continue;
             };
-            let there = local.content("config", &name).await;
+            let there = local.content("pdfs", &name).await;
             assert_eq!(object["size"], there.len().to_string(), "{name}");
             assert!(
                 Some(&there) == content.as_ref() || certain.get(&name) == Some(&Some(there.clone())),
@@ -610,12 +610,12 @@ async fn every_upload_that_was_answered_is_there_whenever_it_is_killed() {
             let request = match &content {
                 Some(content) => {
                     let url = format!(
-                        "{}/upload/storage/v1/b/config/o?uploadType=media&name={name}",
+                        "{}/upload/storage/v1/b/pdfs/o?uploadType=media&name={name}",
                         local.url("storage")
                     );
                     local.http.post(url).body(content.clone())
                 }
-                None => local.http.delete(local.bucket(&format!("config/o/{name}"))),
+                None => local.http.delete(local.bucket(&format!("pdfs/o/{name}"))),
             };
             let Ok(answer) = request.bearer_auth(&token).send().await else {
                 break;
