@@ -91,7 +91,7 @@ no_failpoints() {
 }
 lane no-failpoints no_failpoints
 
-# These two run inside the tests, which look for them by themselves; here is said whether they were there.
+# These run inside the tests, which look for them by themselves; here is said whether they were there.
 jar=${PUBSUB_EMULATOR_JAR:-}
 for place in /usr/lib/google-cloud-sdk /usr/share/google-cloud-sdk /opt/google-cloud-sdk "${HOME:-/root}/google-cloud-sdk"; do
   for found in "$place"/platform/pubsub-emulator/lib/cloud-pubsub-emulator-*.jar; do
@@ -107,8 +107,15 @@ else
 fi
 if [ -n "${STORAGE_TESTBENCH_URL:-}" ]; then
   note 'in tests' storage-testbench "$STORAGE_TESTBENCH_URL"
+elif grep -q "skipped: Google's storage testbench" "$logs/tests.log" 2>/dev/null; then
+  skip storage-testbench 'pip could not install it (github.com/googleapis/storage-testbench): STORAGE_TESTBENCH_URL says where one runs'
 else
-  skip storage-testbench 'no STORAGE_TESTBENCH_URL (github.com/googleapis/storage-testbench)'
+  note 'in tests' storage-testbench 'installed by pip into target/tmp'
+fi
+if command -v gcloud >/dev/null; then
+  note 'in tests' gcloud "$(command -v gcloud)"
+else
+  skip gcloud 'no gcloud to run against the local cloud (cloud.google.com/sdk)'
 fi
 shared=${PLATEN_SHARED:-../shared}
 if [ -d "$shared/documents" ]; then

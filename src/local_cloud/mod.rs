@@ -11,7 +11,7 @@
 //!
 //! The accounts of a deployment are held to the bindings of `deploy/policy.json` once [`LocalCloud::enforce`] is called; every
 //! other known caller is an owner, who may do everything but act as a service account. What Google has and this has not:
-//! other policies, subscription filters, exactly-once delivery, object holds, ACLs, copy, rewrite and compose.
+//! other policies, subscription filters, exactly-once delivery, object holds and ACLs.
 
 mod clock;
 mod control;

@@ -1,6 +1,5 @@
 //! Google's own retry scenarios for clients of Cloud Storage, for the calls that Platen makes, against Google's storage
-//! testbench: set STORAGE_TESTBENCH_URL (github.com/googleapis/storage-testbench), and `retry_tests.json` of
-//! github.com/googleapis/conformance-tests must be in ../shared/conformance.
+//! testbench. `retry_tests.json` of github.com/googleapis/conformance-tests must be in ../shared/conformance.
 //!
 //! The testbench knows a scenario by a header that every request of it carries. The client has no business with that,
 //! so a proxy adds it.
@@ -13,6 +12,8 @@ use platen::google::http::Http;
 use platen::google::storage::{Storage, Upload};
 use platen::google::{Error, Kind};
 use serde_json::{Value, json};
+
+use crate::testbench::Testbench;
 
 const BUCKET: &str = "platen-retries";
 const METHODS: [&str; 3] = ["storage.objects.get", "storage.objects.list", "storage.objects.insert"];
@@ -97,10 +98,6 @@ async fn download(storage: &Storage, generation: i64) -> Result<bool, Error> {
 
 #[tokio::test]
 async fn googles_retry_scenarios_pass() {
-    let Ok(testbench) = std::env::var("STORAGE_TESTBENCH_URL") else {
-        println!("skipped: set STORAGE_TESTBENCH_URL");
-        return;
-    };
     let Some(shared) = crate::sign::shared() else {
         println!("skipped: no ../shared/conformance (set PLATEN_SHARED)");
         return;
@@ -117,7 +114,10 @@ async fn googles_retry_scenarios_pass() {
         ],
         "methods": [{"name": "storage.objects.insert", "group": "storage.resumable.upload"}],
     }));
-    let testbench = testbench.trim_end_matches('/');
+    let Some(running) = tokio::task::spawn_blocking(Testbench::start).await.unwrap() else {
+        return;
+    };
+    let testbench = &running.url;
     let address = testbench.strip_prefix("http://").unwrap();
     let http = crate::harness::client();
     let json_of = async |request: reqwest::RequestBuilder| -> Value {

@@ -9,8 +9,8 @@ use super::{
         Refusal, World,
         server::{Request, decode, json as json_answer},
     },
-    fields_of, number, permit, preconditions, resource,
-    store::{Hashes, Preconditions},
+    fields_of, may_replace, number, permit, preconditions, resource,
+    store::{Fields, Payload, Preconditions},
     unknown_method,
 };
 
@@ -47,30 +47,20 @@ impl Copy {
         }
         let (bucket, name) = (&self.target.0, &self.target.1);
         permit(world, caller, "storage.objects.get", &self.source.0)?;
-        permit(world, caller, "storage.objects.create", bucket)?;
         let conditions = preconditions(request)?;
-        let there = world.storage.look().object(bucket, name, None).is_ok();
-        if there && conditions.generation_match != Some(0) {
-            permit(world, caller, "storage.objects.delete", bucket)?;
-        }
-        let of_source = Preconditions {
-            generation_match: number(request, "ifSourceGenerationMatch")?,
-            generation_not_match: number(request, "ifSourceGenerationNotMatch")?,
-            metageneration_match: number(request, "ifSourceMetagenerationMatch")?,
-            metageneration_not_match: number(request, "ifSourceMetagenerationNotMatch")?,
-        };
+        may_replace(world, caller, (bucket, name), &conditions)?;
+        let of_source = source_preconditions(request)?;
         let object = world.storage.change(world, bucket, |store| {
             let generation = number(request, "sourceGeneration")?;
             let source = store.object(&self.source.0, &self.source.1, generation)?;
             of_source.check(&axum::http::Method::POST, Some(source))?;
-            let hashes = Hashes {
-                crc32c: source.crc32c.clone(),
-                md5: source.md5.clone(),
-            };
-            let content = (source.content.clone(), hashes);
-            // A body takes the place of all that the source says about itself.
+            let content = Payload::from(source);
+            // A body takes the place of all that the source says about itself. The storage class is the target's in any case.
             let fields = match request.body.iter().all(u8::is_ascii_whitespace) || request.body.as_ref() == b"{}" {
-                true => source.fields.clone(),
+                true => Fields {
+                    storage_class: None,
+                    ..source.fields.clone()
+                },
                 false => fields_of(&super::body(request)?)?,
             };
             store.insert((bucket, name), fields, content, &conditions, &world.clock)
@@ -88,4 +78,14 @@ impl Copy {
             }),
         ))
     }
+}
+
+/// The conditions on the object that is copied or moved.
+pub(super) fn source_preconditions(request: &Request) -> Result<Preconditions, Refusal> {
+    Ok(Preconditions {
+        generation_match: number(request, "ifSourceGenerationMatch")?,
+        generation_not_match: number(request, "ifSourceGenerationNotMatch")?,
+        metageneration_match: number(request, "ifSourceMetagenerationMatch")?,
+        metageneration_not_match: number(request, "ifSourceMetagenerationNotMatch")?,
+    })
 }

@@ -14,7 +14,7 @@ use super::{
         data::Content,
         server::{Request, text},
     },
-    store::Object,
+    store::{Object, STANDARD_CLASS},
 };
 
 /// What the query of a signed URL puts in place of the object's own headers.
@@ -113,7 +113,7 @@ fn stored_headers(answer: &mut Response, object: &Object) {
     set(
         answer,
         "x-goog-storage-class",
-        object.fields.storage_class.as_deref().unwrap_or("STANDARD"),
+        object.fields.storage_class.as_deref().unwrap_or(STANDARD_CLASS),
     );
     let encoding = object.fields.content_encoding.as_deref().unwrap_or("identity");
     set(answer, "x-goog-stored-content-encoding", encoding);
@@ -122,11 +122,10 @@ fn stored_headers(answer: &mut Response, object: &Object) {
         "x-goog-stored-content-length",
         &object.content.len().to_string(),
     );
-    set(
-        answer,
-        "x-goog-hash",
-        &format!("crc32c={},md5={}", object.crc32c, object.md5),
-    );
+    set(answer, "x-goog-hash", &object.hashes());
+    if let Some(components) = object.components {
+        set(answer, "x-goog-component-count", &components.to_string());
+    }
     set(answer, "etag", &object.etag());
     let modified = object.updated.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
     set(answer, "last-modified", &modified);

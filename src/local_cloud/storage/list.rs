@@ -11,6 +11,7 @@ use super::{
         server::{Request, json as json_answer},
         to_base64,
     },
+    glob::Glob,
     number, resource,
 };
 
@@ -22,6 +23,15 @@ pub(super) fn objects(world: &World, request: &Request, bucket: &str) -> Result<
         .parameter("versions")
         .is_some_and(|versions| versions.eq_ignore_ascii_case("true"));
     let start = request.parameter("startOffset").unwrap_or_default();
+    let trailing = request
+        .parameter("includeTrailingDelimiter")
+        .is_some_and(|trailing| trailing.eq_ignore_ascii_case("true"));
+    let glob = match request.parameter("matchGlob").filter(|pattern| !pattern.is_empty()) {
+        Some(pattern) => Some(
+            Glob::read(&pattern).ok_or_else(|| Refusal::invalid(format!("Invalid value for matchGlob: {pattern}")))?,
+        ),
+        None => None,
+    };
     let end = request.parameter("endOffset").filter(|end| !end.is_empty());
     let after = request
         .parameter("pageToken")
@@ -44,6 +54,9 @@ pub(super) fn objects(world: &World, request: &Request, bucket: &str) -> Result<
         if !name.starts_with(&prefix) || *name < start || end.as_ref().is_some_and(|end| name >= end) {
             continue;
         }
+        if glob.as_ref().is_some_and(|glob| !glob.matches(name)) {
+            continue;
+        }
         let folded = delimiter.as_ref().and_then(|delimiter| {
             let at = name[prefix.len()..].find(delimiter.as_str())?;
             Some(&name[..prefix.len() + at + delimiter.len()])
@@ -63,11 +76,12 @@ pub(super) fn objects(world: &World, request: &Request, bucket: &str) -> Result<
             next = last;
             break;
         }
-        match folded {
-            Some(prefix) => {
-                prefixes.insert(prefix);
-            }
-            None => items.extend(shown.into_iter().map(|object| resource::object(world, bucket, object))),
+        if let Some(prefix) = folded {
+            prefixes.insert(prefix);
+        }
+        // The object that a folder's placeholder is, beside the prefix that it is folded into.
+        if folded.is_none() || trailing && folded == Some(name) {
+            items.extend(shown.into_iter().map(|object| resource::object(world, bucket, object)));
         }
         last = Some(entry);
     }

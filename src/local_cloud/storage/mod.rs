@@ -1,8 +1,13 @@
 //! Cloud Storage: the JSON API here and in `upload`, signed URLs (XML API) in `xml` and `signed`.
 
+mod buckets;
+mod compose;
 mod copy;
 mod download;
+mod fields;
+mod glob;
 mod list;
+mod moves;
 mod multipart;
 mod notify;
 mod resource;
@@ -25,7 +30,7 @@ use serde_json::{Value, json};
 
 use self::{
     notify::{Change, Notification},
-    store::{Bucket, Fields, Hashes, Preconditions, Store},
+    store::{Fields, Payload, Preconditions, Store, crc32c_text, md5_text},
     upload::{Session, fields_of},
 };
 use super::{
@@ -81,10 +86,17 @@ impl Storage {
     }
 
     /// Makes content of bytes, and computes its hashes: before the store is locked, because it may have to wait for a disk.
-    fn content(&self, bytes: axum::body::Bytes) -> Result<(Content, Hashes), Refusal> {
-        let hashes = Hashes::of(&bytes);
+    /// `components` says of how many parts it was composed; then it has no MD5.
+    fn content(&self, bytes: axum::body::Bytes, components: Option<u32>) -> Result<Payload, Refusal> {
+        let crc32c = crc32c_text(&bytes);
+        let md5 = components.is_none().then(|| md5_text(&bytes));
         let content = Content::new(self.files.as_deref(), bytes).map_err(backend)?;
-        Ok((content, hashes))
+        Ok(Payload {
+            content,
+            crc32c,
+            md5,
+            components,
+        })
     }
 
     /// Changes objects of a bucket: the one way to do so. What is to be announced of it is kept together with the change, or
@@ -180,6 +192,10 @@ impl Refusal {
         Self::new(StatusCode::PRECONDITION_FAILED, "conditionNotMet", message)
     }
 
+    fn not_modified() -> Self {
+        Self::new(StatusCode::NOT_MODIFIED, "notModified", "Not Modified")
+    }
+
     fn no_bucket() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -230,7 +246,10 @@ pub(super) fn handle(world: &World, request: &Request) -> Response {
     if signed::is_signed(request) {
         return xml::handle(world, request);
     }
-    let result = if let Some(path) = request.path.strip_prefix("/upload/storage/v1/b/") {
+    // Two addresses for uploads are in Google's description of the API; gcloud takes the second one for those in chunks.
+    let uploads = ["/upload/storage/v1/b/", "/resumable/upload/storage/v1/b/"];
+    let uploaded = uploads.iter().find_map(|prefix| request.path.strip_prefix(prefix));
+    let result = if let Some(path) = uploaded {
         upload::handle(world, request, path)
     } else if let Some(path) = request.path.strip_prefix("/download/storage/v1/b/") {
         authorized(world, request).and_then(|caller| {
@@ -239,14 +258,34 @@ pub(super) fn handle(world: &World, request: &Request) -> Response {
         })
     } else if let Some(path) = request.path.strip_prefix("/storage/v1/b") {
         authorized(world, request).and_then(|caller| {
-            if let Some(copy) = copy::Copy::read(path.trim_start_matches('/')) {
-                return copy.handle(world, request, caller.as_deref());
+            let (caller, below) = (caller.as_deref(), path.trim_start_matches('/'));
+            if let Some(copy) = copy::Copy::read(below) {
+                return copy.handle(world, request, caller);
             }
-            permit(world, caller.as_deref(), permission(request, path), bucket_of(path))?;
-            json_api(world, request, path)
+            if let Some(relocation) = moves::Move::read(below) {
+                return relocation.handle(world, request, caller);
+            }
+            if let Some((bucket, name)) = compose::target(below) {
+                return compose::handle(world, request, caller, (&bucket, &name));
+            }
+            permit(world, caller, permission(request, path), bucket_of(path))?;
+            match below.contains("/o/") {
+                true => object_api(world, request, below),
+                false => buckets::handle(world, request, path),
+            }
         })
+    } else if let Some(path) = request
+        .path
+        .strip_prefix("/storage/v1/")
+        .filter(|path| path.starts_with("projects/"))
+    {
+        authorized(world, request).and_then(|_| buckets::service_account(world, request, path))
     } else {
         return xml::handle(world, request);
+    };
+    let result = match request.parameter("fields") {
+        Some(fields) => result.and_then(|answer| fields::select(answer, &fields)),
+        None => result,
     };
     result.unwrap_or_else(|refusal| {
         let wants_media = request.parameter("alt").as_deref() == Some("media");
@@ -298,6 +337,22 @@ fn permit(world: &World, caller: Option<&str>, permission: &str, bucket: &str) -
     }
 }
 
+/// Google's 403, where a caller may not make an object, or not in the place of the one that is there. One that demands that
+/// nothing is there needs no right to delete.
+fn may_replace(
+    world: &World,
+    caller: Option<&str>,
+    (bucket, name): (&str, &str),
+    conditions: &Preconditions,
+) -> Result<(), Refusal> {
+    permit(world, caller, "storage.objects.create", bucket)?;
+    let there = world.storage.look().object(bucket, name, None).is_ok();
+    if there && conditions.generation_match != Some(0) {
+        permit(world, caller, "storage.objects.delete", bucket)?;
+    }
+    Ok(())
+}
+
 /// The bucket of a raw path, which may begin with a slash.
 fn bucket_of(path: &str) -> &str {
     path.trim_start_matches('/').split('/').next().unwrap_or_default()
@@ -311,7 +366,7 @@ fn permission(request: &Request, path: &str) -> &'static str {
         "GET" if of_object => "storage.objects.get",
         "DELETE" if of_object => "storage.objects.delete",
         _ if of_object => "storage.objects.update",
-        "GET" if path.ends_with("/o") => "storage.objects.list",
+        "GET" if path.ends_with("/o") || path.ends_with("/storageLayout") => "storage.objects.list",
         "GET" if path.is_empty() => "storage.buckets.list",
         "GET" => "storage.buckets.get",
         "POST" if path.is_empty() => "storage.buckets.create",
@@ -365,145 +420,9 @@ fn media(world: &World, request: &Request, path: &str) -> Result<Response, Refus
     Ok(download::answer(request, &object, &download::Overrides::default()))
 }
 
-fn json_api(world: &World, request: &Request, path: &str) -> Result<Response, Refusal> {
-    let method = request.method.as_str();
-    let path = match path.strip_prefix('/') {
-        Some(path) if !path.is_empty() => path,
-        _ if method == "POST" => return insert_bucket(world, request),
-        _ if method == "GET" => return Ok(list_buckets(world)),
-        _ => return Err(unknown_method()),
-    };
-    if path.contains("/o/") {
-        return object_api(world, request, path);
-    }
-    let mut parts = path.splitn(3, '/');
-    let bucket = decode(parts.next().unwrap_or_default());
-    match (method, parts.next(), parts.next()) {
-        ("GET", None, None) => {
-            let store = world.storage.look();
-            Ok(json_answer(
-                StatusCode::OK,
-                &resource::bucket(world, store.bucket(&bucket)?),
-            ))
-        }
-        ("DELETE", None, None) => delete_bucket(world, &bucket),
-        ("PATCH", None, None) => update_bucket(world, request, &bucket),
-        ("GET", Some("o"), None) => list::objects(world, request, &bucket),
-        ("POST", Some("notificationConfigs"), None) => {
-            let resource = world.storage.create_notification(world, &bucket, &body(request)?)?;
-            Ok(json_answer(StatusCode::OK, &resource))
-        }
-        ("GET", Some("notificationConfigs"), None) => {
-            let store = world.storage.look();
-            let items: Vec<Value> = store
-                .bucket(&bucket)?
-                .notifications
-                .iter()
-                .map(|config| config.resource(world, &bucket))
-                .collect();
-            Ok(json_answer(
-                StatusCode::OK,
-                &json!({"kind": "storage#notifications", "items": items}),
-            ))
-        }
-        (_, Some("notificationConfigs"), Some(id)) => notification(world, method, &bucket, id),
-        _ => Err(unknown_method()),
-    }
-}
-
 fn body(request: &Request) -> Result<Value, Refusal> {
     serde_json::from_slice(&request.body)
         .map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "parseError", "Parse Error"))
-}
-
-fn insert_bucket(world: &World, request: &Request) -> Result<Response, Refusal> {
-    if request.parameter("project").is_none() {
-        return Err(Refusal::required("Required parameter: project"));
-    }
-    let body = body(request)?;
-    let name = body["name"]
-        .as_str()
-        .ok_or_else(|| Refusal::required("Required parameter: name"))?;
-    let versioning = body["versioning"]["enabled"] == true;
-    let bucket = world.storage.configure(|store| {
-        let bucket = store.create_bucket(name, versioning, &world.clock)?;
-        Ok(resource::bucket(world, bucket))
-    })?;
-    Ok(json_answer(StatusCode::OK, &bucket))
-}
-
-fn list_buckets(world: &World) -> Response {
-    let store = world.storage.look();
-    let items: Vec<Value> = store
-        .buckets
-        .values()
-        .map(|bucket| resource::bucket(world, bucket))
-        .collect();
-    json_answer(StatusCode::OK, &json!({"kind": "storage#buckets", "items": items}))
-}
-
-/// Of what a bucket has, versioning and labels can be changed; what else is asked for is said to be so, or refused.
-fn update_bucket(world: &World, request: &Request, name: &str) -> Result<Response, Refusal> {
-    let change = body(request)?;
-    let bucket = world.storage.configure(|store| {
-        let bucket = store.bucket_mut(name)?;
-        change_bucket(bucket, &change)?;
-        Ok(resource::bucket(world, bucket))
-    })?;
-    Ok(json_answer(StatusCode::OK, &bucket))
-}
-
-fn change_bucket(bucket: &mut Bucket, change: &Value) -> Result<(), Refusal> {
-    for (key, value) in change.as_object().into_iter().flatten() {
-        match (key.as_str(), value) {
-            ("versioning", value) => bucket.versioning = value["enabled"] == true,
-            ("labels", Value::Object(labels)) => {
-                for (label, value) in labels {
-                    match value.as_str() {
-                        Some(value) => bucket.labels.insert(label.clone(), value.to_owned()),
-                        None => bucket.labels.remove(label),
-                    };
-                }
-            }
-            _ => {
-                return Err(Refusal::invalid(format!("this cloud does not change {key} of buckets")));
-            }
-        }
-    }
-    bucket.metageneration += 1;
-    Ok(())
-}
-
-fn delete_bucket(world: &World, name: &str) -> Result<Response, Refusal> {
-    world.storage.configure(|store| {
-        if !store.bucket(name)?.objects.is_empty() {
-            let message = "The bucket you tried to delete is not empty.";
-            return Err(Refusal::new(StatusCode::CONFLICT, "conflict", message));
-        }
-        store.buckets.remove(name);
-        Ok(no_content())
-    })
-}
-
-fn notification(world: &World, method: &str, bucket: &str, id: &str) -> Result<Response, Refusal> {
-    let find = |notifications: &[Notification]| {
-        let found = notifications.iter().position(|notification| notification.id == id);
-        found.ok_or_else(unknown_method)
-    };
-    match method {
-        "GET" => {
-            let store = world.storage.look();
-            let notifications = &store.bucket(bucket)?.notifications;
-            let resource = notifications[find(notifications)?].resource(world, bucket);
-            Ok(json_answer(StatusCode::OK, &resource))
-        }
-        "DELETE" => world.storage.configure(|store| {
-            let notifications = &mut store.bucket_mut(bucket)?.notifications;
-            notifications.remove(find(notifications)?);
-            Ok(no_content())
-        }),
-        _ => Err(unknown_method()),
-    }
 }
 
 fn object_api(world: &World, request: &Request, path: &str) -> Result<Response, Refusal> {
@@ -544,6 +463,8 @@ fn object_api(world: &World, request: &Request, path: &str) -> Result<Response, 
 
 /// A patch: null takes a field away, `metadata` is merged key by key. An update replaces all of them.
 fn merge(fields: &mut Fields, change: &Value, replace: bool) -> Result<(), Refusal> {
+    possible(change)?;
+    let storage_class = fields.storage_class.clone();
     let mut merged = if replace {
         json!({})
     } else {
@@ -563,7 +484,21 @@ fn merge(fields: &mut Fields, change: &Value, replace: bool) -> Result<(), Refus
         metadata.retain(|_, value| !value.is_null());
     }
     *fields = serde_json::from_value(merged).map_err(|error| Refusal::invalid(format!("Invalid argument: {error}")))?;
+    // Only a rewrite gives another one.
+    fields.storage_class = storage_class;
     Ok(())
+}
+
+/// Refuses what an object cannot have here, so that nothing is promised that is not done.
+fn possible(object: &Value) -> Result<(), Refusal> {
+    let asks = |value: &Value| ![Value::Null, json!(false), json!([])].contains(value);
+    let mut impossible = ["acl", "temporaryHold", "eventBasedHold", "retention"].into_iter();
+    match impossible.find(|name| asks(&object[name])) {
+        Some(name) => Err(Refusal::invalid(format!(
+            "The local cloud's objects cannot have {name}."
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn no_content() -> Response {

@@ -2,14 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use axum::{http::StatusCode, response::Response};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    super::{Refusal, World, pubsub},
-    resource,
+    super::{
+        Refusal, World, pubsub,
+        server::{Request, json as json_answer},
+    },
+    body, no_content, resource,
     store::{Bucket, Object},
+    unknown_method,
 };
 
 /// Something that happened to an object.
@@ -74,7 +79,9 @@ impl Notification {
         if !world.pubsub.has_topic(topic) {
             return Err(Refusal::invalid(format!("Cloud Pub/Sub topic '{topic}' not found.")));
         }
-        let payload_format = body["payload_format"].as_str().unwrap_or("JSON_API_V1");
+        let payload_format = body["payload_format"]
+            .as_str()
+            .ok_or_else(|| Refusal::required("Required parameter: payload_format"))?;
         if !["JSON_API_V1", "NONE"].contains(&payload_format) {
             return Err(Refusal::invalid(format!("Invalid payload format: {payload_format}")));
         }
@@ -174,4 +181,44 @@ fn attributes(bucket: &str, notification: &Notification, change: &Change) -> BTr
         set("overwrittenByGeneration", generation.to_string());
     }
     attributes
+}
+
+/// `notificationConfigs` of a bucket, or the one with this id.
+pub(super) fn handle(world: &World, request: &Request, bucket: &str, id: Option<&str>) -> Result<Response, Refusal> {
+    match (request.method.as_str(), id) {
+        ("POST", None) => {
+            let resource = world.storage.create_notification(world, bucket, &body(request)?)?;
+            Ok(json_answer(StatusCode::OK, &resource))
+        }
+        ("GET", None) => {
+            let store = world.storage.look();
+            let notifications = &store.bucket(bucket)?.notifications;
+            let mut list = json!({"kind": "storage#notifications"});
+            if !notifications.is_empty() {
+                let items = notifications.iter().map(|config| config.resource(world, bucket));
+                list["items"] = items.collect();
+            }
+            Ok(json_answer(StatusCode::OK, &list))
+        }
+        ("GET", Some(id)) => {
+            let store = world.storage.look();
+            let notifications = &store.bucket(bucket)?.notifications;
+            let resource = notifications[position(notifications, id)?].resource(world, bucket);
+            Ok(json_answer(StatusCode::OK, &resource))
+        }
+        ("DELETE", Some(id)) => world.storage.configure(|store| {
+            let notifications = &mut store.bucket_mut(bucket)?.notifications;
+            notifications.remove(position(notifications, id)?);
+            Ok(no_content())
+        }),
+        _ => Err(unknown_method()),
+    }
+}
+
+fn position(notifications: &[Notification], id: &str) -> Result<usize, Refusal> {
+    let found = notifications.iter().position(|notification| notification.id == id);
+    found.ok_or_else(|| {
+        let message = format!("The specified notification does not exist: {id}");
+        Refusal::new(StatusCode::NOT_FOUND, "notFound", message)
+    })
 }

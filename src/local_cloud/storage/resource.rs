@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, SecondsFormat, Utc};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
-use serde_json::{Value, json};
 
 use super::{
     super::World,
-    store::{Bucket, Object},
+    store::{Object, STANDARD_CLASS},
 };
 
 /// All but RFC 3986's unreserved characters.
@@ -35,7 +34,8 @@ pub(super) struct ObjectResource {
     storage_class: String,
     time_storage_class_updated: String,
     size: String,
-    md5_hash: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    md5_hash: Option<String>,
     media_link: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     content_encoding: Option<String>,
@@ -48,6 +48,8 @@ pub(super) struct ObjectResource {
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<BTreeMap<String, String>>,
     crc32c: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    component_count: Option<u32>,
     etag: String,
 }
 
@@ -68,7 +70,7 @@ pub(super) fn object(world: &World, bucket: &str, object: &Object) -> ObjectReso
         time_created: time(object.created),
         updated: time(object.updated),
         time_deleted: object.deleted.map(time),
-        storage_class: fields.storage_class.unwrap_or_else(|| "STANDARD".to_owned()),
+        storage_class: fields.storage_class.unwrap_or_else(|| STANDARD_CLASS.to_owned()),
         time_storage_class_updated: time(object.created),
         size: object.content.len().to_string(),
         md5_hash: object.md5.clone(),
@@ -79,33 +81,11 @@ pub(super) fn object(world: &World, bucket: &str, object: &Object) -> ObjectReso
         cache_control: fields.cache_control,
         metadata: fields.metadata.filter(|metadata| !metadata.is_empty()),
         crc32c: object.crc32c.clone(),
+        component_count: object.components,
         etag: object.etag(),
     }
 }
 
-pub(super) fn bucket(world: &World, bucket: &Bucket) -> Value {
-    json!({
-        "kind": "storage#bucket",
-        "id": bucket.name,
-        "selfLink": format!("{}/storage/v1/b/{}", world.urls.storage, bucket.name),
-        "projectNumber": world.settings.project_number.to_string(),
-        "name": bucket.name,
-        "timeCreated": time(bucket.created),
-        "updated": time(bucket.created),
-        "metageneration": bucket.metageneration.to_string(),
-        "etag": "CAE=",
-        "labels": bucket.labels,
-        "location": "US",
-        "locationType": "multi-region",
-        "storageClass": "STANDARD",
-        "versioning": {"enabled": bucket.versioning},
-        "iamConfiguration": {
-            "uniformBucketLevelAccess": {"enabled": true},
-            "publicAccessPrevention": "enforced",
-        },
-    })
-}
-
-fn time(time: DateTime<Utc>) -> String {
+pub(super) fn time(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }

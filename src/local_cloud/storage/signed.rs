@@ -3,7 +3,7 @@
 //! Written from Google's description of canonical requests and its conformance vectors, apart from the signer in this
 //! package, so that a mistake in one shows as a refusal here.
 
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use percent_encoding::{AsciiSet, percent_decode_str, percent_encode};
 use sha2::{Digest, Sha256};
@@ -48,7 +48,7 @@ pub(super) fn verify(world: &World, request: &Request) -> Result<String, XmlErro
     let now = world.clock.now();
     if now > claim.expires_at {
         let details = format!(
-            "Request signature expired at: {}",
+            "The provided token has expired. Request signature expired at: {}",
             claim.expires_at.format("%Y-%m-%dT%H:%M:%S+00:00")
         );
         return Err(XmlError::new(StatusCode::BAD_REQUEST, "ExpiredToken", "Invalid argument.").details(details));
@@ -62,6 +62,7 @@ pub(super) fn verify(world: &World, request: &Request) -> Result<String, XmlErro
         return Err(XmlError::new(StatusCode::FORBIDDEN, "InvalidAccessKeyId", message)
             .details(format!("GoogleAccessId: {}", claim.email)));
     }
+    all_signed(request, &claim)?;
     // The conformance vectors sign the host without its port, some clients with it; the service takes both.
     let host = request.host();
     let bare = host.rsplit_once(':').map_or(host, |(name, _)| name);
@@ -91,10 +92,11 @@ fn claim(request: &Request) -> Result<Claim, XmlError> {
         XmlError::new(StatusCode::BAD_REQUEST, "InvalidArgument", "Invalid argument.").details(details)
     };
     let pairs = query_pairs(request);
+    // Google's names are written in capitals by its libraries and without by gcloud.
     let value = |name: &str| -> Result<String, XmlError> {
         let mut values = pairs
             .iter()
-            .filter(|(key, _)| key == name.as_bytes())
+            .filter(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes()))
             .map(|(_, value)| value);
         match (values.next(), values.next()) {
             (Some(value), None) => Ok(String::from_utf8_lossy(value).into_owned()),
@@ -180,7 +182,7 @@ fn canonical_request(request: &Request, signed_headers: &[String], host: &str) -
     let path = percent_encode(&path, PATH);
     let mut query: Vec<String> = query_pairs(request)
         .iter()
-        .filter(|(name, _)| name != b"X-Goog-Signature")
+        .filter(|(name, _)| !name.eq_ignore_ascii_case(b"x-goog-signature"))
         .map(|(name, value)| {
             format!(
                 "{}={}",
@@ -221,15 +223,27 @@ fn header_value(request: &Request, name: &str) -> Result<String, XmlError> {
         })
         .collect();
     if values.is_empty() {
-        return Err(XmlError::new(
-            StatusCode::BAD_REQUEST,
-            "MalformedSecurityHeader",
-            "Your request has a malformed header.",
-        )
-        .with("ParameterName", name)
-        .details("Header was included in signedheaders, but not in the request."));
+        return Err(malformed(
+            name,
+            "Header was included in signedheaders, but not in the request.",
+        ));
     }
     Ok(values.join(","))
+}
+
+/// In the words that Google has for it in 2026: the sentence that was the message once begins the details.
+fn malformed(header: &str, why: &str) -> XmlError {
+    XmlError::new(StatusCode::BAD_REQUEST, "MalformedSecurityHeader", "Invalid argument.")
+        .details(format!("Your request has a malformed header. {why}"))
+        .with("ParameterName", header)
+}
+
+/// Every header of Google's own that a request carries must be signed.
+fn all_signed(request: &Request, claim: &Claim) -> Result<(), XmlError> {
+    let mut names = request.headers.keys().map(header::HeaderName::as_str);
+    let unsigned =
+        names.find(|name| name.starts_with("x-goog-") && !claim.signed_headers.iter().any(|signed| signed == name));
+    unsigned.map_or(Ok(()), |name| Err(malformed(name, "Header must be signed.")))
 }
 
 fn string_to_sign(claim: &Claim, canonical: &str) -> String {

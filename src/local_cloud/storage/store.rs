@@ -30,6 +30,9 @@ pub(super) struct Fields {
     pub(super) metadata: Option<BTreeMap<String, String>>,
 }
 
+/// What buckets and objects are that were not asked to be anything else.
+pub(super) const STANDARD_CLASS: &str = "STANDARD";
+
 /// One generation of an object; with a data directory a record is all that is here.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Object {
@@ -43,7 +46,10 @@ pub(super) struct Object {
     pub(super) content: Content,
     pub(super) fields: Fields,
     pub(super) crc32c: String,
-    pub(super) md5: String,
+    /// None of an object that was composed.
+    pub(super) md5: Option<String>,
+    /// Of how many parts it was composed; none of an object that was uploaded.
+    pub(super) components: Option<u32>,
 }
 
 impl Object {
@@ -54,6 +60,12 @@ impl Object {
         bytes.push(0x10);
         varint(&mut bytes, self.metageneration);
         STANDARD.encode(bytes)
+    }
+
+    /// `x-goog-hash`, on every answer about the object.
+    pub(super) fn hashes(&self) -> String {
+        let md5 = self.md5.as_ref().map(|md5| format!(",md5={md5}"));
+        format!("crc32c={}{}", self.crc32c, md5.unwrap_or_default())
     }
 
     pub(super) fn content_type(&self) -> &str {
@@ -73,22 +85,6 @@ fn varint(bytes: &mut Vec<u8>, value: i64) {
     bytes.push(rest.to_le_bytes()[0]);
 }
 
-/// The hashes of an object's bytes.
-#[derive(Clone, Debug)]
-pub(super) struct Hashes {
-    pub(super) crc32c: String,
-    pub(super) md5: String,
-}
-
-impl Hashes {
-    pub(super) fn of(content: &[u8]) -> Self {
-        Self {
-            crc32c: crc32c_text(content),
-            md5: md5_text(content),
-        }
-    }
-}
-
 /// The CRC32C of these bytes as Google words it: base64 of the big-endian number.
 pub(super) fn crc32c_text(content: &[u8]) -> String {
     STANDARD.encode(crc32c::crc32c(content).to_be_bytes())
@@ -97,6 +93,27 @@ pub(super) fn crc32c_text(content: &[u8]) -> String {
 /// The MD5 of these bytes in base64.
 pub(super) fn md5_text(content: &[u8]) -> String {
     STANDARD.encode(Md5::digest(content))
+}
+
+/// The bytes of an object that is to be, with their hashes.
+pub(super) struct Payload {
+    pub(super) content: Content,
+    pub(super) crc32c: String,
+    /// None of what was composed.
+    pub(super) md5: Option<String>,
+    /// Of how many parts it was composed.
+    pub(super) components: Option<u32>,
+}
+
+impl From<&Object> for Payload {
+    fn from(object: &Object) -> Self {
+        Self {
+            content: object.content.clone(),
+            crc32c: object.crc32c.clone(),
+            md5: object.md5.clone(),
+            components: object.components,
+        }
+    }
 }
 
 /// The four conditions that a request can set, and nothing where it set none.
@@ -121,13 +138,16 @@ impl Preconditions {
         if !holds {
             return Err(Refusal::precondition());
         }
-        let differs = self.generation_not_match.is_none_or(|unwanted| unwanted != generation)
+        // Where nothing is, there is nothing that could be another generation.
+        let differs = self
+            .generation_not_match
+            .is_none_or(|unwanted| object.is_some_and(|object| object.generation != unwanted))
             && self
                 .metageneration_not_match
                 .is_none_or(|unwanted| metageneration != Some(unwanted));
         match (differs, reads) {
             (true, _) => Ok(()),
-            (false, true) => Err(Refusal::new(StatusCode::NOT_MODIFIED, "notModified", "Not Modified")),
+            (false, true) => Err(Refusal::not_modified()),
             (false, false) => Err(Refusal::precondition()),
         }
     }
@@ -137,6 +157,10 @@ impl Preconditions {
 pub(super) struct Bucket {
     pub(super) name: String,
     pub(super) created: DateTime<Utc>,
+    pub(super) updated: DateTime<Utc>,
+    pub(super) location: String,
+    /// Of objects that name none.
+    pub(super) storage_class: String,
     /// Keeps what is replaced or deleted as noncurrent generations.
     pub(super) versioning: bool,
     pub(super) labels: BTreeMap<String, String>,
@@ -238,7 +262,12 @@ impl Store {
         self.last_generation
     }
 
-    pub(super) fn create_bucket(&mut self, name: &str, versioning: bool, clock: &Clock) -> Result<&Bucket, Refusal> {
+    pub(super) fn create_bucket(
+        &mut self,
+        name: &str,
+        versioning: bool,
+        clock: &Clock,
+    ) -> Result<&mut Bucket, Refusal> {
         let legal = (3..=222).contains(&name.len())
             && name
                 .bytes()
@@ -255,10 +284,13 @@ impl Store {
                 "Your previous request to create the named bucket succeeded and you already own it.",
             ));
         }
-        let created = clock.now();
+        let now = clock.now();
         Ok(self.buckets.get_or_insert_with(name, || Bucket {
             name: name.to_owned(),
-            created,
+            created: now,
+            updated: now,
+            location: "US".to_owned(),
+            storage_class: STANDARD_CLASS.to_owned(),
             versioning,
             labels: BTreeMap::new(),
             metageneration: 1,
@@ -293,12 +325,14 @@ impl Store {
     pub(super) fn insert(
         &mut self,
         (bucket, name): (&str, &str),
-        fields: Fields,
-        (content, hashes): (Content, Hashes),
+        mut fields: Fields,
+        payload: Payload,
         conditions: &Preconditions,
         clock: &Clock,
     ) -> Result<(Object, Vec<Change>), Refusal> {
         self.may_insert(bucket, name, conditions)?;
+        let default_class = &self.bucket(bucket)?.storage_class;
+        fields.storage_class.get_or_insert_with(|| default_class.clone());
         let now = clock.now();
         let generation = self.next_generation(now);
         let object = Object {
@@ -308,9 +342,10 @@ impl Store {
             created: now,
             updated: now,
             deleted: None,
-            crc32c: hashes.crc32c,
-            md5: hashes.md5,
-            content,
+            content: payload.content,
+            crc32c: payload.crc32c,
+            md5: payload.md5,
+            components: payload.components,
             fields,
         };
         let bucket = self.bucket_mut(bucket)?;
@@ -426,7 +461,12 @@ mod tests {
         let (mut store, clock) = (Store::default(), Clock::default());
         store.create_bucket("bucket", false, &clock).unwrap();
         let address = ("bucket", "object");
-        let content = (Content::new(None, axum::body::Bytes::new()).unwrap(), Hashes::of(&[]));
+        let content = Payload {
+            content: Content::new(None, axum::body::Bytes::new()).unwrap(),
+            crc32c: crc32c_text(&[]),
+            md5: Some(md5_text(&[])),
+            components: None,
+        };
         let inserted = store.insert(address, Fields::default(), content, &Preconditions::default(), &clock);
         let mut object = inserted.unwrap().0;
         object.generation = 300;

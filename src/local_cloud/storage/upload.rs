@@ -13,9 +13,9 @@ use super::{
         Refusal, World, base64_of_google, identity,
         server::{Request, decode, lock, text, with_type},
     },
-    authorized, body, download, multipart, permit, preconditions, resource,
+    authorized, body, download, may_replace, multipart, permit, preconditions, resource,
     store::{Fields, Preconditions, crc32c_text, md5_text},
-    unknown_method,
+    unknown_method, xml,
 };
 
 /// Chunks of a resumable upload are multiples of this, but the last.
@@ -50,7 +50,7 @@ impl Expected {
         }
     }
 
-    /// `X-Goog-Hash: crc32c=...,md5=...`, in one header or two.
+    /// `X-Goog-Hash: crc32c=...,md5=...`, in one header or two, and `Content-MD5`.
     pub(super) fn of_headers(headers: &HeaderMap) -> Self {
         let mut expected = Self::default();
         let values = headers
@@ -63,6 +63,9 @@ impl Expected {
                 Some(("md5", hash)) => expected.md5 = Some(hash.to_owned()),
                 _ => {}
             }
+        }
+        if let Some(hash) = headers.get("content-md5").and_then(|value| value.to_str().ok()) {
+            expected.md5 = Some(hash.to_owned());
         }
         expected
     }
@@ -98,42 +101,28 @@ pub(super) fn handle(world: &World, request: &Request, path: &str) -> Result<Res
     }
     let caller = authorized(world, request)?;
     permit(world, caller.as_deref(), "storage.objects.create", &bucket)?;
-    if replaces(world, request, &bucket) {
-        permit(world, caller.as_deref(), "storage.objects.delete", &bucket)?;
-    }
+    let caller = caller.as_deref();
     match request.parameter("uploadType").as_deref() {
-        Some("media") => media(world, request, &bucket),
-        Some("multipart") => related(world, request, &bucket),
-        Some("resumable") => start(world, request, bucket),
+        Some("media") => media(world, request, caller, &bucket),
+        Some("multipart") => related(world, request, caller, &bucket),
+        Some("resumable") => start(world, request, caller, bucket),
         _ => Err(Refusal::required(
             "Upload type is required: media, multipart or resumable.",
         )),
     }
 }
 
-/// Whether an upload takes the place of an object, for which Google asks for the right to delete as well. One that demands that
-/// nothing is there does not.
-fn replaces(world: &World, request: &Request, bucket: &str) -> bool {
-    let name = request.parameter("name");
-    request.parameter("ifGenerationMatch").as_deref() != Some("0")
-        && name.is_some_and(|name| world.storage.look().object(bucket, &name, None).is_ok())
-}
-
-fn media(world: &World, request: &Request, bucket: &str) -> Result<Response, Refusal> {
+fn media(world: &World, request: &Request, caller: Option<&str>, bucket: &str) -> Result<Response, Refusal> {
     let name = request.parameter("name").unwrap_or_default();
+    let conditions = preconditions(request)?;
+    may_replace(world, caller, (bucket, &name), &conditions)?;
     let fields = Fields {
         content_type: request.header("content-type").map(str::to_owned),
         content_encoding: request.parameter("contentEncoding"),
         ..Fields::default()
     };
     Expected::of_headers(&request.headers).check(&request.body)?;
-    finish(
-        world,
-        (bucket, &name),
-        fields,
-        request.body.clone(),
-        &preconditions(request)?,
-    )
+    finish(world, (bucket, &name), fields, request.body.clone(), &conditions)
 }
 
 /// Stores and tells; the answer is the object's resource.
@@ -164,7 +153,7 @@ fn insert(
     content: Bytes,
     conditions: &Preconditions,
 ) -> Result<Bytes, Refusal> {
-    let content = world.storage.content(content)?;
+    let content = world.storage.content(content, None)?;
     let object = world.storage.change(world, bucket, |store| {
         store.insert((bucket, name), fields, content, conditions, &world.clock)
     })?;
@@ -179,11 +168,12 @@ fn stored(resource: Bytes) -> Response {
 }
 
 pub(super) fn fields_of(metadata: &Value) -> Result<Fields, Refusal> {
+    super::possible(metadata)?;
     serde_json::from_value(metadata.clone())
         .map_err(|error| Refusal::invalid(format!("Invalid object resource: {error}")))
 }
 
-fn related(world: &World, request: &Request, bucket: &str) -> Result<Response, Refusal> {
+fn related(world: &World, request: &Request, caller: Option<&str>, bucket: &str) -> Result<Response, Refusal> {
     let bad = |why: &str| {
         Refusal::new(
             StatusCode::BAD_REQUEST,
@@ -215,21 +205,17 @@ fn related(world: &World, request: &Request, bucket: &str) -> Result<Response, R
         let checksums = serde_json::from_slice(&checksums.content).map_err(|_| bad("the third part is not JSON"))?;
         expected = Expected::of_json(&checksums).or(expected);
     }
-    expected.check(&content.content)?;
     let name = request
         .parameter("name")
         .or_else(|| metadata["name"].as_str().map(str::to_owned))
         .unwrap_or_default();
-    finish(
-        world,
-        (bucket, &name),
-        fields,
-        content.content.clone(),
-        &preconditions(request)?,
-    )
+    let conditions = preconditions(request)?;
+    may_replace(world, caller, (bucket, &name), &conditions)?;
+    expected.check(&content.content)?;
+    finish(world, (bucket, &name), fields, content.content.clone(), &conditions)
 }
 
-fn start(world: &World, request: &Request, bucket: String) -> Result<Response, Refusal> {
+fn start(world: &World, request: &Request, caller: Option<&str>, bucket: String) -> Result<Response, Refusal> {
     let metadata = if request.body.is_empty() {
         Value::default()
     } else {
@@ -247,6 +233,7 @@ fn start(world: &World, request: &Request, bucket: String) -> Result<Response, R
         .or_else(|| metadata["name"].as_str().map(str::to_owned))
         .unwrap_or_default();
     let conditions = preconditions(request)?;
+    may_replace(world, caller, (&bucket, &name), &conditions)?;
     let length = request.header("x-upload-content-length").map(str::parse).transpose();
     let total = length.map_err(|_| Refusal::invalid("Invalid X-Upload-Content-Length"))?;
     let id = identity::random_hex(32);
@@ -393,10 +380,7 @@ pub(super) fn start_signed(world: &World, request: &Request, bucket: &str, name:
         ..Fields::default()
     };
     let id = identity::random_hex(32);
-    let conditions = Preconditions {
-        generation_match: number_header(request)?,
-        ..Preconditions::default()
-    };
+    let conditions = xml::conditions(request)?;
     world.storage.look().may_insert(bucket, name, &conditions)?;
     let session = Session {
         bucket: bucket.to_owned(),
@@ -418,8 +402,8 @@ pub(super) fn start_signed(world: &World, request: &Request, bucket: &str, name:
     Ok(answer)
 }
 
-/// `x-goog-if-generation-match`, the XML API's form of the precondition.
-pub(super) fn number_header(request: &Request) -> Result<Option<i64>, Refusal> {
-    let value = request.header("x-goog-if-generation-match").map(str::parse).transpose();
-    value.map_err(|_| Refusal::invalid("Invalid x-goog-if-generation-match"))
+/// A number in a header, the XML API's form of a precondition.
+pub(super) fn number_header(request: &Request, name: &str) -> Result<Option<i64>, Refusal> {
+    let value = request.header(name).map(str::parse).transpose();
+    value.map_err(|_| Refusal::invalid(format!("Invalid {name}")))
 }

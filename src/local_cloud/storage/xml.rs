@@ -15,7 +15,7 @@ use super::{
     },
     download::{self, Overrides, set},
     signed,
-    store::{Fields, Preconditions},
+    store::{Fields, Object, Preconditions},
     upload::{self, Expected},
 };
 
@@ -172,9 +172,10 @@ fn generation(request: &Request) -> Result<Option<i64>, Refusal> {
     super::number(request, "generation")
 }
 
-fn conditions(request: &Request) -> Result<Preconditions, Refusal> {
+pub(super) fn conditions(request: &Request) -> Result<Preconditions, Refusal> {
     Ok(Preconditions {
-        generation_match: upload::number_header(request)?,
+        generation_match: upload::number_header(request, "x-goog-if-generation-match")?,
+        metageneration_match: upload::number_header(request, "x-goog-if-metageneration-match")?,
         ..Preconditions::default()
     })
 }
@@ -199,13 +200,17 @@ fn get(world: &World, request: &Request, bucket: &str, name: &str, signed: bool)
     for (key, value) in object.fields.metadata.iter().flatten() {
         set(&mut answer, &format!("x-goog-meta-{key}"), value);
     }
-    let md5: String = base64_of_google(&object.md5)
-        .unwrap_or_default()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    set(&mut answer, header::ETAG.as_str(), &format!("\"{md5}\""));
+    set(&mut answer, header::ETAG.as_str(), &etag(&object));
     Ok(answer)
+}
+
+/// The MD5 in hexadecimal digits, as long as an object has one.
+fn etag(object: &Object) -> String {
+    let Some(md5) = object.md5.as_deref().and_then(base64_of_google) else {
+        return format!("\"-{}\"", object.etag());
+    };
+    let digits: String = md5.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("\"{digits}\"")
 }
 
 fn put(world: &World, request: &Request, bucket: &str, name: &str) -> Result<Response, XmlError> {
@@ -227,20 +232,21 @@ fn put(world: &World, request: &Request, bucket: &str, name: &str) -> Result<Res
         storage_class: text("x-goog-storage-class"),
         metadata: (!metadata.is_empty()).then_some(metadata),
     };
-    Expected::of_headers(&request.headers).check(&request.body)?;
+    let checked = Expected::of_headers(&request.headers).check(&request.body);
+    checked.map_err(|refusal| {
+        let message = "The Content-MD5 you specified did not match what we received.";
+        XmlError::new(StatusCode::BAD_REQUEST, "BadDigest", message).details(refusal.message)
+    })?;
     let conditions = conditions(request)?;
-    let content = world.storage.content(request.body.clone())?;
+    let content = world.storage.content(request.body.clone(), None)?;
     let object = world.storage.change(world, bucket, |store| {
         store.insert((bucket, name), fields, content, &conditions, &world.clock)
     })?;
     let mut answer = Response::default();
     set(&mut answer, "x-goog-generation", &object.generation.to_string());
     set(&mut answer, "x-goog-metageneration", "1");
-    set(
-        &mut answer,
-        "x-goog-hash",
-        &format!("crc32c={},md5={}", object.crc32c, object.md5),
-    );
+    set(&mut answer, "x-goog-hash", &object.hashes());
+    set(&mut answer, header::ETAG.as_str(), &etag(&object));
     Ok(answer)
 }
 

@@ -6,6 +6,8 @@ mod identity;
 mod kms;
 mod pubsub;
 mod push;
+mod refused_links;
+mod rewrites;
 mod signed;
 mod storage;
 mod uploads;

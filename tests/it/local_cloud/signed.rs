@@ -108,7 +108,13 @@ async fn googles_vectors_verify() {
 }
 
 /// A signer of the test's own, through `signBlob`. `query` is percent-encoded and sorted by the caller.
-async fn sign(cloud: &Fixture, method: &str, path: &str, query: &[(&str, &str)], extra: &[(&str, &str)]) -> String {
+pub(super) async fn sign(
+    cloud: &Fixture,
+    method: &str,
+    path: &str,
+    query: &[(&str, &str)],
+    extra: &[(&str, &str)],
+) -> String {
     let host = cloud.cloud.urls().storage.strip_prefix("http://").unwrap();
     let date = cloud.cloud.clock().now().format("%Y%m%dT%H%M%SZ").to_string();
     let scope = format!("{}/auto/storage/goog4_request", &date[..8]);
@@ -157,7 +163,7 @@ async fn sign(cloud: &Fixture, method: &str, path: &str, query: &[(&str, &str)],
     format!("{path}?{query}&X-Goog-Signature={hex}")
 }
 
-async fn with_object() -> Fixture {
+pub(super) async fn with_object() -> Fixture {
     let cloud = Fixture::start().await;
     cloud.cloud.create_bucket("out", false).unwrap();
     cloud.upload("out", "dir/a b.pdf", b"PDF").await;

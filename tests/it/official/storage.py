@@ -79,6 +79,8 @@ listed = client.list_blobs("official", prefix="a/", delimiter="/", page_size=1)
 assert [blob.name for blob in listed] == ["a/1", "a/2"]
 assert listed.prefixes == {"a/b/"}
 assert len([blob for blob in client.list_blobs("official", versions=True) if blob.name == small.name]) == 2
+listed = client.list_blobs("official", match_glob="a/**", fields="items(name)")
+assert [(blob.name, blob.size) for blob in listed] == [("a/1", None), ("a/2", None), ("a/b/3", None)]
 held("lists with prefix, delimiter, pages and versions")
 
 copied = bucket.copy_blob(bucket.blob(small.name), bucket, "copy.txt", source_generation=first)
@@ -92,7 +94,19 @@ refused(
 )
 renamed = bucket.rename_blob(bucket.blob("c"), "d")
 assert renamed.name == "d" and bucket.get_blob("c") is None
+moved = bucket.move_blob(renamed, "e")
+assert moved.name == "e" and moved.download_as_bytes() == b"x" and bucket.get_blob("d") is None
+renamed = bucket.rename_blob(moved, "d")
 held("copies")
+
+parts = [bucket.blob("a/1"), bucket.blob("large.bin")]
+whole = bucket.blob("composed.bin")
+whole.compose(parts, if_generation_match=0)
+whole.reload()
+assert whole.component_count == 2 and whole.md5_hash is None
+assert whole.download_as_bytes(checksum="crc32c") == b"x" + large_bytes
+refused(exceptions.PreconditionFailed, lambda: bucket.blob("composed.bin").compose(parts, if_generation_match=0))
+held("compose")
 
 renamed.metadata = {"k": "v", "gone": "soon"}
 renamed.patch()
