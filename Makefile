@@ -2,13 +2,16 @@
 
 DOCUMENT ?= fixtures/documents/plain/invoice.docx
 
-.PHONY: help demo test bench burst sizing simulate image-proof
+.PHONY: help demo local test bench burst sizing simulate image-proof
 
 help: ## What there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 demo: ## Take one document through the whole path: make demo DOCUMENT=my.docx
 	@deploy/demo.sh "$(DOCUMENT)"
+
+local: ## Run it all on this machine, with a web page on port 8080
+	@deploy/local.sh
 
 test: ## Run every check that this machine can, and name those it cannot
 	@deploy/test.sh

@@ -14,7 +14,8 @@ can be run again after a failure.
 
   --yes                do not ask whether to begin
   --delete-documents   do not ask before a bucket that holds documents: delete it with all that is in it
-  --dry-run            print every command instead; needs neither gcloud nor a network
+  --dry-run            print every command instead, as a shell script that leaves documents where they are unless it is
+                       run with DELETE_DOCUMENTS=yes; needs neither gcloud nor a network
   --help               this text
 
 A bucket that was there before setup.sh is kept, and only loses the rights. What Google does not delete is named at the
@@ -77,14 +78,32 @@ untitled() {
   fi
 }
 
+# rights_on_bucket: those that setup.sh grants on it, for a text that cannot look.
+rights_on_bucket() {
+  case $bucket in
+    "$BUILD_BUCKET") echo "$BUILDER object_reader" ;;
+    "$OUTPUT_BUCKET") printf '%s object_writer\n%s object_reader\n' "$WORKER" "$SIGNER" ;;
+    *) echo "$WORKER object_reader" ;;
+  esac
+  case $bucket in "$INPUT_BUCKET" | "$OUTPUT_BUCKET" | "$CONFIG_BUCKET") [ "$DOCTOR" = no ] || echo "$WORKER inspector" ;; esac
+}
+
 remove_bucket() {
   bucket=$1
   shift
   if [ -n "$DRY_RUN" ]; then
-    # A bucket that setup.sh did not make has no such label. (The script asks first where there are documents.)
+    # A bucket that setup.sh did not make has no such label. The script would ask; its text wants a variable.
     # shellcheck disable=SC2016 # for the shell that runs the text
-    printf '[ "$(%s)" != %s ] ||\n  ' "$(show gcloud storage buckets describe "gs://$bucket" '--format=value(labels.platen)' --raw)" "$SERVICE"
+    printf 'if [ "$(%s)" = %s ]' "$(show gcloud storage buckets describe "gs://$bucket" '--format=value(labels.platen)' --raw)" "$SERVICE"
+    # shellcheck disable=SC2016 # the same
+    [ "$bucket" = "$BUILD_BUCKET" ] || printf ' && [ "${DELETE_DOCUMENTS:-}" = yes ]'
+    printf '; then\n  '
     run gcloud storage rm "gs://$bucket" --recursive
+    echo 'else'
+    rights_on_bucket | while read -r account role; do
+      printf '  %s 2>/dev/null || :\n' "$(revoke "serviceAccount:$account" "$ROLES$ROLE_PREFIX$role" 'storage buckets' "gs://$bucket")"
+    done
+    echo 'fi'
     return 0
   fi
   look gcloud storage buckets describe "gs://$bucket" '--format=value(labels.platen)' --raw || return 0
@@ -112,6 +131,9 @@ remove_bucket() {
 
 begin
 STEP=cleanup
+if [ -n "$DRY_RUN" ]; then
+  echo '# Buckets that hold documents go with DELETE_DOCUMENTS=yes in the environment; without it they stay and lose the rights.'
+fi
 if [ -z "$DRY_RUN" ] && [ -z "$yes" ]; then
   confirmed "This removes Platen's service '$SERVICE' and all that belongs to it from project $PROJECT_ID." "$PROJECT_ID" ||
     refuse 'nothing is removed (--yes does not ask)'
@@ -128,7 +150,14 @@ if enabled cloudbuild; then gone 'builds triggers' "$SERVICE-rebuild" "$project"
 
 # First what brings new work.
 STEP=notification
-if [ -z "$DRY_RUN" ] && look gcloud storage buckets describe "gs://$INPUT_BUCKET" '--format=value(name)' --raw; then
+if [ -n "$DRY_RUN" ]; then
+  # shellcheck disable=SC2016 # for the shell that runs the text
+  printf 'for id in $(%s 2>/dev/null |\n  awk -F "|" -v topic="//pubsub.googleapis.com/"%s '\''$2 == topic { print $1 }'\''); do\n  %s"$id"\ndone\n' \
+    "$(show gcloud storage buckets notifications list "gs://$INPUT_BUCKET" \
+      '--format=value[separator="|"]("Notification Configuration".id,"Notification Configuration".topic)')" \
+    "$(show "projects/$PROJECT_ID/topics/$EVENT_TOPIC")" \
+    "$(show gcloud storage buckets notifications delete "projects/_/buckets/$INPUT_BUCKET/notificationConfigs/")"
+elif look gcloud storage buckets describe "gs://$INPUT_BUCKET" '--format=value(name)' --raw; then
   ask gcloud storage buckets notifications list "gs://$INPUT_BUCKET" \
     '--format=value[separator="|"]("Notification Configuration".id,"Notification Configuration".topic)'
   for id in $(printf '%s\n' "$FOUND" | awk -F '|' -v topic="//pubsub.googleapis.com/projects/$PROJECT_ID/topics/$EVENT_TOPIC" '$2 == topic { print $1 }'); do
@@ -177,6 +206,11 @@ fi
 
 STEP=buckets
 for name in "$INPUT_BUCKET" "$OUTPUT_BUCKET" "$CONFIG_BUCKET" "$BUILD_BUCKET"; do remove_bucket "$name"; done
+if [ -n "$FONTS" ]; then
+  bucket=${FONTS#gs://}
+  [ -z "$DRY_RUN" ] && ! look gcloud storage buckets describe "gs://${bucket%%/*}" '--format=value(name)' --raw ||
+    revoke "serviceAccount:$WORKER" "$ROLES${ROLE_PREFIX}font_reader" 'storage buckets' "gs://${bucket%%/*}"
+fi
 STEP=repository
 if enabled artifactregistry; then gone 'artifacts repositories' "$REPOSITORY" "$project" "--location=$REGION"; fi
 STEP=accounts
@@ -185,7 +219,7 @@ if enabled iam; then
     gone 'iam service-accounts' "$account" "$project"
   done
   STEP=roles
-  for role in object_reader object_writer url_signer inspector build_starter; do
+  for role in object_reader object_writer url_signer inspector font_reader build_starter; do
     # Google keeps a deleted role for 7 days, and describes it meanwhile.
     if [ -z "$DRY_RUN" ] && look gcloud iam roles describe "$ROLE_PREFIX$role" "$project" '--format=value(deleted)' && [ "$FOUND" = True ]; then
       continue

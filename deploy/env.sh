@@ -1,5 +1,6 @@
 #!/bin/sh
-# Every setting of the deployment, in one place. Edit it here, or set the variable in the environment, which wins:
+# Every setting of the deployment, in one place. Edit it here, in your copy of this source. A variable of the environment wins, for
+# that run alone: what a later run does not get, it takes back.
 #   PROJECT_ID=my-project REGION=us-central1 SIZE=large deploy/setup.sh
 # deploy/setup.sh, grant-caller.sh, cleanup.sh and cloudbuild.yaml all read this file, so that they agree.
 # shellcheck disable=SC2034 # read by the scripts that source this file
@@ -43,7 +44,7 @@ DEAD_LETTER_SUBSCRIPTION=${DEAD_LETTER_SUBSCRIPTION:-$SERVICE-dead-letter}
 KEY_RING=${KEY_RING:-$SERVICE}
 KEY=${KEY:-config}
 # Which object the worker reads its sealed configuration from: "auto" is worker.enc in CONFIG_BUCKET as soon as it is
-# there (`platen secrets seal` writes it; run setup.sh again), "none" leaves the setting as the service has it.
+# there (`platen secrets seal` writes it; run setup.sh again), "none" is none.
 CONFIG_OBJECT=${CONFIG_OBJECT:-auto}
 
 # How much one instance is given: a row of deploy/sizing.tsv. Each column can be set by itself.
@@ -55,6 +56,10 @@ CONVERT_MEMORY=${CONVERT_MEMORY:-}
 CONVERT_TIMEOUT=${CONVERT_TIMEOUT:-}
 MIN_INSTANCES=${MIN_INSTANCES:-}
 MAX_INSTANCES=${MAX_INSTANCES:-}
+
+# What of an instance is paid for: "requests", the time in which it has one, is far cheaper below some ten documents a second;
+# "instances", all of its life at a lower price, is for a constant load (docs/operations.md has the model).
+BILLING=${BILLING:-requests}
 
 # Seconds: the subscription's ack deadline, which is also how long a push may take (600 is Google's most), and the
 # service's time-out, never shorter. The worker gets the same numbers.
@@ -69,11 +74,14 @@ MAX_DELIVERY_ATTEMPTS=${MAX_DELIVERY_ATTEMPTS:-20}
 # Who reaches the service at all: "internal" is Pub/Sub and the project's own networks. "all" lets `platen submit`
 # call from anywhere; the right to call is asked for all the same.
 INGRESS=${INGRESS:-internal}
-# Who may call: "policy" is whoever has run.invoker on the service, "keep" leaves it as it is (Cloud Build, which may not
-# read that).
-CALLERS=${CALLERS:-policy}
-# More variables of the worker: NAME=VALUE|NAME=VALUE. They win over those that setup.sh derives.
+# Fonts of your own: gs://BUCKET/PREFIX (end it with / for a folder). The worker gets the right to list and read that bucket.
+FONTS=${FONTS:-}
+# More variables of the worker: NAME=VALUE|NAME=VALUE. They win over those that setup.sh derives. The service has these and
+# the derived ones and no others: one that is set by hand is gone when setup.sh next changes the service.
 ENV_VARIABLES=${ENV_VARIABLES:-}
+# What the step "service" changes of a service that is there: "all" that differs from this file, or "given" (Cloud Build):
+# the image, ENV_VARIABLES, and OUTPUT_BUCKET and RESULT_TOPIC where they are not the derived ones.
+SERVICE_CHANGES=${SERVICE_CHANGES:-all}
 
 # The image. One that is given is not built.
 REPOSITORY=${REPOSITORY:-$SERVICE}
@@ -92,7 +100,8 @@ DOCTOR=${DOCTOR:-no}
 # Your own key for the data in buckets, topics and images (CMEK): projects/P/locations/L/keyRings/R/cryptoKeys/K.
 # It must be in the region and is for what is made from now on.
 CMEK_KEY=${CMEK_KEY:-}
-# Who deploys new images beside you and Cloud Build: an email. It may change the service, and nothing else.
+# Who deploys new images beside you and Cloud Build: an email. It may change the one service, and so what runs as the worker. Another
+# one does not take the right from the one before.
 DEPLOYER=${DEPLOYER:-}
 # A repository that is connected to Cloud Build (projects/P/locations/BUILD_REGION/connections/C/repositories/R): the
 # image is then built and deployed anew on this schedule, which is how security updates of LibreOffice arrive.

@@ -68,8 +68,8 @@ esac
 
 if [ -z "$revoke" ]; then
   service grant "serviceAccount:$account" roles/run.invoker 'run services'
-elif [ "$account" != "$CALLER" ]; then
-  # The account that people call as stays a caller: others may use it.
+# The account that people call as stays a caller, others may use it, unless it is named itself.
+elif [ "$account" != "$CALLER" ] || [ "$email" = "$CALLER" ]; then
   [ "$account" != "$PUSH" ] || refuse "$PUSH is whom Pub/Sub pushes as: without it nothing would be converted"
   service revoke "serviceAccount:$account" roles/run.invoker 'run services'
 fi
@@ -92,8 +92,11 @@ if [ "$FOUND" != "$(fingerprint "$callers")" ]; then
 fi
 
 project_number
-if [ -n "$revoke" ]; then
-  say "$email can no longer call $URL; tokens that it has are good for up to an hour, and are refused from now on"
+if [ -n "$revoke" ] && [ "$account" = "$CALLER" ] && [ "$email" != "$CALLER" ]; then
+  say "$email gets no more tokens of $CALLER; those that are out let it call $URL for up to an hour"
+  say "to end them now, for everybody who calls as that account: deploy/grant-caller.sh $CALLER --revoke"
+elif [ -n "$revoke" ]; then
+  say "$email can no longer call $URL: tokens that it has are refused from now on"
 elif [ "$account" = "$CALLER" ]; then
   say "good: platen submit gs://$INPUT_BUCKET/OBJECT --service $URL --impersonate $CALLER"
 else

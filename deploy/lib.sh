@@ -110,7 +110,9 @@ settings() {
     eval "value=\$$name"
     check "$name" "$value" 'yes|no' 'wanted is yes or no'
   done
-  check CALLERS "$CALLERS" 'policy|keep' 'wanted is policy or keep'
+  check SERVICE_CHANGES "$SERVICE_CHANGES" 'all|given' 'wanted is all or given'
+  check BILLING "$BILLING" 'requests|instances' 'wanted is requests or instances'
+  check FONTS "$FONTS" '(gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[^|]*)?)?' 'wanted is gs://BUCKET/PREFIX'
   check CMEK_KEY "$CMEK_KEY" '(projects/[^/ ]+/locations/[^/ ]+/keyRings/[^/ ]+/cryptoKeys/[^/ ]+)?' \
     'wanted is the full name of a key: projects/P/locations/L/keyRings/R/cryptoKeys/K'
   check NOTIFICATION_CHANNELS "$NOTIFICATION_CHANNELS" '(projects/[^/ ,]+/notificationChannels/[0-9]+(,projects/[^/ ,]+/notificationChannels/[0-9]+)*)?' \
@@ -127,6 +129,8 @@ settings() {
     problems="$problems
   REQUEST_TIMEOUT=$REQUEST_TIMEOUT is shorter than ACK_DEADLINE=$ACK_DEADLINE: Cloud Run would end a job that Pub/Sub still waits for"
   fi
+  # What the worker would refuse, said before anything is built.
+  [ -n "$problems" ] || fits
   [ -z "$problems" ] || refuse "settings that cannot work (deploy/env.sh explains each):$problems"
 
   WORKER=$SERVICE@$PROJECT_ID.iam.gserviceaccount.com
@@ -141,6 +145,35 @@ settings() {
   KEY_NAME=projects/$PROJECT_ID/locations/$REGION/keyRings/$KEY_RING/cryptoKeys/$KEY
   BUILT_IMAGE=$REGION-docker.pkg.dev/$PROJECT_ID/$REPOSITORY/$SERVICE:$TAG
   IMAGE=${IMAGE:-$BUILT_IMAGE}
+}
+
+# given NAME DEFAULT: a variable of the worker that only ENV_VARIABLES sets.
+given() { printf '%s' "$ENV_VARIABLES" | tr '|' '\n' | awk -F = -v name="$1" -v value="$2" '$1 == name { value = $2 } END { print value }'; }
+
+# fits: whether the numbers go together, by the sums of src/config/time.rs and src/pipeline/budget.rs: what the worker would refuse, and
+# a second job for which there would never be room.
+fits() {
+  problems=$(awk -v output="$(given MAX_OUTPUT_SIZE 500MiB)" -v memory="$MEMORY" -v slots="$CONVERT_CONCURRENCY" -v each="$CONVERT_MEMORY" -v timeout="$CONVERT_TIMEOUT" \
+    -v deadline="$ACK_DEADLINE" -v least="$MIN_INSTANCES" -v most="$MAX_INSTANCES" '
+    function unit(text) { sub(/^[0-9.]+ ?/, "", text); return text }
+    function least_of(a, b) { return a < b ? a : b }
+    BEGIN {
+      in_mebibytes["Gi"] = 1024; in_mebibytes["Mi"] = 1; in_mebibytes["G"] = 953.7; in_mebibytes["M"] = 0.9537
+      in_mebibytes["GiB"] = 1024; in_mebibytes["MiB"] = 1; in_mebibytes["KiB"] = 1 / 1024; in_mebibytes["B"] = 1 / 1048576
+      in_seconds["ms"] = 0.001; in_seconds["s"] = 1; in_seconds["m"] = 60; in_seconds["h"] = 3600; in_seconds["d"] = 86400
+      has = (memory + 0) * in_mebibytes[unit(memory)]
+      # A single job is always taken, also where the most that it may take does not fit.
+      job = (each + 0) * in_mebibytes[unit(each)]
+      files = 256 + 2 * (output + 0) * in_mebibytes[unit(output)]
+      needs = 740 + (slots == 1 ? job : slots * (job + 220 + files))
+      if (needs > has)
+        printf "\n  MEMORY=%s is too little for CONVERT_CONCURRENCY=%s: with CONVERT_MEMORY=%s and MAX_OUTPUT_SIZE=%s it takes %.0fMi", memory, slots, each, output, needs
+      longest = deadline - least_of(15, deadline / 8) - least_of(28, deadline / 8) - 2
+      if ((timeout + 0) * in_seconds[unit(timeout)] > longest)
+        printf "\n  CONVERT_TIMEOUT=%s does not fit in ACK_DEADLINE=%s: %.1f s of it are left for a conversion", timeout, deadline, longest
+      if (least + 0 > most + 0)
+        printf "\n  MIN_INSTANCES=%s is more than MAX_INSTANCES=%s", least, most
+    }')
 }
 
 # The number names Google's agents and the service's address.
@@ -235,8 +268,8 @@ run() {
   "$@" >"$scratch/output" 2>"$scratch/error" || failed "$(quietly "$(cat "$scratch/error")")" "$@"
 }
 
-# run_with TEXT COMMAND...: the same, with that text on its standard input. What is made of a metric may not be known everywhere
-# yet, so that it is tried again.
+# run_with TEXT COMMAND...: the same, with that text on its standard input. What looks at a new metric is tried for a quarter of an
+# hour with the settings of env.sh: Google's own refusal speaks of ten minutes.
 run_with() {
   text=$1
   shift
@@ -244,18 +277,18 @@ run_with() {
     printf '%s <<'\''JSON'\''\n%s\nJSON\n' "$(show "$@")" "$text"
     return 0
   fi
-  insist 'NOT_FOUND|not found|cannot find' "$text" "$@"
+  insist 'cannot find metric' $((RETRY_TIMES * 3)) "$text" "$@"
 }
 
-# insist PATTERN TEXT COMMAND...: does it, with that text on its standard input, again and again while its error has the pattern.
+# insist PATTERN TIMES TEXT COMMAND...: does it, with that text on its standard input, so often while its error has the pattern.
 insist() {
-  passing=$1 text=$2
-  shift 2
+  passing=$1 most=$2 text=$3
+  shift 3
   say "$(show "$@")"
   tries=0
   until printf '%s' "$text" | "$@" >"$scratch/output" 2>"$scratch/error"; do
     tries=$((tries + 1))
-    if [ "$tries" -ge "$RETRY_TIMES" ] || ! grep -Eiq "$passing" "$scratch/error"; then
+    if [ "$tries" -ge "$most" ] || ! grep -Eiq "$passing" "$scratch/error"; then
       failed "$(quietly "$(cat "$scratch/error")")" "$@"
     fi
     [ "$tries" != 1 ] || say 'not known everywhere yet, trying again'
@@ -292,7 +325,7 @@ patiently() {
     run "$@"
     return 0
   fi
-  insist 'not exist|NOT_FOUND|not found|permission|forbidden|403' '' "$@"
+  insist 'not exist|NOT_FOUND|not found|permission|forbidden|403' "$RETRY_TIMES" '' "$@"
 }
 
 # members GROUP RESOURCE...: FOUND is a line "role,member,condition" for each member of each binding.
@@ -352,7 +385,6 @@ sealed_configuration() {
 }
 
 # variables PUSH_AUTH AUDIENCE: the worker's, one a line, on Cloud Run and on Kubernetes; those of ENV_VARIABLES win.
-# Without `callers` the service keeps those that it knows.
 variables() {
   {
     printf '%s' "$ENV_VARIABLES" | tr '|' '\n'
@@ -362,7 +394,7 @@ variables() {
     echo "RESULT_TOPIC=projects/$PROJECT_ID/topics/$RESULT_TOPIC"
     echo "PUSH_AUTH=$1"
     echo "PUSH_AUDIENCE=$2"
-    [ -z "$callers" ] || echo "PUSH_SERVICE_ACCOUNT=$callers"
+    echo "PUSH_SERVICE_ACCOUNT=$callers"
     echo "SIGNER_SERVICE_ACCOUNT=$SIGNER"
     echo "INPUT_BUCKETS=$INPUT_BUCKET"
     echo "CONVERT_CONCURRENCY=$CONVERT_CONCURRENCY"
@@ -371,11 +403,23 @@ variables() {
     echo "ACK_DEADLINE=${ACK_DEADLINE}s"
     echo "MAX_DELIVERY_ATTEMPTS=$MAX_DELIVERY_ATTEMPTS"
     echo "SANDBOX=required"
+    if [ -n "$FONTS" ]; then printf 'FONTS=%s\n' "$FONTS"; fi
     if [ -n "$config_object" ]; then
       printf 'CONFIG_OBJECT=%s\n' "$config_object"
       echo "CONFIG_KMS_KEY=$KEY_NAME"
     fi
   } | awk -F = 'NF && !seen[$1]++'
+}
+
+# enable_apis API...: those of them that are not on.
+enable_apis() {
+  ask gcloud services list --enabled "--project=$PROJECT_ID" '--format=value(config.name)'
+  missing=''
+  for api in "$@"; do
+    printf '%s\n' "$FOUND" | grep -qxF "$api" || missing="$missing $api"
+  done
+  # shellcheck disable=SC2086 # several words
+  [ -z "$missing" ] || run gcloud services enable $missing "--project=$PROJECT_ID"
 }
 
 # fingerprint WORD...: what a label remembers of settings.

@@ -5,6 +5,7 @@
 #   deploy/packages.sh engine         what a running worker needs: LibreOffice 25.2, fonts, jemalloc
 #   deploy/packages.sh build          what compiling the engine's C++ shim needs besides (headers, g++)
 #   deploy/packages.sh test           what the tests read PDFs with, and stock LibreOffice's command to compare against
+#   deploy/packages.sh browser        Chromium, in which the tests use the page of `platen local` (300 MB)
 #   deploy/packages.sh bench          what unoserver needs, which the benchmark compares the engine with
 #   deploy/packages.sh fonts-cjk      Noto's fonts for Chinese, Japanese and Korean (90 MB)
 #   deploy/packages.sh fonts-emoji    Noto's coloured emoji (10 MB)
@@ -27,6 +28,7 @@ ENGINE='libreoffice-core-nogui libreoffice-writer-nogui libreoffice-calc-nogui l
   libjemalloc2 ca-certificates'
 BUILD='libreofficekit-dev libreoffice-dev g++ gcc libc6-dev make pkg-config'
 TEST='poppler-utils qpdf curl'
+BROWSER='chromium'
 BENCH='python3-uno python3-venv'
 FONTS_CJK='fonts-noto-cjk'
 FONTS_EMOJI='fonts-noto-color-emoji'
@@ -37,13 +39,14 @@ for group in "$@"; do
     engine) wanted="$wanted $ENGINE" ;;
     build) wanted="$wanted $BUILD" ;;
     test) wanted="$wanted $TEST" ;;
+    browser) wanted="$wanted $BROWSER" ;;
     bench) wanted="$wanted $BENCH" ;;
     fonts-cjk) wanted="$wanted $FONTS_CJK" ;;
     fonts-emoji) wanted="$wanted $FONTS_EMOJI" ;;
-    *) fail "no group '$group': use engine, build, test, bench, fonts-cjk or fonts-emoji" ;;
+    *) fail "no group '$group': use engine, build, test, browser, bench, fonts-cjk or fonts-emoji" ;;
   esac
 done
-[ -n "$wanted" ] || fail 'name at least one group: engine, build, test, bench, fonts-cjk or fonts-emoji'
+[ -n "$wanted" ] || fail 'name at least one group: engine, build, test, browser, bench, fonts-cjk or fonts-emoji'
 
 command -v apt-get >/dev/null || fail 'this is not a Debian system (no apt-get): install LibreOffice 25.2 and the packages listed in this script by your own means'
 
@@ -64,7 +67,7 @@ export DEBIAN_FRONTEND=noninteractive
 release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
 from=''
 if [ "$release" = bookworm ]; then
-  # The mirror and the key of the machine's own bookworm entry, in either of apt's two formats.
+  # The mirror of the machine's own bookworm entry, in either of apt's two formats; the key is Debian's.
   list=/etc/apt/sources.list.d/platen-backports.sources
   if ! apt-cache policy 2>/dev/null | grep -q 'n=bookworm-backports'; then
     mirror=$(awk '
@@ -90,9 +93,10 @@ elif [ "$release" != trixie ]; then
   say "not tried on '$release': LibreOffice 25.2 is wanted, Debian 12 and 13 have it"
 fi
 
-apt-get -qq update
+# To standard error: what comes after has its own output.
+apt-get -qq update >&2
 # shellcheck disable=SC2086 # both lists are meant to split
-apt-get -qq install -y --no-install-recommends $from $wanted
+apt-get -qq install -y --no-install-recommends $from $wanted >&2
 installed || fail "apt installed another LibreOffice than 25.2 ($(dpkg-query -W -f='${Version}' libreoffice-core-nogui 2>/dev/null)): see 'apt-cache policy libreoffice-core-nogui'"
 # Without a font cache every start reads every font. The cache holds its directories' times to the nanosecond and is void
 # when they differ, and an image's layers keep whole seconds: so the directories get such times before it is made.

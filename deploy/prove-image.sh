@@ -32,6 +32,8 @@ if [ $# -gt 0 ]; then
 else
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
 fi
 mirror=$(apt-get indextargets --format '$(SITE) $(LABEL) $(CREATED_BY)' | awk '$2 == "Debian" && $3 == "Packages" { print $1; exit }')
 [ -n "$mirror" ] || mirror=$(apt-get indextargets --format '$(SITE) $(CREATED_BY)' | awk '$2 == "Packages" && $1 ~ /\/debian\/?$/ { print $1; exit }')
@@ -147,6 +149,7 @@ echo "   added       so far   step"
 cat "$root.sizes"
 echo 'taken out in that layer, by deploy/slim-image.sh:'
 grep ' KiB  ' "$root.log" || true
+! grep 'slim-image: warning' "$root.log" >&2 || fail 'deploy/slim-image.sh names what is not there any more'
 echo "whole: $(size "$image" | awk '{ print int($1 / 1024) }') MB, $((compressed / 1000000)) MB compressed; the binary: $(du -m "$image/usr/local/bin/platen" | cut -f 1) MB"
 
 # Everything below is the image alone, as its own user.
@@ -232,4 +235,23 @@ status=0
 # shellcheck disable=SC2086
 inside "$image" $entry $arguments >"$proof/serve.log" 2>&1 || status=$?
 [ "$status" = 64 ] || { cat "$proof/serve.log" >&2; fail "'$entry $arguments' without settings ended with $status, not 64"; }
+
+# With settings its engine becomes warm and it ends when it is told to. (Ready it is with Google's keys, and there is no network.)
+# shellcheck disable=SC2016 # for the shell inside
+inside "$image" bash -ec '
+  cd /tmp
+  printf "{\"type\":\"authorized_user\",\"client_id\":\"none\",\"client_secret\":\"none\",\"refresh_token\":\"none\"}" >nobody.json
+  export GOOGLE_APPLICATION_CREDENTIALS=/tmp/nobody.json GOOGLE_CLOUD_PROJECT=p INPUT_BUCKETS=in OUTPUT_BUCKET=out PORT=8080 \
+    RESULT_TOPIC=projects/p/topics/r PUSH_AUTH=cloud-run-iam PUSH_AUDIENCE=https://p.example \
+    PUSH_SERVICE_ACCOUNT=push@p.iam.gserviceaccount.com SIGNER_SERVICE_ACCOUNT=signer@p.iam.gserviceaccount.com
+  "$@" & worker=$!
+  for try in $(seq 120); do
+    kill -0 $worker || exit 1
+    if (exec 3<>/dev/tcp/127.0.0.1/8080 && printf "GET /health/ready HTTP/1.0\r\n\r\n" >&3 && cat <&3) 2>/dev/null | grep -q "\"warm\":true"; then
+      kill $worker && wait $worker && exit 0
+    fi
+    sleep 0.5
+  done
+  exit 1' bash $entry $arguments >"$proof/warm.log" 2>&1 || { cat "$proof/warm.log" >&2; fail "'$entry $arguments' does not get its engine warm, or does not end well"; }
+echo "serve: its engine is warm, and it ends when it is told to"
 say 'good'

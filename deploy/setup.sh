@@ -17,7 +17,7 @@ and carries a changed setting out.
   --only STEP    one step alone
   --help         this text
 
-Settings are in deploy/env.sh; each can be given in the environment:
+Settings are in deploy/env.sh. One that is given in the environment holds for that run: a later run without it takes it back.
 
   PROJECT_ID=my-project deploy/setup.sh
   PROJECT_ID=my-project REGION=us-central1 SIZE=large deploy/setup.sh --dry-run
@@ -55,13 +55,8 @@ step_apis() {
     cloudresourcemanager.googleapis.com'
   [ -z "$REBUILD_REPOSITORY" ] || wanted="$wanted cloudscheduler.googleapis.com"
   [ "$MONITORING" = no ] || wanted="$wanted monitoring.googleapis.com"
-  ask gcloud services list --enabled "--project=$PROJECT_ID" '--format=value(config.name)'
-  missing=''
-  for api in $wanted; do
-    printf '%s\n' "$FOUND" | grep -qxF "$api" || missing="$missing $api"
-  done
   # shellcheck disable=SC2086 # several words
-  [ -z "$missing" ] || run gcloud services enable $missing "--project=$PROJECT_ID"
+  enable_apis $wanted
 }
 
 # custom_role ID TITLE PERMISSIONS: a role with exactly these, where Google's smallest is wider.
@@ -93,6 +88,10 @@ step_roles() {
   custom_role url_signer 'Platen: sign as an account' iam.serviceAccounts.signBlob
   if [ "$DOCTOR" = yes ]; then
     custom_role inspector 'Platen: look at settings (platen doctor)' pubsub.subscriptions.get,pubsub.topics.get,storage.buckets.get
+  fi
+  if [ -n "$FONTS" ]; then
+    # The worker looks for font files below a prefix. roles/storage.objectViewer reads folders' policies besides.
+    custom_role font_reader 'Platen: list and read fonts' storage.objects.get,storage.objects.list
   fi
   if [ -n "$REBUILD_REPOSITORY" ]; then
     # roles/cloudbuild.builds.editor also cancels builds and reads their logs.
@@ -246,6 +245,15 @@ step_topics() {
   grant "serviceAccount:$STORAGE_AGENT" roles/pubsub.publisher 'pubsub topics' "$EVENT_TOPIC" "--project=$PROJECT_ID"
 }
 
+# inspected GROUP RESOURCE...: what only doctor looks at, as long as it is wanted.
+inspected() {
+  if [ "$DOCTOR" = yes ]; then
+    grant "serviceAccount:$WORKER" "$ROLES${ROLE_PREFIX}inspector" "$@"
+  elif [ -z "$DRY_RUN" ]; then
+    revoke "serviceAccount:$WORKER" "$ROLES${ROLE_PREFIX}inspector" "$@"
+  fi
+}
+
 # What the worker and the signer may do. Each on the one resource, none on the project.
 step_grants() {
   worker=serviceAccount:$WORKER
@@ -259,20 +267,19 @@ step_grants() {
   grant "$worker" "$ROLES${ROLE_PREFIX}url_signer" 'iam service-accounts' "$SIGNER" "--project=$PROJECT_ID"
   # Publish the result; pubsub.topics.publish is all that the role holds.
   grant "$worker" roles/pubsub.publisher 'pubsub topics' "$RESULT_TOPIC" "--project=$PROJECT_ID"
+  if [ -n "$FONTS" ]; then
+    # Its own fonts. The bucket is yours: it is neither made nor changed.
+    bucket=${FONTS#gs://}
+    grant "$worker" "$ROLES${ROLE_PREFIX}font_reader" 'storage buckets' "gs://${bucket%%/*}"
+  fi
   # A build takes its sources from here ...
   grant "serviceAccount:$BUILDER" "$ROLES${ROLE_PREFIX}object_reader" 'storage buckets' "gs://$BUILD_BUCKET"
   # ... deploys services that run as the worker, and as nobody else ...
   grant "serviceAccount:$BUILDER" roles/iam.serviceAccountUser 'iam service-accounts' "$WORKER" "--project=$PROJECT_ID"
   # ... and writes its log: the one right of a build that Google grants on projects alone.
   grant "serviceAccount:$BUILDER" roles/logging.logWriter projects "$PROJECT_ID"
-  if [ "$DOCTOR" = yes ]; then
-    for name in "$INPUT_BUCKET" "$OUTPUT_BUCKET"; do
-      grant "$worker" "$ROLES${ROLE_PREFIX}inspector" 'storage buckets' "gs://$name"
-    done
-    for name in "$EVENT_TOPIC" "$RESULT_TOPIC" "$DEAD_LETTER_TOPIC"; do
-      grant "$worker" "$ROLES${ROLE_PREFIX}inspector" 'pubsub topics' "$name" "--project=$PROJECT_ID"
-    done
-  fi
+  for name in "$INPUT_BUCKET" "$OUTPUT_BUCKET" "$CONFIG_BUCKET"; do inspected 'storage buckets' "gs://$name"; done
+  for name in "$EVENT_TOPIC" "$RESULT_TOPIC" "$DEAD_LETTER_TOPIC"; do inspected 'pubsub topics' "$name" "--project=$PROJECT_ID"; done
   if [ -n "$DEPLOYER" ]; then
     grant "$(member_of "$DEPLOYER")" roles/iam.serviceAccountUser 'iam service-accounts' "$WORKER" "--project=$PROJECT_ID"
     grant "$(member_of "$DEPLOYER")" roles/artifactregistry.reader 'artifacts repositories' "$REPOSITORY" \
@@ -289,11 +296,12 @@ step_image() {
 }
 # substitutions DEPLOY TESTS: of cloudbuild.yaml.
 substitutions() {
-  printf '^|^_SERVICE_NAME=%s|_REGION=%s|_REPOSITORY=%s|_TAG=%s|_OUTPUT_BUCKET=%s|_RESULT_TOPIC=%s|_DEPLOY=%s|_TESTS=%s' \
-    "$SERVICE" "$REGION" "$REPOSITORY" "$TAG" "$OUTPUT_BUCKET" "$RESULT_TOPIC" "$1" "$2"
+  printf '^|^_SERVICE_NAME=%s|_REGION=%s|_IMAGE=%s|_TAG=%s|_OUTPUT_BUCKET=%s|_RESULT_TOPIC=%s|_DEPLOY=%s|_TESTS=%s' \
+    "$SERVICE" "$REGION" "${BUILT_IMAGE%:*}" "$TAG" "$OUTPUT_BUCKET" "$RESULT_TOPIC" "$1" "$2"
 }
 
-# The service is deployed anew when what it should be differs from what it was made as, which its label remembers.
+# The service is deployed anew when what it should be differs from what it was made as, which its label remembers; asked for by
+# itself, also when somebody has changed it since.
 step_service() {
   has='' image=$IMAGE callers=$PUSH
   if [ -z "$DRY_RUN" ] && look gcloud run services describe "$SERVICE" "--project=$PROJECT_ID" "--region=$REGION" \
@@ -301,31 +309,49 @@ step_service() {
     has=$FOUND
     # A service keeps the image that it has, which Cloud Build may have deployed since, unless one is named.
     [ "$IMAGE" != "$BUILT_IMAGE" ] || image=${has##*|}
-    if [ "$CALLERS" = keep ]; then callers=''; else callers; fi
+    if [ "$SERVICE_CHANGES" = given ]; then
+      given_to_service
+      return 0
+    fi
+    callers
+  fi
+  # By digest, so that a tag that moves changes nothing by itself.
+  if [ "$image" = "$BUILT_IMAGE" ]; then
+    ask gcloud artifacts docker images describe "$BUILT_IMAGE" "--project=$PROJECT_ID" '--format=value(image_summary.digest)'
+    [ -z "$FOUND" ] || image=${BUILT_IMAGE%:*}@$FOUND
   fi
   sealed_configuration
   # --no-allow-unauthenticated, and callers proven by Cloud Run, which then removes the token's signature: cloud-run-iam.
   # gen2: the first generation has no Landlock, and the sandbox is required. --concurrency is the number of slots: a push
-  # more would be answered 429, which slows the whole subscription down and counts as a delivery. --no-cpu-throttling:
-  # the next child is made ready, and keys are refreshed, between two jobs.
+  # more would be answered 429, which slows the whole subscription down and counts as a delivery. --cpu-throttling: a
+  # worker has answered only when all is done, so that it needs no processor between two requests.
+  if [ "$BILLING" = requests ]; then throttling=--cpu-throttling; else throttling=--no-cpu-throttling; fi
   set -- "--service-account=$WORKER" --no-allow-unauthenticated "--ingress=$INGRESS" \
     --execution-environment=gen2 "--cpu=$CPU" "--memory=$MEMORY" "--concurrency=$CONVERT_CONCURRENCY" \
     "--timeout=$REQUEST_TIMEOUT" "--min-instances=$MIN_INSTANCES" "--max-instances=$MAX_INSTANCES" \
-    --no-cpu-throttling --cpu-boost \
+    "$throttling" --cpu-boost \
     --startup-probe=httpGet.path=/health/ready,periodSeconds=2,failureThreshold=60 \
     --liveness-probe=httpGet.path=/health/live,periodSeconds=30,failureThreshold=3 \
-    "--update-env-vars=^|^$(variables cloud-run-iam "$URL" | paste -s -d '|' -)"
+    "--set-env-vars=^|^$(variables cloud-run-iam "$URL" | paste -s -d '|' -)"
   # The callers have a label of their own, because grant-caller.sh changes them alone.
   labels=platen-settings=$(printf '%s\n' "$@" | sed 's/PUSH_SERVICE_ACCOUNT=[^|]*|//' | cksum | cut -d ' ' -f 1)
-  wanted=${labels#*=}
-  if [ -n "$callers" ]; then
-    labels=$labels,platen-callers=$(fingerprint "$callers")
-    wanted="$wanted|$(fingerprint "$callers")"
-  else
-    wanted="$wanted|$(printf '%s' "$has" | cut -d '|' -f 2)"
-  fi
-  if [ "$has" = "$wanted|$image" ]; then return 0; fi
-  patiently gcloud run deploy "$SERVICE" "--project=$PROJECT_ID" "--region=$REGION" "--image=$image" "$@" "--labels=$labels"
+  if [ "$has" = "${labels#*=}|$(fingerprint "$callers")|$image" ] && [ "$only" != service ]; then return 0; fi
+  patiently gcloud run deploy "$SERVICE" "--project=$PROJECT_ID" "--region=$REGION" "--image=$image" "$@" \
+    "--labels=$labels,platen-callers=$(fingerprint "$callers")"
+}
+# given_to_service: what a build names, and nothing else. A build knows neither what its operator gave setup.sh in the environment
+# nor who may call.
+given_to_service() {
+  given=$(
+    printf '%s' "$ENV_VARIABLES" | tr '|' '\n'
+    echo
+    [ "$OUTPUT_BUCKET" = "$PROJECT_ID-$SERVICE-out" ] || echo "OUTPUT_BUCKET=$OUTPUT_BUCKET"
+    [ "$RESULT_TOPIC" = "$SERVICE-results" ] || echo "RESULT_TOPIC=projects/$PROJECT_ID/topics/$RESULT_TOPIC"
+  )
+  given=$(printf '%s\n' "$given" | awk -F = 'NF && !seen[$1]++' | paste -s -d '|' -)
+  set -- gcloud run services update "$SERVICE" "--project=$PROJECT_ID" "--region=$REGION" "--image=$image"
+  [ -z "$given" ] || set -- "$@" "--update-env-vars=^|^$given"
+  run "$@"
 }
 
 step_invoker() {
@@ -338,24 +364,32 @@ step_invoker() {
 }
 
 step_push() {
-  set -- "--push-endpoint=$URL" "--push-auth-service-account=$PUSH" "--push-auth-token-audience=$URL" \
-    "--ack-deadline=$ACK_DEADLINE" "--min-retry-delay=$RETRY_LEAST" "--max-retry-delay=$RETRY_MOST" \
+  to="--push-endpoint=$URL --push-auth-service-account=$PUSH --push-auth-token-audience=$URL"
+  set -- "--ack-deadline=$ACK_DEADLINE" "--min-retry-delay=$RETRY_LEAST" "--max-retry-delay=$RETRY_MOST" \
     "--dead-letter-topic=projects/$PROJECT_ID/topics/$DEAD_LETTER_TOPIC" "--max-delivery-attempts=$MAX_DELIVERY_ATTEMPTS" \
     --message-retention-duration=7d --expiration-period=never
-  fingerprint=$(fingerprint "$@")
-  if ! look gcloud pubsub subscriptions describe "$PUSH_SUBSCRIPTION" "--project=$PROJECT_ID" '--format=value(labels.platen-settings)'; then
+  # shellcheck disable=SC2086 # three words
+  fingerprint=$(fingerprint $to "$@")
+  if ! look gcloud pubsub subscriptions describe "$PUSH_SUBSCRIPTION" "--project=$PROJECT_ID" \
+    '--format=value[separator="|"](labels.platen-settings,labels.platen-push)'; then
+    # shellcheck disable=SC2086
     patiently gcloud pubsub subscriptions create "$PUSH_SUBSCRIPTION" "--project=$PROJECT_ID" "--topic=$EVENT_TOPIC" \
-      "$@" "--labels=platen-settings=$fingerprint"
-  # Asked for by itself, it is carried out: what was changed by hand has left the label as it was. A whole run leaves such a
-  # change alone, as deploy/gke/setup.sh makes one.
-  elif [ "$FOUND" != "$fingerprint" ] || [ "$only" = push ]; then
-    run gcloud pubsub subscriptions update "$PUSH_SUBSCRIPTION" "--project=$PROJECT_ID" "$@" "--update-labels=platen-settings=$fingerprint"
+      $to "$@" "--labels=platen-settings=$fingerprint,platen-push=cloud-run"
+  # Asked for by itself, it is carried out: what was changed by hand has left the label as it was.
+  elif [ "$only" = push ]; then
+    # shellcheck disable=SC2086
+    run gcloud pubsub subscriptions update "$PUSH_SUBSCRIPTION" "--project=$PROJECT_ID" $to "$@" \
+      "--update-labels=platen-settings=$fingerprint,platen-push=cloud-run"
+  elif [ "${FOUND%%|*}" != "$fingerprint" ]; then
+    # Where deploy/gke/setup.sh has sent the pushes they stay.
+    case $FOUND in *'|gke') to='' ;; esac
+    # shellcheck disable=SC2086
+    run gcloud pubsub subscriptions update "$PUSH_SUBSCRIPTION" "--project=$PROJECT_ID" $to "$@" \
+      "--update-labels=platen-settings=$fingerprint"
   fi
   # Acknowledges what it has put on the dead-letter topic.
   grant "serviceAccount:$PUBSUB_AGENT" roles/pubsub.subscriber 'pubsub subscriptions' "$PUSH_SUBSCRIPTION" "--project=$PROJECT_ID"
-  if [ "$DOCTOR" = yes ]; then
-    grant "serviceAccount:$WORKER" "$ROLES${ROLE_PREFIX}inspector" 'pubsub subscriptions' "$PUSH_SUBSCRIPTION" "--project=$PROJECT_ID"
-  fi
+  inspected 'pubsub subscriptions' "$PUSH_SUBSCRIPTION" "--project=$PROJECT_ID"
 }
 
 # From here on every upload is a job. Last, so that nothing is pushed to what is not there.
@@ -372,19 +406,31 @@ step_notification() {
 step_rebuild() {
   [ -n "$REBUILD_REPOSITORY" ] || return 0
   trigger=$SERVICE-rebuild
-  look gcloud builds triggers describe "$trigger" "--project=$PROJECT_ID" "--region=$BUILD_REGION" '--format=value(name)' ||
-    run gcloud builds triggers create manual "--name=$trigger" "--project=$PROJECT_ID" "--region=$BUILD_REGION" \
-      "--repository=$REBUILD_REPOSITORY" "--branch=$REBUILD_BRANCH" --build-config=cloudbuild.yaml \
-      "--service-account=projects/$PROJECT_ID/serviceAccounts/$BUILDER" "--substitutions=$(substitutions image yes)"
+  # Neither has labels: the description remembers the settings. A trigger's repository cannot be changed, so that it is made anew.
+  set -- "--repository=$REBUILD_REPOSITORY" "--branch=$REBUILD_BRANCH" --build-config=cloudbuild.yaml \
+    "--service-account=projects/$PROJECT_ID/serviceAccounts/$BUILDER" "--substitutions=$(substitutions image yes)"
+  description="Platen: the rebuild ($(fingerprint "$@"))"
+  there=''
+  if look gcloud builds triggers describe "$trigger" "--project=$PROJECT_ID" "--region=$BUILD_REGION" '--format=value(description)'; then there=yes; fi
+  if [ "$there" = yes ] && [ "$FOUND" != "$description" ]; then
+    run gcloud builds triggers delete "$trigger" "--project=$PROJECT_ID" "--region=$BUILD_REGION" --quiet
+    there=''
+  fi
+  [ "$there" = yes ] ||
+    run gcloud builds triggers create manual "--name=$trigger" "--project=$PROJECT_ID" "--region=$BUILD_REGION" "$@" "--description=$description"
   # A trigger has no policy of its own: Google grants the right to start one on projects alone.
   grant "serviceAccount:$REBUILDER" "$ROLES${ROLE_PREFIX}build_starter" projects "$PROJECT_ID"
   # Whoever starts a build needs the right to use its account.
   grant "serviceAccount:$REBUILDER" roles/iam.serviceAccountUser 'iam service-accounts' "$BUILDER" "--project=$PROJECT_ID"
-  look gcloud scheduler jobs describe "$trigger" "--project=$PROJECT_ID" "--location=$REGION" '--format=value(name)' ||
-    run gcloud scheduler jobs create http "$trigger" "--project=$PROJECT_ID" "--location=$REGION" \
-      "--schedule=$REBUILD_SCHEDULE" --time-zone=Etc/UTC --http-method=POST \
-      "--uri=https://cloudbuild.googleapis.com/v1/projects/$PROJECT_ID/locations/$BUILD_REGION/triggers/$trigger:run" \
-      --message-body='{}' "--oauth-service-account-email=$REBUILDER"
+  set -- "--schedule=$REBUILD_SCHEDULE" --time-zone=Etc/UTC --http-method=POST \
+    "--uri=https://cloudbuild.googleapis.com/v1/projects/$PROJECT_ID/locations/$BUILD_REGION/triggers/$trigger:run" \
+    --message-body='{}' "--oauth-service-account-email=$REBUILDER"
+  description="Platen: starts the rebuild ($(fingerprint "$@"))"
+  if ! look gcloud scheduler jobs describe "$trigger" "--project=$PROJECT_ID" "--location=$REGION" '--format=value(description)'; then
+    run gcloud scheduler jobs create http "$trigger" "--project=$PROJECT_ID" "--location=$REGION" "$@" "--description=$description"
+  elif [ "$FOUND" != "$description" ]; then
+    run gcloud scheduler jobs update http "$trigger" "--project=$PROJECT_ID" "--location=$REGION" "$@" "--description=$description"
+  fi
 }
 
 # The proof: a document in, its PDF out, through the link in the result message.
@@ -456,6 +502,10 @@ step_metrics() {
 # The dashboard and the alerts. Last, because Google may take minutes until it knows a new metric.
 step_alerts() {
   [ "$MONITORING" = yes ] || return 0
+  for channel in $(printf '%s' "$NOTIFICATION_CHANNELS" | tr , ' '); do
+    if [ -n "$DRY_RUN" ]; then break; fi
+    ask gcloud beta monitoring channels describe "$channel" "--project=$PROJECT_ID" '--format=value(name)'
+  done
   filled "$HERE/monitoring/dashboard.json"
   if ! listed gcloud monitoring dashboards list "--project=$PROJECT_ID" "--filter=displayName=\"$(titled)\"" '--format=value[separator="|"](name,etag,labels)'; then
     run_with "$filled" gcloud monitoring dashboards create "--project=$PROJECT_ID" --config-from-file=-

@@ -9,6 +9,8 @@ command -v "$CARGO" >/dev/null || { echo "test: no '$CARGO' here: install Rust f
 sh deploy/as-root.sh deploy/packages.sh engine build test || exit 1
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 passed=0 failed=0 skipped=0
 
 note() { printf '  %-8s %-22s %s\n' "$1" "$2" "$3" >>"$logs/summary"; }
@@ -116,6 +118,11 @@ if command -v gcloud >/dev/null; then
   note 'in tests' gcloud "$(command -v gcloud)"
 else
   skip gcloud 'no gcloud to run against the local cloud (cloud.google.com/sdk)'
+fi
+if command -v chromium >/dev/null; then
+  note 'in tests' browser "$(command -v chromium)"
+else
+  skip browser "no chromium to open the page of platen local in: deploy/packages.sh browser"
 fi
 shared=${PLATEN_SHARED:-../shared}
 if [ -d "$shared/documents" ]; then

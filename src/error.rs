@@ -10,6 +10,7 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::google;
+use crate::google::grant::Grant;
 
 /// How one step of the pipeline ends when it cannot hand on to the next.
 #[derive(Debug, Clone)]
@@ -168,6 +169,17 @@ pub struct Refusal {
     pub message: String,
     /// What Google or the engine asked us to wait.
     pub retry_after: Option<Duration>,
+    /// What has to be done before any repetition can help; none where it helps by itself.
+    pub remedy: Option<Remedy>,
+}
+
+/// What an operator has to do. For the log alone: it is about the deployment and not about a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remedy {
+    /// Give the worker this right.
+    Grant(Box<Grant>),
+    /// Set up what Google does not know, or does not take as it is.
+    SetUp,
 }
 
 impl Refusal {
@@ -177,28 +189,37 @@ impl Refusal {
             kind,
             message: message.into(),
             retry_after: None,
+            remedy: None,
         }
     }
 
     /// What a Google API's refusal means for a job: always "later", because it is the deployment's mistake or nobody's.
-    /// What no repetition can mend is logged as an error, and a 403 with the command that grants the right.
-    pub fn unavailable(error: &google::Error, grant: &str) -> Self {
-        if error.kind == google::Kind::Forbidden {
-            tracing::error!("{error}. The worker's account lacks a right; this grants it: {grant}");
-        } else if !error.is_transient() {
-            tracing::error!("{error}. Repeating it will not help: see that what it names exists and is set up");
-        }
+    /// `grant` is what a 403 asks for.
+    pub fn unavailable(error: &google::Error, grant: Grant) -> Self {
+        let remedy = match error.kind {
+            google::Kind::Forbidden if grant.is_about(error) => Some(Remedy::Grant(Box::new(grant.named_by(error)))),
+            _ if error.is_transient() => None,
+            _ => Some(Remedy::SetUp),
+        };
         Self {
             kind: RefusalKind::Unavailable,
             message: error.to_string(),
             retry_after: error.retry_after,
+            remedy,
         }
     }
-}
 
-/// The command that lets the worker's account do something with a bucket.
-pub fn grant_on_bucket(bucket: &str, role: &str) -> String {
-    format!("gcloud storage buckets add-iam-policy-binding gs://{bucket} --member=serviceAccount:WORKER --role={role}")
+    /// What happened, and what an operator has to do. `member` is who the worker is, as policies name members.
+    pub fn explained(&self, member: &str) -> Cow<'_, str> {
+        let said = self.message.trim_end_matches('.');
+        match &self.remedy {
+            None => Cow::Borrowed(&self.message),
+            Some(Remedy::Grant(grant)) => format!("{said}. {}", grant.remedy(member)).into(),
+            Some(Remedy::SetUp) => {
+                format!("{said}. Repeating it will not help: see that what it names exists and is set up").into()
+            }
+        }
+    }
 }
 
 impl From<Refusal> for Stop {

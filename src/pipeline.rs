@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
 pub use self::admission::Admission;
@@ -152,17 +153,24 @@ pub async fn run(context: &Arc<Context>, request: &Request, held: impl Send + 's
     let deadline = Deadline::of(request.started, context.ack_deadline);
     let may_be_last = exhausted::may_be_last(&message);
     let delivery = take(context.clone(), message, deadline, report, request.acknowledgement);
-    let delivery = async move {
-        let _held = held;
-        delivery.await
-    };
     if !may_be_last {
-        return delivery.await;
+        let _held = held;
+        return delivery.await.0;
     }
     // Nobody delivers it again: it comes to its result also when its caller has hung up.
-    tokio::spawn(trace::carried(delivery))
-        .await
-        .unwrap_or_else(|_| Err(panicked()))
+    let (answer, waiting) = oneshot::channel();
+    let context = context.clone();
+    tokio::spawn(trace::carried(async move {
+        let _held = held;
+        let (ended, has_line) = delivery.await;
+        // What is refused has its line where it is answered, and here where nobody is left to be answered.
+        if let Err(Err(refusal)) = answer.send(ended)
+            && !has_line
+        {
+            summary::nobody_waits(&refusal, &context.google.storage.member().await);
+        }
+    }));
+    waiting.await.unwrap_or_else(|_| Err(panicked()))
 }
 
 /// Refuses a request that nothing is done for. Where that is its last delivery, its job has a result all the same.
@@ -186,22 +194,24 @@ fn report(request: &Request, message: &Message) -> Report {
     Report::new(message, trace, request.started, request.arrived)
 }
 
+/// How the delivery ends, and whether the log has that already.
 async fn take(
     context: Arc<Context>,
     message: Message,
     deadline: Deadline,
     mut report: Report,
     acknowledgement: u16,
-) -> Result<Outcome, Refusal> {
+) -> (Result<Outcome, Refusal>, bool) {
     let google = context.google.within(&deadline.budget());
     let ended = exhausted::or_bug(answer(&context, &google, &message, deadline, &mut report)).await;
-    if let Ok(outcome) = &ended {
-        summary::write(outcome, &report, acknowledgement);
-    }
-    if let Err(refusal) = &ended {
-        exhausted::publish_if_last(&context, &message, &report, refusal).await;
-    }
-    ended
+    let has_line = match &ended {
+        Ok(outcome) => {
+            summary::write(outcome, &report, acknowledgement);
+            true
+        }
+        Err(refusal) => exhausted::publish_if_last(&context, &message, &report, refusal).await,
+    };
+    (ended, has_line)
 }
 
 async fn answer(

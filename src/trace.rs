@@ -2,10 +2,14 @@
 //! the request and to those it starts, so that each log line and each call to Google says it, and no function has to
 //! hand it on. Below all stages; it holds names and times, and nothing that is secret.
 
+mod line;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
+
+pub use line::Line;
 
 tokio::task_local! {
     static CURRENT: Arc<Current>;

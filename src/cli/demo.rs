@@ -3,12 +3,13 @@
 //! What runs here is what runs in production: the worker is this binary's own `serve` in a process of its own, told by
 //! its environment where Google is. Only the Google on the other side is small.
 
+mod timeline;
 mod transfer;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -16,6 +17,7 @@ use super::Failure;
 use super::output::{Paths, say};
 use super::world::{self, Style, World};
 use crate::config::EngineConfig;
+use timeline::Timeline;
 
 /// Do the main job once on this machine: a small Google Cloud, the worker, and each FILE through both.
 ///
@@ -50,7 +52,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let mut interrupted = pin!(super::interrupted()?);
         let stopped = || work("stopped before every file had its result".to_owned());
         let world = tokio::select! {
-            world = World::start(STYLE) => world.map_err(work)?,
+            world = World::start(STYLE, None, None) => world.map_err(work)?,
             () = &mut interrupted => return Err(stopped()),
         };
         let (result, at_once) = tokio::select! {
@@ -71,6 +73,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 struct Waiting {
     file: PathBuf,
     output: PathBuf,
+    uploaded: Instant,
 }
 
 async fn all(world: &World, arguments: &Arguments, config: &EngineConfig) -> Result<(), Failure> {
@@ -79,6 +82,7 @@ async fn all(world: &World, arguments: &Arguments, config: &EngineConfig) -> Res
     let mut names = Names::default();
     let mut waiting = HashMap::new();
     let mut failed = 0;
+    let mut timeline = Timeline::default();
     for file in &arguments.files {
         let (name, output) = (names.next(file), paths.next(file, "pdf"));
         match transfer::upload(world, file, &name).await {
@@ -93,6 +97,7 @@ async fn all(world: &World, arguments: &Arguments, config: &EngineConfig) -> Res
                     Waiting {
                         file: file.clone(),
                         output,
+                        uploaded: Instant::now(),
                     },
                 );
             }
@@ -110,6 +115,7 @@ async fn all(world: &World, arguments: &Arguments, config: &EngineConfig) -> Res
                 continue;
             };
             say(&result.to_string());
+            timeline.add(&file.file, file.uploaded, &result["timings"]);
             match finish(world, &result, &file).await {
                 Ok(()) => {}
                 Err(message) => {
@@ -119,6 +125,8 @@ async fn all(world: &World, arguments: &Arguments, config: &EngineConfig) -> Res
             }
         }
     }
+    timeline.print();
+    eprintln!("page       platen local keeps all of this running, with a web page to drop documents on");
     if failed == 0 { Ok(()) } else { Err(Failure::Work(None)) }
 }
 

@@ -3,6 +3,7 @@
 mod endpoints;
 mod identity;
 mod links;
+mod memory;
 mod objects;
 mod patient;
 mod report;
@@ -150,8 +151,8 @@ async fn check(patient: &Patient, arguments: &Arguments) -> Vec<Line> {
     let inputs = join_all(config.input_buckets.iter().map(|bucket| objects::input(reach, bucket)));
     let fonts = async {
         match &config.engine.fonts {
-            Some(Fonts::Bucket { bucket, prefix }) => Some(objects::fonts(reach, bucket, prefix).await),
-            _ => None,
+            Some(Fonts::Bucket { bucket, prefix }) => objects::fonts(reach, bucket, prefix).await,
+            _ => Vec::new(),
         }
     };
     let (inputs, fonts, output, signature, publish, keys, settings) = tokio::join!(
@@ -167,6 +168,7 @@ async fn check(patient: &Patient, arguments: &Arguments) -> Vec<Line> {
     lines.extend(fonts);
     lines.extend(output);
     lines.extend([signature, publish, keys]);
+    lines.extend(memory::memory(&config.engine));
     lines.extend(settings);
     lines
 }

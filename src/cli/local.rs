@@ -1,5 +1,6 @@
 //! `platen local`: a small Google Cloud with the worker, to use and to break, with a page and an API to do both.
 
+mod advice;
 mod control;
 mod guide;
 mod jobs;
@@ -24,6 +25,7 @@ use jobs::Jobs;
 /// Example: platen local
 /// Example: platen local --port 8090
 /// Example: platen local --data ~/platen-data
+/// Example: platen local --pubsub-emulator localhost:8085
 ///
 /// Starts storage with notifications, Pub/Sub with authenticated push, OIDC keys, a metadata server, IAM signBlob and
 /// Cloud KMS on loopback, and the worker as 'platen serve' against them, held to the rights that deploy/setup.sh gives.
@@ -40,6 +42,20 @@ pub(super) struct Arguments {
     /// Directory that keeps buckets, topics and keys across restarts; made if it is not there.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Google's own Pub/Sub emulator, running on this machine, in place of the Pub/Sub of this cloud; its pushes get their
+    /// tokens here. It neither filters nor says deliveryAttempt, and keeps nothing: not together with --data.
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port, conflicts_with = "data")]
+    pubsub_emulator: Option<String>,
+}
+
+/// `HOST:PORT`, as PUBSUB_EMULATOR_HOST has it.
+fn host_and_port(text: &str) -> Result<String, String> {
+    let authority: Option<axum::http::uri::Authority> = text.parse().ok();
+    let whole = |authority: &axum::http::uri::Authority| authority.port_u16().is_some() && !text.contains('@');
+    authority
+        .filter(whole)
+        .map(|_| text.to_owned())
+        .ok_or_else(|| "wanted is HOST:PORT, as localhost:8085".to_owned())
 }
 
 /// The worker's log is what a person watches here.
@@ -64,13 +80,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             ))
         })?;
         let world = tokio::select! {
-            world = World::start_with(STYLE, data) => world.map_err(work)?,
+            world = World::start(STYLE, arguments.pubsub_emulator.clone(), data) => world.map_err(work)?,
             () = &mut interrupted => return Ok(()),
         };
         let page = listener
             .local_addr()
             .map_err(|error| work(format!("the page's port is not known: {error}")))?;
-        let jobs = Arc::new(Jobs::default());
+        let jobs = Arc::new(Jobs::of_project(&world.cloud.settings().project));
         let mut watching = jobs::watch(&jobs, &world).map_err(work)?;
         let control = Arc::new(Control::new(world, jobs, page));
         let guide = guide::Guide::new(&control);

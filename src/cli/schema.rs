@@ -1,5 +1,6 @@
 //! `platen schema`: what the worker takes and what it publishes, for editors, validators and generators of clients.
 
+use schemars::Schema;
 use schemars::generate::SchemaSettings;
 
 use super::Failure;
@@ -31,8 +32,21 @@ enum Message {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let schema = of(arguments.message);
+    let text = serde_json::to_string_pretty(&schema).map_err(|error| Failure::Bug(error.to_string()))?;
+    say(&text);
+    Ok(())
+}
+
+/// The schema of jobs, for what else asks for them.
+#[cfg(feature = "local-cloud")]
+pub(super) fn of_jobs() -> Schema {
+    of(Message::Job)
+}
+
+fn of(message: Message) -> Schema {
     let settings = SchemaSettings::draft2020_12();
-    let mut schema = match arguments.message {
+    let mut schema = match message {
         Message::Job => settings
             .for_deserialize()
             .into_generator()
@@ -47,7 +61,5 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         "$comment".to_owned(),
         concat!("platen ", env!("CARGO_PKG_VERSION")).into(),
     );
-    let text = serde_json::to_string_pretty(&schema).map_err(|error| Failure::Bug(error.to_string()))?;
-    say(&text);
-    Ok(())
+    schema
 }

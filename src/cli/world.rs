@@ -18,9 +18,11 @@ pub(super) use worker::{Order, Variables, Worker};
 
 pub(super) const INPUT_BUCKET: &str = "documents";
 pub(super) const OUTPUT_BUCKET: &str = "pdfs";
-const CONFIG_BUCKET: &str = "config";
+pub(super) const CONFIG_BUCKET: &str = "config";
 pub(super) const CONFIG_OBJECT: &str = "gs://config/worker.enc";
 pub(super) const KEY: &str = "projects/local-project/locations/global/keyRings/platen/cryptoKeys/config";
+/// What comes into [`INPUT_BUCKET`] below here is nothing to the worker before a job names it: its notification is left out.
+pub(super) const UNANNOUNCED: &str = "with-options/";
 pub(super) const EVENTS: &str = "document-events";
 pub(super) const RESULTS: &str = "results";
 pub(super) const DEAD_LETTERS: &str = "dead-letters";
@@ -61,14 +63,19 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Starts both, and waits until the worker is ready.
-    pub(super) async fn start(style: Style) -> Result<Self, String> {
-        Self::start_with(style, None).await
-    }
-
-    /// The same with what a directory has: what is there already stays as it is.
-    pub(super) async fn start_with(style: Style, data: Option<DataDirectory>) -> Result<Self, String> {
-        let cloud = LocalCloud::start_with(Settings::default(), data)
+    /// Starts both, and waits until the worker is ready. `pubsub_emulator` is `HOST:PORT` of Google's, to use that. What is in
+    /// `data` already stays as it is.
+    pub(super) async fn start(
+        style: Style,
+        pubsub_emulator: Option<String>,
+        data: Option<DataDirectory>,
+    ) -> Result<Self, String> {
+        let settings = Settings {
+            pubsub_emulator,
+            push_window: slots(),
+            ..Settings::default()
+        };
+        let cloud = LocalCloud::start_with(settings, data)
             .await
             .map_err(|error| format!("the local cloud does not start: {error}"))?;
         eprintln!(
@@ -87,6 +94,7 @@ impl World {
             .await
             .map_err(|error| format!("no second metadata server: {error}"))?;
         set_up(&cloud).map_err(|error| error.to_string())?;
+        cloud.settled().await.map_err(|error| error.to_string())?;
         cloud
             .enforce(&RESOURCES)
             .map_err(|error| format!("deploy/policy.json cannot be enforced: {error}"))?;
@@ -107,6 +115,7 @@ impl World {
         eprintln!("started    the worker at {}, its engine warm", world.worker.url());
         connect(&world.cloud, world.worker.url(), attempts).map_err(|error| error.to_string())?;
         world.cloud.resume();
+        world.cloud.settled().await.map_err(|error| error.to_string())?;
         Ok(world)
     }
 
@@ -204,6 +213,15 @@ fn delivery_attempts() -> Result<u32, Problem> {
     }
 }
 
+/// How many pushes the worker is sent at once. On Cloud Run that is its `--concurrency`, which the deployment sets to the number of
+/// slots: what comes above it waits in front of the worker, and is not refused by it. The environment was read before.
+fn slots() -> usize {
+    std::env::var("CONVERT_CONCURRENCY")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
+}
+
 /// Reads what the environment says of the worker: it would find the same mistakes, and end.
 pub(super) fn configuration() -> Result<EngineConfig, Problems> {
     let mut problems = telemetry::problems(&Environment);
@@ -251,6 +269,7 @@ fn environment(cloud: &LocalCloud, attempts: u32) -> Variables {
             ("INPUT_BUCKETS", INPUT_BUCKET),
             // Every file gets a result, also one that the engine does not read.
             ("INPUT_INCLUDE", "*"),
+            ("INPUT_EXCLUDE", &format!("{UNANNOUNCED}*")),
             ("OUTPUT_BUCKET", OUTPUT_BUCKET),
             ("RESULT_TOPIC", RESULTS),
             ("PUSH_AUTH", "oidc"),
@@ -278,8 +297,12 @@ pub(super) fn host(url: &str) -> &str {
 
 /// The data of a message, from its base64: what the worker publishes is JSON.
 pub(super) fn decode(data: &Value) -> Option<Value> {
-    let bytes = STANDARD.decode(data.as_str()?).ok()?;
-    serde_json::from_slice(&bytes).ok()
+    serde_json::from_slice(&bytes(data)?).ok()
+}
+
+/// The data of a message as it was published.
+pub(super) fn bytes(data: &Value) -> Option<Vec<u8>> {
+    STANDARD.decode(data.as_str()?).ok()
 }
 
 /// The body of an answer, or what it says of its failure.

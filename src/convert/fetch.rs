@@ -9,13 +9,11 @@ use super::exceeded::source_too_large;
 use crate::accept::Ignored;
 use crate::config::Limits;
 use crate::engine::JobDirectory;
-use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop, grant_on_bucket};
+use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
 use crate::failpoint::failpoint;
+use crate::google::grant::Grant;
 use crate::google::{self, Kind, storage::Storage};
 use crate::job::Source;
-
-/// What the worker needs on the input bucket.
-const READER: &str = "roles/storage.objectViewer";
 
 /// The source as Cloud Storage has it.
 #[derive(Debug, Clone)]
@@ -68,7 +66,7 @@ pub async fn look(storage: &Storage, source: &Source) -> Step<Look> {
             .into());
         }
         Err(error) => {
-            return Err(Refusal::unavailable(&error, &grant_on_bucket(&source.bucket, READER)).into());
+            return Err(Refusal::unavailable(&error, Grant::read_documents(&source.bucket)).into());
         }
     };
     if object.metadata.contains_key(crate::accept::JOB_METADATA) {
@@ -167,7 +165,7 @@ pub async fn fetch(
             ),
         )
         .into(),
-        _ => Refusal::unavailable(&error, &grant_on_bucket(&object.source.bucket, READER)).into(),
+        _ => Refusal::unavailable(&error, Grant::read_documents(&object.source.bucket)).into(),
     }
     };
     let mut download = storage

@@ -11,6 +11,7 @@ use super::link_cache::{LinkCache, LinkKey};
 use super::sign::{Endpoint, Request, SignError, SignedUrl, Signer, Style};
 use super::store::Stored;
 use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step};
+use crate::google::grant::Grant;
 use crate::google::retry::Budget;
 use crate::job::Disposition;
 use crate::metrics;
@@ -127,10 +128,7 @@ impl Links {
             metrics::signature("reused");
         }
         signed.map_err(|error| match error {
-            SignError::Google(error) => {
-                let grant = self.signer.grant("serviceAccount:WORKER");
-                Refusal::unavailable(&error, &grant).into()
-            }
+            SignError::Google(error) => Refusal::unavailable(&error, Grant::sign_as(self.signer.email())).into(),
             // The lifetime was checked before anything was converted, so this is ours.
             SignError::Refused(message) => {
                 Refusal::new(RefusalKind::Bug, format!("a link was refused: {message}")).into()

@@ -6,6 +6,7 @@ use chrono::{SecondsFormat, Utc};
 
 use super::result::{Report, ResultMessage};
 use crate::error::{Refusal, RefusalKind};
+use crate::google::grant::Grant;
 use crate::google::pubsub::Publisher;
 
 /// Where results go.
@@ -33,13 +34,7 @@ pub async fn publish(results: &Results, report: &Report, message: &ResultMessage
         .publish(&results.topic, &data, &attributes(report, message))
         .await
         .map(|_| ())
-        .map_err(|error| {
-            let topic = &results.topic;
-            let grant = format!(
-                "gcloud pubsub topics add-iam-policy-binding {topic} --member=serviceAccount:WORKER --role=roles/pubsub.publisher"
-            );
-            Refusal::unavailable(&error, &grant)
-        })
+        .map_err(|error| Refusal::unavailable(&error, Grant::publish(&results.topic)))
 }
 
 /// What subscriptions filter on. What is not known is left out.

@@ -5,15 +5,13 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::sign::{SignError, Signer, UNIVERSE_DOMAIN};
+use crate::google;
+use crate::google::grant::{Grant, member_of};
 use crate::google::http::Http;
 use crate::google::iam::Iam;
 use crate::google::secret::Secret;
 use crate::google::signing::SigningKey;
 use crate::google::token::{Settings, Tokens};
-use crate::google::{self, Kind};
-
-/// The role that lets one account sign as another, or as itself.
-const ROLE: &str = "roles/iam.serviceAccountTokenCreator";
 
 /// Why there is nobody to sign.
 #[derive(Debug, thiserror::Error)]
@@ -116,36 +114,19 @@ impl Discovered {
         })
     }
 
-    /// What a person should do about an error of this signer: for a missing right the role, on what, and the command.
+    /// What a person should do about an error of this signer: who lacks which right on what, and what gives it.
     pub async fn advice(&self, error: &SignError) -> String {
         let SignError::Google(google) = error else {
             return error.to_string();
         };
-        if google.kind != Kind::Forbidden {
+        let grant = Grant::sign_as(self.signer.email());
+        if !grant.is_about(google) {
             return error.to_string();
         }
-        let caller = match &self.tokens {
-            Some(tokens) => tokens.email().await.ok(),
-            None => None,
+        let member = match &self.tokens {
+            Some(tokens) => member_of(Some(tokens)).await,
+            None => "user:YOUR_ADDRESS".to_owned(),
         };
-        let member = caller.map_or_else(
-            || "user:YOUR_ACCOUNT".to_owned(),
-            |email| format!("serviceAccount:{email}"),
-        );
-        format!(
-            "{error}; signing needs {ROLE} on {}: {}",
-            self.signer.email(),
-            self.signer.grant(&member)
-        )
-    }
-}
-
-impl Signer {
-    /// The command that lets `member` sign as this account.
-    pub fn grant(&self, member: &str) -> String {
-        format!(
-            "gcloud iam service-accounts add-iam-policy-binding {} --member={member} --role={ROLE}",
-            self.email()
-        )
+        format!("{}. {}", error.to_string().trim_end_matches('.'), grant.remedy(&member))
     }
 }

@@ -16,9 +16,10 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::accept::JOB_METADATA;
 use crate::convert::{ConvertedFile, SourceObject, Warning};
-use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop, grant_on_bucket};
+use crate::error::{Failure, FailureCode, Refusal, RefusalKind, Step, Stop};
 use crate::failpoint::failpoint;
 use crate::google::Kind;
+use crate::google::grant::Grant;
 use crate::google::storage::{Object, Storage, Upload};
 use crate::job::{Disposition, Format, JobId, Source};
 
@@ -113,13 +114,10 @@ pub async fn find(storage: &Storage, target: &Target, source: &Source, generatio
         Err(error) if error.kind == Kind::NotFound && !error.message.contains("bucket does not exist") => {
             Ok(Found::Room(Place::Absent))
         }
-        Err(error) => Err(Refusal::unavailable(&error, &grant(target)).into()),
+        Err(error) => {
+            Err(Refusal::unavailable(&error, Grant::write_outputs(&target.bucket, "storage.objects.get")).into())
+        }
     }
-}
-
-/// Replacing an object takes the right to delete it.
-fn grant(target: &Target) -> String {
-    grant_on_bucket(&target.bucket, "roles/storage.objectUser")
 }
 
 /// Says what an object is that is under the output's name.
@@ -278,7 +276,11 @@ pub async fn store(
                     Found::Room(other) => place = other,
                 }
             }
-            Err(error) => return Err(Refusal::unavailable(&error, &grant(target)).into()),
+            Err(error) => {
+                // Replacing an object takes the right to delete it; Google says which of the two is missing.
+                let grant = Grant::write_outputs(&target.bucket, "storage.objects.create");
+                return Err(Refusal::unavailable(&error, grant).into());
+            }
         }
     }
     Err(Refusal::new(

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::grant::member_of;
 use super::http::Http;
 use super::retry::{self, Budget, Idempotency, Retries};
 use super::secret::Secret;
@@ -43,6 +44,11 @@ impl Api {
     }
 
     /// The same endpoint with other credentials.
+    /// Who calls.
+    pub(crate) async fn member(&self) -> String {
+        member_of(self.tokens.as_ref()).await
+    }
+
     pub(crate) fn with_tokens(&self, tokens: Tokens) -> Self {
         Self {
             tokens: Some(tokens),

@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use serde_json::Value;
 
 use super::{
-    Fault, LocalCloud, Refusal, Subscription, pubsub,
+    Fault, LocalCloud, Refusal, Subscription,
     server::{self, Site},
 };
 
@@ -36,6 +36,19 @@ impl LocalCloud {
             .put(&self.world, (bucket, name), content_type, content)
     }
 
+    /// Waits until Google's emulator has done what was asked of it here; the first refusal since the last time. Nothing to wait for
+    /// without [`Settings::pubsub_emulator`](super::Settings::pubsub_emulator).
+    ///
+    /// # Errors
+    ///
+    /// The emulator's, or that it does not answer.
+    pub async fn settled(&self) -> Result<(), Refusal> {
+        match &self.world.pubsub.emulator {
+            Some(emulator) => emulator.settled().await,
+            None => Ok(()),
+        }
+    }
+
     /// The next messages of a subscription (its full name), as `ReceivedMessage` in JSON, acknowledged. Waits for one as
     /// long as a pull does (90 s); then there is none.
     ///
@@ -43,11 +56,7 @@ impl LocalCloud {
     ///
     /// Google's, when there is no such subscription, or it pushes.
     pub async fn receive(&self, subscription: &str, most: usize) -> Result<Vec<Value>, Refusal> {
-        let received = pubsub::wait(&self.world, subscription, most, false).await?;
-        for ack_id in received.iter().filter_map(|message| message["ackId"].as_str()) {
-            self.world.pubsub.acknowledge(subscription, ack_id)?;
-        }
-        Ok(received)
+        self.world.pubsub.receive(&self.world, subscription, most).await
     }
 
     /// Whether a directory keeps what is here.
@@ -79,9 +88,9 @@ impl LocalCloud {
         self.world.storage.has_notification(bucket, &self.topic_name(topic))
     }
 
-    /// Whether there is a topic of this id.
+    /// Whether there is a topic of this id. Those of an emulator are not known here.
     pub fn has_topic(&self, id: &str) -> bool {
-        self.world.pubsub.has_topic(&self.topic_name(id))
+        self.world.pubsub.emulator.is_none() && self.world.pubsub.has_topic(&self.topic_name(id))
     }
 
     /// Whether there is a subscription of this id.
@@ -95,9 +104,11 @@ impl LocalCloud {
     ///
     /// Google's, when there is no such subscription, or a setting is out of range.
     pub fn redirect_subscription(&self, wanted: &Subscription<'_>) -> Result<(), Refusal> {
-        self.world
-            .pubsub
-            .redirect(&self.subscription_name(wanted.name), self.subscription_body(wanted))
+        self.world.pubsub.redirect(
+            &self.world,
+            &self.subscription_name(wanted.name),
+            self.subscription_body(wanted),
+        )
     }
 
     /// Whether there is a live object of this name.

@@ -11,7 +11,7 @@
 //!
 //! The accounts of a deployment are held to the bindings of `deploy/policy.json` once [`LocalCloud::enforce`] is called; every
 //! other known caller is an owner, who may do everything but act as a service account. What Google has and this has not:
-//! other policies, subscription filters, exactly-once delivery, object holds and ACLs.
+//! other policies, exactly-once delivery, object holds and ACLs.
 
 mod clock;
 mod control;
@@ -25,6 +25,7 @@ mod jwks;
 mod kms;
 mod metadata;
 mod oauth;
+mod observe;
 mod policy;
 mod pubsub;
 mod roles;
@@ -47,6 +48,7 @@ pub use self::{
     clock::Clock,
     data::{DataDirectory, DataError},
     faults::{Effect, Fault},
+    observe::{Call, Observation, Seen},
     pubsub::{Acknowledgement, number_of},
     roles::AccountRole,
     server::Peer,
@@ -57,8 +59,9 @@ use self::{
     front_door::FrontDoor,
     identity::Identity,
     kms::Kms,
+    observe::Watchers,
     policy::Policies,
-    pubsub::Pubsub,
+    pubsub::{Emulator, Pubsub},
     server::{Request, Site},
     storage::Storage,
 };
@@ -97,6 +100,7 @@ struct World {
     kms: Kms,
     front_door: FrontDoor,
     faults: Faults,
+    watchers: Watchers,
     http: reqwest::Client,
     /// Where peers listened before.
     ports: data::Ports,
@@ -216,23 +220,35 @@ impl LocalCloud {
             .build()
             .map_err(io::Error::other)?;
         let (stop, stopped) = watch::channel(false);
+        let (emulator, relay) = match &settings.pubsub_emulator {
+            None => (None, None),
+            Some(host) => {
+                let (emulator, listener, orders) = Emulator::at(host).await?;
+                (Some(emulator), Some((listener, orders)))
+            }
+        };
         let world = Arc::new(World {
             clock: settings.clock.clone(),
             urls,
             identity,
             policies: Policies::default(),
             storage: Storage::open(data.as_ref()).map_err(|error| data::unreadable(&error))?,
-            pubsub: Pubsub::open(data.as_ref(), &settings.clock).map_err(|error| data::unreadable(&error))?,
+            pubsub: Pubsub::open(data.as_ref(), &settings.clock, emulator).map_err(|error| data::unreadable(&error))?,
             kms: Kms::open(data.as_ref()).map_err(|error| data::unreadable(&error))?,
             ports,
             front_door: FrontDoor::default(),
             faults: Faults::default(),
+            watchers: Watchers::default(),
             settings,
             http,
             stopped: stopped.clone(),
         });
         for (peer, listener) in listeners {
             server::serve(Arc::clone(&world), Site::Deployment(peer), listener, stopped.clone());
+        }
+        if let Some((listener, orders)) = relay {
+            server::serve(Arc::clone(&world), Site::PushRelay, listener, stopped.clone());
+            tokio::spawn(pubsub::work(Arc::clone(&world), orders));
         }
         Ok(Self { world, stop })
     }
@@ -551,6 +567,12 @@ impl LocalCloud {
     /// one of the invokers.
     pub fn open_front_door(&self, service_url: &str, audiences: &[&str], invokers: &[&str]) {
         self.world.front_door.open(service_url, audiences, invokers);
+    }
+
+    /// Tells `watcher` of each push from now on, and of each call to an API that belongs to one; pushes have a trace then.
+    /// It is called in the midst of things: let it be quick, and not call back. There can be one; whether this is it.
+    pub fn watch(&self, watcher: impl Fn(Observation) + Send + Sync + 'static) -> bool {
+        self.world.watchers.set(watcher)
     }
 
     /// Scripts a failure; rules are tried in the order they came.

@@ -29,7 +29,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::{World, faults, front_door, iam, jwks, kms, metadata, pubsub, storage, sts};
+use super::{World, faults, front_door, iam, jwks, kms, metadata, observe::Call, pubsub, storage, sts};
 
 /// The largest request body that is read at all; the APIs' own limits are lower where Google has one.
 const BODY_LIMIT: usize = 1 << 30;
@@ -156,6 +156,8 @@ pub(super) enum Site {
     Deployment(Peer),
     /// Speaks for this account, and no fault hits it: what is broken on purpose is the deployment.
     MetadataOf(Arc<str>),
+    /// Takes what Google's Pub/Sub emulator pushes.
+    PushRelay,
 }
 
 /// Serves `site` on `listener` until `stopped` turns true.
@@ -202,9 +204,28 @@ async fn answer(world: &Arc<World>, site: &Site, connection: &Connection, reques
             };
             return metadata::handle(world, &request, account);
         }
+        Site::PushRelay => {
+            let Ok(Some(body)) = faults::request_body(None, body, BODY_LIMIT).await else {
+                return text(StatusCode::BAD_REQUEST, "the request body broke off");
+            };
+            let request = Request {
+                method: parts.method,
+                path: parts.uri.path().to_owned(),
+                query: parts.uri.query().unwrap_or_default().to_owned(),
+                headers: parts.headers,
+                body,
+            };
+            return pubsub::relay(world, request).await;
+        }
     };
     let path = parts.uri.path();
     let scripts = path == "/_faults";
+    let watched = world.watchers.called(&world.clock, &parts.headers, || Call {
+        peer,
+        method: parts.method.to_string(),
+        path: path.to_owned(),
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+    });
     let effect = (!scripts)
         .then(|| world.faults.take(peer, parts.method.as_str(), path))
         .flatten();
@@ -223,6 +244,7 @@ async fn answer(world: &Arc<World>, site: &Site, connection: &Connection, reques
         return world.faults.handle(peer, &request);
     }
     if let Some(answer) = faults::before(effect.as_ref(), connection).await {
+        watched.returned(answer.status().as_u16());
         return answer;
     }
     let answer = match peer {
@@ -236,7 +258,9 @@ async fn answer(world: &Arc<World>, site: &Site, connection: &Connection, reques
         Peer::FrontDoor => front_door::handle(world, request).await,
         Peer::Push => text(StatusCode::NOT_FOUND, "pushes have no listener"),
     };
-    faults::after(effect.as_ref(), connection, answer).await
+    let answer = faults::after(effect.as_ref(), connection, answer).await;
+    watched.returned(answer.status().as_u16());
+    answer
 }
 
 /// A connection that a fault can mark for a reset.

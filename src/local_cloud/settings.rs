@@ -36,6 +36,9 @@ pub struct Settings {
     pub pubsub_second: Duration,
     /// The most pushes outstanding for one subscription.
     pub push_window: usize,
+    /// `HOST:PORT` of Google's own Pub/Sub emulator, which then keeps topics and subscriptions. It must reach this machine's
+    /// loopback for its pushes.
+    pub pubsub_emulator: Option<String>,
 }
 
 impl Default for Settings {
@@ -54,6 +57,7 @@ impl Default for Settings {
             key_set_age: Duration::from_secs(12),
             pubsub_second: Duration::from_secs(1),
             push_window: 3000,
+            pubsub_emulator: None,
         }
     }
 }

@@ -19,7 +19,7 @@ use super::machine;
 use super::run::Key;
 use crate::config::{EngineConfig, Limits};
 use crate::convert::SourceObject;
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, Footprint};
 use crate::error::{Refusal, RefusalKind};
 use crate::metrics;
 
@@ -77,6 +77,15 @@ impl Admission {
         budget.say();
         metrics::slots(budget.slots);
         Ok(Self::of(budget))
+    }
+
+    /// The warning that a worker of this configuration would begin with on this machine, where it would; `engine` is what
+    /// its engine is taken to take. Blocks for a moment.
+    ///
+    /// # Errors
+    /// As [`Self::measure`].
+    pub fn foreseen(config: &EngineConfig, engine: &Footprint, on_cloud_run: bool) -> io::Result<Option<String>> {
+        Ok(Budget::measure(config, engine, on_cloud_run)?.too_small())
     }
 
     fn of(budget: Budget) -> Self {
@@ -312,6 +321,7 @@ mod tests {
         Budget {
             slots: 3,
             memory: 1000,
+            held: 0,
             job_memory: 300,
             directory: "/proc".into(),
             files_are_memory: false,

@@ -23,6 +23,8 @@ pub(super) struct Budget {
     pub(super) slots: usize,
     /// Memory for all jobs.
     pub(super) memory: u64,
+    /// Memory that the worker and the engine keep for themselves.
+    pub(super) held: u64,
     /// Memory of one job, without its files.
     pub(super) job_memory: u64,
     /// Where jobs have their files.
@@ -41,9 +43,11 @@ impl Budget {
         let directory = std::env::temp_dir();
         let files_are_memory = machine::is_memory(&directory, on_cloud_run)?;
         let total = machine::memory(Path::new("/"))?;
+        let held = held(footprint, files_are_memory);
         Ok(Self {
             slots: config.concurrency,
-            memory: total.saturating_sub(held(footprint, files_are_memory)),
+            memory: total.saturating_sub(held),
+            held,
             // Pages of the zygote that a child writes to are counted to neither.
             job_memory: config
                 .limits
@@ -78,6 +82,7 @@ impl Budget {
         tracing::info!(
             slots = self.slots,
             memoryMiB = self.memory >> 20,
+            heldMiB = self.held >> 20,
             jobMemoryMiB = self.memory_of(self.least_disk) >> 20,
             diskMiB = self.disk.map(|disk| disk >> 20),
             jobDiskMiB = self.least_disk >> 20,
@@ -85,9 +90,16 @@ impl Budget {
             "jobs at once: {} at most",
             slots.min(fitting.max(1))
         );
-        if fitting < slots {
-            tracing::warn!("{}", self.warning(in_memory, on_disk));
+        if let Some(warning) = self.too_small() {
+            tracing::warn!("{warning}");
         }
+    }
+
+    /// The warning that `CONVERT_CONCURRENCY` can never be used in full, where it cannot.
+    pub(super) fn too_small(&self) -> Option<String> {
+        let (in_memory, on_disk) = self.fitting();
+        let slots = u64::try_from(self.slots).unwrap_or(u64::MAX);
+        (in_memory.min(on_disk) < slots).then(|| self.warning(in_memory, on_disk))
     }
 
     fn warning(&self, in_memory: u64, on_disk: u64) -> String {
@@ -158,6 +170,7 @@ mod tests {
         Budget {
             slots: 4,
             memory: 4000 << 20,
+            held: 700 << 20,
             job_memory: 1000 << 20,
             directory: "/tmp".into(),
             files_are_memory: false,

@@ -18,6 +18,7 @@ use crate::accept::Message;
 use crate::deliver::{self, End, Report};
 use crate::error::{Failure, FailureCode, PANICKED, Refusal, RefusalKind};
 use crate::google::flight::{Flight, locked};
+use crate::google::grant::{Grant, member_of};
 use crate::google::http::Http;
 use crate::google::retry::Budget;
 use crate::google::subscription::Subscription;
@@ -107,7 +108,7 @@ impl DeliveryAttempts {
             return self.configured;
         }
         let Some(name) = subscription.filter(|name| name.len() <= LONGEST_NAME) else {
-            self.warn("the message does not name its subscription", None);
+            self.warn("the message does not name its subscription", None).await;
             return Some(DEFAULT_MAXIMUM);
         };
         let asked = self.of(name);
@@ -122,7 +123,7 @@ impl DeliveryAttempts {
             let answered = self.ask(name).await;
             let (answer, guessed) = asked.settle(answered, Instant::now());
             if let Some(reason) = guessed {
-                self.warn(&reason, Some(name));
+                self.warn(&reason, Some(name)).await;
             }
             answer
         };
@@ -154,13 +155,21 @@ impl DeliveryAttempts {
     }
 
     /// Said once: it is about the deployment, and stays so.
-    fn warn(&self, reason: &str, name: Option<&str>) {
+    async fn warn(&self, reason: &str, name: Option<&str>) {
         if self.warned.swap(true, Ordering::Relaxed) {
             return;
         }
-        let grant = name.map_or_else(String::new, |name| {
-            format!(", or let the worker read the subscription: gcloud pubsub subscriptions add-iam-policy-binding {name} --member=serviceAccount:WORKER --role=roles/pubsub.viewer")
-        });
+        let grant = match name {
+            Some(name) => {
+                let member = member_of(self.tokens.as_ref()).await;
+                format!(
+                    ", or let the worker read the subscription. {}",
+                    Grant::look_at_subscription(name).remedy(&member)
+                )
+            }
+            None => String::new(),
+        };
+        let reason = reason.trim_end_matches('.');
         tracing::warn!(
             "how often a message is delivered before it goes to the dead letter is not known, and {DEFAULT_MAXIMUM} taken, Google's default: {reason}. Set MAX_DELIVERY_ATTEMPTS to what the subscription has{grant}"
         );
@@ -198,18 +207,18 @@ fn cause(kind: RefusalKind) -> Option<&'static str> {
     }
 }
 
-/// Publishes `attempts.exhausted` if this refusal is the last that its message gets. Whether it could or not, the
-/// refusal stays what it is.
-pub(super) async fn publish_if_last(context: &Context, message: &Message, report: &Report, refusal: &Refusal) {
+/// Publishes `attempts.exhausted` if this refusal is the last that its message gets, and says so; whether it was.
+/// Whether it could or not, the refusal stays what it is.
+pub(super) async fn publish_if_last(context: &Context, message: &Message, report: &Report, refusal: &Refusal) -> bool {
     let (Some(attempt), Some(cause), true) = (message.delivery_attempt, cause(refusal.kind), may_be_last(message))
     else {
-        return;
+        return false;
     };
     let Some(maximum) = context.attempts.maximum(message.subscription.as_deref()).await else {
-        return;
+        return false;
     };
     if attempt < maximum {
-        return;
+        return false;
     }
     let result = report.result(
         End::Failed(failure(attempt, maximum, cause, &refusal.message)),
@@ -217,7 +226,10 @@ pub(super) async fn publish_if_last(context: &Context, message: &Message, report
     );
     let results = context.google.within(&Budget::new(PUBLISH_RETRIES)).results;
     let published = match tokio::time::timeout(PUBLISH, deliver::publish(&results, report, &result)).await {
-        Ok(published) => published.map_err(|refusal| refusal.message),
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(unpublished)) => Err(unpublished
+            .explained(&context.google.storage.member().await)
+            .into_owned()),
         Err(_) => Err(format!("Pub/Sub took over {} s", PUBLISH.as_secs())),
     };
     match published {
@@ -245,6 +257,7 @@ pub(super) async fn publish_if_last(context: &Context, message: &Message, report
             refusal.message
         ),
     }
+    true
 }
 
 fn failure(attempt: u32, maximum: u32, cause: &str, reason: &str) -> Failure {

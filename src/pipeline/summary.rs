@@ -1,10 +1,13 @@
 //! The one line of a delivery that was acknowledged: how it ended, and what each phase took. Refused ones have theirs
 //! where the refusal is answered (`serve`), with the same fields.
 
+use tracing::Level;
+
 use super::Outcome;
 use crate::deliver::{Report, ResultMessage, Status, Timings};
+use crate::error::Refusal;
 use crate::metrics;
-use crate::trace::{self, Phase};
+use crate::trace::{self, Line, Phase};
 
 /// Notes what is known by now, for whatever is logged from here on.
 pub(super) fn note(report: &Report) {
@@ -36,18 +39,11 @@ pub(super) fn write(outcome: &Outcome, report: &Report, status: u16) {
         Outcome::Published(result) => published(result, report, status),
         Outcome::Ignored(reason) => {
             metrics::ignored(reason.label());
-            tracing::info!(
-                messageId = report.message_id(),
-                source = report.source_name(),
-                attempt = report.attempt(),
-                status = "ignored",
-                reason = reason.label(),
-                queuedMs = trace::current().and_then(|current| current.about().queued_ms),
-                totalMs = u64::try_from(report.elapsed().as_millis()).unwrap_or(u64::MAX),
-                httpStatus = 204,
-                "ignored: {}",
-                reason.as_str()
-            );
+            let line = Line {
+                reason: Some(reason.label()),
+                ..acknowledged(report, "ignored", 204)
+            };
+            line.write(Level::INFO, format_args!("ignored: {}", reason.as_str()));
         }
     }
 }
@@ -59,38 +55,53 @@ fn published(result: &ResultMessage, report: &Report, status: u16) {
         metrics::phase("queued", queued);
     }
     metrics::phase("total", report.elapsed());
-    let about = trace::current().map(|current| current.about()).unwrap_or_default();
-    // One set of fields for all three: what reads them finds each under one name.
-    macro_rules! line {
-        ($level:ident, $($message:tt)+) => {
-            tracing::$level!(
-                jobId = result.job_id,
-                source = report.source_name(),
-                code,
-                messageId = result.message_id,
-                attempt = result.attempt,
-                status = result.status.as_str(),
-                outputs = result.outputs.len(),
-                pages = pages(result),
-                inputBytes = size(result.source.as_ref().and_then(|source| source.size.as_deref())),
-                outputBytes = result.outputs.iter().filter_map(|output| size(Some(&output.size))).sum::<u64>(),
-                queuedMs = about.queued_ms,
-                fetchMs = about.fetch.map(Phase::milliseconds),
-                convertMs = about.convert.map(Phase::milliseconds),
-                storeMs = about.store.map(Phase::milliseconds),
-                signMs = about.sign.map(Phase::milliseconds),
-                publishMs = about.publish.map(Phase::milliseconds),
-                totalMs = u64::try_from(report.elapsed().as_millis()).unwrap_or(u64::MAX),
-                httpStatus = status,
-                $($message)+
-            )
-        };
-    }
+    let line = Line {
+        job_id: result.job_id.clone(),
+        code,
+        message_id: result.message_id.clone(),
+        attempt: Some(result.attempt),
+        outputs: Some(result.outputs.len()),
+        pages: pages(result),
+        input_bytes: size(result.source.as_ref().and_then(|source| source.size.as_deref())),
+        output_bytes: Some(
+            result
+                .outputs
+                .iter()
+                .filter_map(|output| size(Some(&output.size)))
+                .sum(),
+        ),
+        ..acknowledged(report, result.status.as_str(), status)
+    };
     match (result.status, &result.error) {
-        (Status::Failed, Some(error)) => line!(warn, "the job failed: {}", error.message),
-        (Status::Superseded, _) => line!(info, "superseded"),
-        _ => line!(info, "job done"),
+        (Status::Failed, Some(error)) => line.write(Level::WARN, format_args!("the job failed: {}", error.message)),
+        (Status::Superseded, _) => line.write(Level::INFO, format_args!("superseded")),
+        _ => line.write(Level::INFO, format_args!("job done")),
     }
+}
+
+fn acknowledged(report: &Report, status: &'static str, http_status: u16) -> Line {
+    Line {
+        source: report.source_name(),
+        message_id: report.message_id().map(str::to_owned),
+        attempt: Some(report.attempt()),
+        total: Some(report.elapsed()),
+        http_status: Some(http_status),
+        ..Line::of_current(status)
+    }
+}
+
+/// The line of a last delivery that is refused without being final, and whose caller is not there for the answer that
+/// would have had it.
+pub(super) fn nobody_waits(refusal: &Refusal, member: &str) {
+    let level = if refusal.remedy.is_some() {
+        Level::ERROR
+    } else {
+        Level::WARN
+    };
+    Line::of_current("refused").write(
+        level,
+        format_args!("refused after its caller had hung up: {}", refusal.explained(member)),
+    );
 }
 
 fn pages(result: &ResultMessage) -> Option<u32> {

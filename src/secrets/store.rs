@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::contents::Contents;
 use crate::config::{self, Access, Sealed};
+use crate::google::grant::{Grant, member_of, shell};
 use crate::google::http::Http;
 use crate::google::kms::{self, Kms};
 use crate::google::retry::Budget;
@@ -151,7 +152,11 @@ impl Store {
             match self.download(generation, &budget).await {
                 // Replaced since the look.
                 Err(error) if error.kind == Kind::NotFound && looks > 0 => {}
-                Err(error) => return Err(self.storage_error(&error, "roles/storage.objectViewer").await),
+                Err(error) => {
+                    return Err(self
+                        .refused(&error, Grant::read_configuration(&self.object.bucket))
+                        .await);
+                }
                 Ok(ciphertext) => break (generation, ciphertext),
             }
         };
@@ -173,7 +178,7 @@ impl Store {
             None => match storage.metadata(bucket, name, None).await {
                 Ok(object) => object.generation,
                 Err(error) if error.kind == Kind::NotFound => 0,
-                Err(error) => return Err(self.storage_error(&error, "roles/storage.objectUser").await),
+                Err(error) => return Err(self.refused(&error, Grant::write_configuration(bucket)).await),
             },
         };
         let sealing = self
@@ -183,7 +188,7 @@ impl Store {
             .await;
         let ciphertext = match sealing {
             Ok(ciphertext) => ciphertext,
-            Err(error) => return Err(self.kms_error(&error, "roles/cloudkms.cryptoKeyEncrypter").await),
+            Err(error) => return Err(self.refused(&error, Grant::encrypt(&self.key)).await),
         };
         let unwritable = |error: std::io::Error| StoreError {
             message: format!("no temporary file can be written: {error}; see TMPDIR"),
@@ -213,7 +218,7 @@ impl Store {
                     Err(_) => Err(self.changed(replaced, "another one was there")),
                 }
             }
-            Err(error) => Err(self.storage_error(&error, "roles/storage.objectUser").await),
+            Err(error) => Err(self.refused(&error, Grant::write_configuration(bucket)).await),
         }
     }
 
@@ -244,7 +249,9 @@ impl Store {
                 self.object,
                 self.seal_it()
             ))),
-            Err(error) => Err(self.storage_error(&error, "roles/storage.objectViewer").await),
+            Err(error) => Err(self
+                .refused(&error, Grant::read_configuration(&self.object.bucket))
+                .await),
         }
     }
 
@@ -278,7 +285,7 @@ impl Store {
             Err(error) => error,
         };
         if error.status != Some(400) || !error.message.starts_with("Decryption failed") {
-            return Err(self.kms_error(&error, "roles/cloudkms.cryptoKeyDecrypter").await);
+            return Err(self.refused(&error, Grant::decrypt(&self.key)).await);
         }
         // The commonest mistake is told apart: sealed by hand, without the address.
         let unbound = kms.decrypt(&self.key, ciphertext, &[]).await.is_ok();
@@ -307,55 +314,20 @@ impl Store {
         )
     }
 
-    async fn storage_error(&self, error: &Error, role: &str) -> StoreError {
-        let bucket = format!("gs://{}", self.object.bucket);
-        let member = self.member().await;
-        let grant = format!("gcloud storage buckets add-iam-policy-binding {bucket} --member={member} --role={role}");
-        with_grant(error, &grant, &format!("{role} on {bucket}"))
-    }
-
-    async fn kms_error(&self, error: &Error, role: &str) -> StoreError {
-        let grant = match self.key.split('/').collect::<Vec<_>>()[..] {
-            [_, project, _, location, _, ring, _, key] => format!(
-                "gcloud kms keys add-iam-policy-binding {key} --keyring={ring} --location={location} \
-                 --project={project} --member={} --role={role}",
-                self.member().await
-            ),
-            _ => String::new(),
-        };
-        with_grant(error, &grant, &format!("{role} on {}", self.key))
-    }
-
-    /// Who calls, as a policy's member.
-    async fn member(&self) -> String {
-        match &self.tokens {
-            Some(tokens) => match tokens.email().await {
-                Ok(email) => format!("serviceAccount:{email}"),
-                Err(_) => "user:YOU".to_owned(),
+    /// What Google has refused, with what gives the right where that is why.
+    async fn refused(&self, error: &Error, grant: Grant) -> StoreError {
+        StoreError {
+            message: match error.kind {
+                _ if grant.is_about(error) => format!(
+                    "{}. {}",
+                    error.to_string().trim_end_matches('.'),
+                    grant.named_by(error).remedy(&member_of(self.tokens.as_ref()).await)
+                ),
+                Kind::NotFound => format!("{error}. See that what it names exists"),
+                _ => error.to_string(),
             },
-            None => "serviceAccount:WORKER".to_owned(),
+            is_configuration: error.kind == Kind::NotFound,
         }
-    }
-}
-
-fn with_grant(error: &Error, grant: &str, role: &str) -> StoreError {
-    StoreError {
-        message: match error.kind {
-            Kind::Forbidden => format!("{error}. The account that calls needs {role}; this grants it: {grant}"),
-            Kind::NotFound => format!("{error}. See that what it names exists"),
-            _ => error.to_string(),
-        },
-        is_configuration: error.kind == Kind::NotFound,
-    }
-}
-
-/// A word for a POSIX shell.
-fn shell(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    if text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
     }
 }
 

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::refusals;
 use crate::error::{Refusal, RefusalKind};
+use crate::google::grant;
 use crate::pipeline::Outcome;
 
 /// What `Retry-After` asks for when nothing better is known.
@@ -37,7 +38,12 @@ pub(super) fn done(outcome: &Outcome, wants_result: bool) -> Response {
 
 /// Not acknowledged. Logged here, at most once.
 pub(super) fn refuse(refusal: &Refusal) -> Response {
-    refusals::log(refusal);
+    refuse_as(grant::UNKNOWN, refusal)
+}
+
+/// The same for a refusal that may be for want of a right: `member` is who lacks it, for the log.
+pub(super) fn refuse_as(member: &str, refusal: &Refusal) -> Response {
+    refusals::log(refusal, member);
     match refusal.kind {
         RefusalKind::NotAnEvent => error(StatusCode::BAD_REQUEST, "request.not_an_event", &refusal.message),
         RefusalKind::Unauthenticated => {

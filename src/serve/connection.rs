@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
 use futures_util::FutureExt;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -158,6 +159,8 @@ fn too_late(spare: std::io::Result<std::net::TcpStream>) {
     const ANSWER: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n\
         content-length: 85\r\n\r\n\
         {\"error\":{\"code\":\"request.timeout\",\"message\":\"The headers took too long to arrive.\"}}";
+    refusals::unreadable(StatusCode::REQUEST_TIMEOUT, "The headers took too long to arrive.");
+    metrics::delivery(StatusCode::REQUEST_TIMEOUT.as_u16());
     // Whoever has gone does not read it.
     let _gone = spare.and_then(|mut stream| std::io::Write::write_all(&mut stream, ANSWER));
 }

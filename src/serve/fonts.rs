@@ -7,13 +7,14 @@ use std::path::Path;
 use super::StartError;
 use crate::config::{self, Access, EngineConfig, Fonts};
 use crate::engine::{FontDirectory, FontError};
+use crate::google::grant::Grant;
 use crate::google::http::Http;
 use crate::google::storage::{self, Storage};
 use crate::google::token::{self, Tokens};
 use crate::google::{Error, Kind};
 
 /// Objects that are looked at, and entries of directories.
-const MOST_LISTED: usize = 10_000;
+pub const MOST_LISTED: usize = 10_000;
 /// Directories inside each other: a link may lead back.
 const DEEPEST: usize = 16;
 
@@ -139,29 +140,41 @@ fn copy(from: &Path, depth: usize, listed: &mut usize, into: &mut FontDirectory)
 
 /// Fetches the fonts of a bucket.
 async fn fetch(storage: &Storage, bucket: &str, prefix: &str, into: &mut FontDirectory) -> Result<(), StartError> {
-    let failed = |error: Error| match error.kind {
-        Kind::Forbidden => StartError::Unavailable(format!(
-            "FONTS cannot be fetched: {error}; this grants the right: gcloud storage buckets add-iam-policy-binding \
-             gs://{bucket} --member=serviceAccount:WORKER --role=roles/storage.objectViewer"
-        )),
-        Kind::TooLarge => StartError::Configuration(format!("FONTS: {error}: name a narrower prefix")),
-        _ => StartError::Unavailable(format!("FONTS cannot be fetched: {error}")),
+    let failed = async |error: Error, permission: &'static str| {
+        let grant = Grant::read_fonts(bucket, permission);
+        if grant.is_about(&error) {
+            let (said, remedy) = (error.to_string(), grant.remedy(&storage.member().await));
+            let said = said.trim_end_matches('.');
+            return StartError::Unavailable(format!("FONTS cannot be fetched: {said}. {remedy}"));
+        }
+        match error.kind {
+            Kind::TooLarge => StartError::Configuration(format!("FONTS: {error}: name a narrower prefix")),
+            _ => StartError::Unavailable(format!("FONTS cannot be fetched: {error}")),
+        }
     };
-    let objects = storage.list(bucket, prefix, MOST_LISTED).await.map_err(failed)?;
+    let objects = match storage.list(bucket, prefix, MOST_LISTED).await {
+        Ok(objects) => objects,
+        Err(error) => return Err(failed(error, "storage.objects.list").await),
+    };
     for object in objects
         .iter()
         .filter(|object| FontDirectory::is_font_name(&object.name))
     {
         let name = format!("gs://{bucket}/{}", object.name);
         let mut font = into.add(&name).map_err(|error| refused(&error))?;
-        let mut download = storage
-            .download(bucket, &object.name, object.generation)
-            .await
-            .map_err(failed)?;
-        while let Some(chunk) = download.chunk().await.map_err(failed)? {
-            font.write(&chunk).map_err(|error| refused(&error))?;
+        let downloading = async {
+            let mut download = storage.download(bucket, &object.name, object.generation).await?;
+            while let Some(chunk) = download.chunk().await? {
+                if let Err(error) = font.write(&chunk) {
+                    return Ok(Err(error));
+                }
+            }
+            Ok(font.finish())
+        };
+        match downloading.await {
+            Ok(written) => written.map_err(|error| refused(&error))?,
+            Err(error) => return Err(failed(error, "storage.objects.get").await),
         }
-        font.finish().map_err(|error| refused(&error))?;
     }
     Ok(())
 }

@@ -19,8 +19,9 @@ use crate::metrics::{self, Form};
 
 /// Scrapers at once; there is one, or two.
 const CONNECTIONS: usize = 16;
-/// How long a connection may rest before a request's head is whole.
-const HEAD_TIME: Duration = Duration::from_secs(120);
+/// How long a connection may take, from its first byte to the last of its one answer: so long Prometheus waits for both
+/// (`scrape_timeout`). Who sends nothing, or does not read, has the place no longer.
+const TIME: Duration = Duration::from_secs(10);
 /// A scraper's head is some hundred bytes.
 const HEAD_BUFFER: usize = 16 << 10;
 
@@ -45,11 +46,14 @@ pub async fn serve(listener: TcpListener) {
             let mut builder = hyper::server::conn::http1::Builder::new();
             builder
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIME)
+                .header_read_timeout(TIME)
+                .keep_alive(false)
                 .max_buf_size(HEAD_BUFFER);
             let service = service_fn(|request: Request<Incoming>| ready(Ok::<_, Infallible>(respond(&request))));
-            if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
-                tracing::debug!("a connection to METRICS_PORT ended badly: {error}");
+            match tokio::time::timeout(TIME, builder.serve_connection(TokioIo::new(stream), service)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!("a connection to METRICS_PORT ended badly: {error}"),
+                Err(_) => tracing::debug!("a connection to METRICS_PORT took over {} s", TIME.as_secs()),
             }
         });
     }

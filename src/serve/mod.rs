@@ -31,10 +31,10 @@ use crate::trace::{self, Trace};
 
 use bodies::Bodies;
 pub use connection::serve;
-pub use fonts::storage_for_fonts;
+pub use fonts::{MOST_LISTED as MOST_FONTS_LISTED, storage_for_fonts};
 pub use metrics::serve as serve_metrics;
 pub use shutdown::{Shutdown, Signals};
-pub use start::{StartError, admission, start, start_engine};
+pub use start::{StartError, admission, foreseen, start, start_engine};
 
 /// The largest headers, all together.
 const HEADER_LIMIT: usize = 16 << 10;
@@ -167,6 +167,10 @@ async fn answered(
     failpoint!("answer.before", |refusal| answer::refuse(&refusal));
     match ended {
         Ok(Ok(outcome)) => answer::done(&outcome, wants_result),
+        Ok(Err(refusal)) if refusal.remedy.is_some() => {
+            let member = service.context.google.storage.member().await;
+            answer::refuse_as(&member, &refusal)
+        }
         Ok(Err(refusal)) => answer::refuse(&refusal),
         Err(_) => answer::refuse(&pipeline::panicked()),
     }

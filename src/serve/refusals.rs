@@ -7,9 +7,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
+use tracing::Level;
 
 use crate::error::{PANICKED, Refusal, RefusalKind};
-use crate::trace::{self, Phase};
+use crate::google::grant;
+use crate::trace::Line;
 
 /// Lines of one status within one [`PERIOD`]. Retries of real callers stay far below.
 const MOST: u32 = 20;
@@ -24,17 +26,19 @@ static UNREADABLE: Lines = Lines::new();
 static CONNECTIONS: Lines = Lines::new();
 
 /// Says why a request is refused, unless too many have just been. A bug is always said.
-pub(super) fn log(refusal: &Refusal) {
+///
+/// `member` is who the worker is, for what it says of a right that is missing.
+pub(super) fn log(refusal: &Refusal, member: &str) {
     let (status, lines) = match refusal.kind {
         RefusalKind::NotAnEvent => (400, &NOT_AN_EVENT),
         RefusalKind::Unauthenticated => (401, &UNAUTHENTICATED),
         RefusalKind::WrongCaller => (403, &WRONG_CALLER),
         RefusalKind::Busy => (429, &BUSY),
         RefusalKind::Unavailable => (503, &UNAVAILABLE),
-        RefusalKind::Bug => return line(500, refusal),
+        RefusalKind::Bug => return line(500, refusal, member),
     };
     if has_line(lines, &status.to_string()) {
-        line(status, refusal);
+        line(status, refusal, member);
     }
 }
 
@@ -43,7 +47,7 @@ pub(super) fn unreadable(status: StatusCode, message: &str) {
     let status = status.as_u16();
     if has_line(&UNREADABLE, "400, 408, 413, 431") {
         let refusal = Refusal::new(RefusalKind::NotAnEvent, message);
-        line(status, &refusal);
+        line(status, &refusal, grant::UNKNOWN);
     }
 }
 
@@ -56,23 +60,11 @@ pub(super) fn too_many_connections() {
 
 /// Says that nobody waits for the answer any more, and how far it had come by then.
 pub(super) fn hung_up() {
-    let about = trace::current().map(|current| current.about()).unwrap_or_default();
-    let elapsed = trace::current().map(|current| current.elapsed());
-    tracing::warn!(
-        jobId = about.job_id,
-        source = about.source,
-        messageId = about.message_id,
-        attempt = about.attempt,
-        status = "hung up",
-        inputBytes = about.input_bytes,
-        queuedMs = about.queued_ms,
-        fetchMs = about.fetch.map(Phase::milliseconds),
-        convertMs = about.convert.map(Phase::milliseconds),
-        storeMs = about.store.map(Phase::milliseconds),
-        signMs = about.sign.map(Phase::milliseconds),
-        publishMs = about.publish.map(Phase::milliseconds),
-        totalMs = elapsed.map(|elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)),
-        "the caller hung up before its answer; a run that is under way goes on, and the next delivery finds what it made"
+    Line::of_current("hung up").write(
+        Level::WARN,
+        format_args!(
+            "the caller hung up before its answer; a run that is under way goes on, and the next delivery finds what it made"
+        ),
     );
 }
 
@@ -87,40 +79,21 @@ fn has_line(lines: &Lines, which: &str) -> bool {
     true
 }
 
-/// The delivery's one line, with the fields that `pipeline::summary` writes, as far as it came.
-fn line(status: u16, refusal: &Refusal) {
-    let about = trace::current().map(|current| current.about()).unwrap_or_default();
-    let elapsed = trace::current().map(|current| current.elapsed());
-    macro_rules! line {
-        ($level:ident $(, $field:ident)?) => {
-            tracing::$level!(
-                jobId = about.job_id,
-                source = about.source,
-                messageId = about.message_id,
-                attempt = about.attempt,
-                status = "refused",
-                inputBytes = about.input_bytes,
-                queuedMs = about.queued_ms,
-                fetchMs = about.fetch.map(Phase::milliseconds),
-                convertMs = about.convert.map(Phase::milliseconds),
-                storeMs = about.store.map(Phase::milliseconds),
-                signMs = about.sign.map(Phase::milliseconds),
-                publishMs = about.publish.map(Phase::milliseconds),
-                totalMs = elapsed.map(|elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)),
-                httpStatus = status,
-                $($field = true,)?
-                "{status}: {}",
-                refusal.message
-            )
-        };
-    }
-    match refusal.kind {
-        RefusalKind::Busy => line!(info),
+/// The delivery's one line, as far as it came.
+fn line(status: u16, refusal: &Refusal, member: &str) {
+    let level = match refusal.kind {
+        _ if refusal.remedy.is_some() => Level::ERROR,
+        RefusalKind::Bug => Level::ERROR,
+        RefusalKind::Busy => Level::INFO,
+        _ => Level::WARN,
+    };
+    let line = Line {
+        http_status: Some(status),
         // A panic has its own line, which says where.
-        RefusalKind::Bug if refusal.message != PANICKED => line!(error, bug),
-        RefusalKind::Bug => line!(error),
-        _ => line!(warn),
-    }
+        bug: refusal.kind == RefusalKind::Bug && refusal.message != PANICKED,
+        ..Line::of_current("refused")
+    };
+    line.write(level, format_args!("{status}: {}", refusal.explained(member)));
 }
 
 /// The lines of one status.

@@ -1,5 +1,6 @@
 //! Builds the worker from its configuration: everything is made and checked before the port is bound.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use crate::accept::verify::{Mode, Verifier, VerifyRules};
 use crate::config::{Config, EngineConfig, PushAuth, Topic};
 use crate::deliver::sign::{Endpoint, Signer};
 use crate::deliver::{Links, NoSigner, Results};
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, Footprint};
 use crate::error::FailureCode;
 use crate::google::http::Http;
 use crate::google::keys::KeySet;
@@ -184,10 +185,24 @@ pub async fn start_engine(config: &EngineConfig, storage: Option<&Storage>) -> R
 /// # Errors
 /// The machine does not say what it has.
 pub fn admission(config: &EngineConfig, engine: &Engine) -> Result<Admission, StartError> {
-    // Cloud Run sets it (container contract).
-    let on_cloud_run = std::env::var_os("K_SERVICE").is_some();
-    Admission::measure(config, engine, on_cloud_run)
+    Admission::measure(config, engine, on_cloud_run())
         .map_err(|error| StartError::unavailable("what there is for jobs cannot be measured", error))
+}
+
+/// The warning that a worker of this configuration would begin with here because fewer jobs fit than it is to take, for
+/// `platen doctor`. No engine is started: it is counted with what one typically takes.
+///
+/// # Errors
+/// The machine does not say what it has.
+pub fn foreseen(config: &EngineConfig) -> io::Result<Option<String>> {
+    Admission::foreseen(config, &Footprint::TYPICAL, on_cloud_run())
+}
+
+/// Cloud Run sets one for services and one for jobs (container contract).
+fn on_cloud_run() -> bool {
+    ["K_SERVICE", "CLOUD_RUN_JOB"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some())
 }
 
 async fn project(config: &Config, tokens: Option<&Tokens>) -> Result<Option<String>, google::Error> {

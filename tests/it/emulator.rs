@@ -26,9 +26,9 @@ const PROJECT: &str = "proj-1";
 const INVOICE: &str = "documents/plain/invoice.docx";
 
 /// The emulator as a process, killed with this.
-struct Emulator {
+pub(crate) struct Emulator {
     process: Child,
-    host: String,
+    pub(crate) host: String,
 }
 
 impl Drop for Emulator {
@@ -40,7 +40,7 @@ impl Drop for Emulator {
 
 impl Emulator {
     /// Starts it, or says why it cannot be had.
-    async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         let Some(jar) = jar() else {
             println!("skipped: Google's Pub/Sub emulator is not installed (PUBSUB_EMULATOR_JAR names its jar)");
             return None;
@@ -78,7 +78,7 @@ impl Emulator {
         Some(emulator)
     }
 
-    async fn call(&self, method: reqwest::Method, path: &str, body: &Value) -> Value {
+    pub(crate) async fn call(&self, method: reqwest::Method, path: &str, body: &Value) -> Value {
         let url = format!("http://{}/v1/projects/{PROJECT}/{path}", self.host);
         let answer = harness::client().request(method, url).json(body).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{path}: {}", answer.text().await.unwrap());

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use platen::engine::{
-    Conversion, Converted, Engine, Export, Format, Import, JobDirectory, Limits, Password, Settings, Value, Verdict,
+    Conversion, Converted, Engine, Export, Footprint, Format, Import, JobDirectory, Limits, Password, Settings, Value,
+    Verdict,
 };
 use platen::sandbox::Mode;
 use tempfile::TempDir;
@@ -264,6 +265,32 @@ async fn an_engine_without_libreoffice_says_how_to_install_it() {
     assert!(
         error.to_string().contains("'deploy/packages.sh engine' installs it"),
         "{error}"
+    );
+}
+
+/// `platen doctor` counts with what an engine typically takes. Too little, and it promises room that there is not; too
+/// much, and it warns of deployments that are well.
+#[tokio::test]
+async fn the_typical_footprint_is_that_of_a_real_start() {
+    let bench = Bench::start().await;
+    let (real, typical) = (bench.engine.footprint().unwrap(), Footprint::TYPICAL);
+    // This process is not the worker.
+    let world = crate::harness::World::start().await;
+    let statm = std::fs::read_to_string(format!("/proc/{}/statm", world.worker.pid())).unwrap();
+    let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    for (what, real, typical) in [
+        ("worker", pages * 4096, typical.worker),
+        ("zygote", real.zygote, typical.zygote),
+        ("zygote_own", real.zygote_own, typical.zygote_own),
+        ("disk", real.disk, typical.disk),
+    ] {
+        let (real, typical) = (real >> 10, typical >> 10);
+        assert!(real <= typical, "{what} takes {real} KiB, not {typical} KiB");
+    }
+    let sum = |footprint: &Footprint| footprint.zygote + footprint.zygote_own + footprint.disk;
+    assert!(
+        sum(&typical) < sum(&real) + (192 << 20),
+        "{typical:?} is far over {real:?}"
     );
 }
 

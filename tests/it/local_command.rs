@@ -24,11 +24,12 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    fn start() -> Self {
-        Self::start_with(&[])
+    pub(crate) fn start() -> Self {
+        Self::with(&[])
     }
 
-    pub(crate) fn start_with(arguments: &[&str]) -> Self {
+    /// With these arguments.
+    pub(crate) fn with(arguments: &[&str]) -> Self {
         Self::start_under(&[], arguments)
     }
 
@@ -87,7 +88,7 @@ impl Local {
         answer
     }
 
-    async fn state(&self) -> Value {
+    pub(crate) async fn state(&self) -> Value {
         self.control(Method::GET, "/api/state", &Value::Null, 200).await
     }
 

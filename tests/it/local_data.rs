@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 use crate::harness::{PATIENCE, client, until};
 use crate::local_command::Local;
 
+mod restored;
+
 /// How often the process is killed in the middle of uploads.
 const KILLS: u64 = 4;
 
@@ -29,7 +31,7 @@ fn directory() -> (tempfile::TempDir, std::path::PathBuf) {
 }
 
 fn start(data: &Path) -> Local {
-    Local::start_with(&["--data", data.to_str().unwrap()])
+    Local::with(&["--data", data.to_str().unwrap()])
 }
 
 /// Ends it without a chance to write anything more.

@@ -8,6 +8,7 @@
 )]
 
 mod breaking_bucket;
+mod browser;
 mod harness;
 mod peer;
 
@@ -47,6 +48,7 @@ mod links;
 mod local_cloud;
 mod local_command;
 mod local_data;
+mod local_page;
 mod logs;
 mod meanwhile;
 mod metrics;

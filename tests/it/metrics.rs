@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use platen::local_cloud::{Effect, Fault, Peer};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::engine_limits::{NEVER_ENDS, TICKS_INSIDE, processor_ticks};
 use crate::flight::{deliver, joined, message};
-use crate::harness::{World, children, converting, fixture, job, notification, port, signal, until};
+use crate::harness::{PATIENCE, World, children, converting, fixture, job, notification, port, signal, until};
 
 const INVOICE: &str = "documents/plain/invoice.docx";
 
@@ -421,6 +423,49 @@ async fn the_port_answers_metrics_in_both_forms_and_nothing_else() {
         http.get(worker).send().await.unwrap().status(),
         404,
         "not on the worker's own port"
+    );
+}
+
+/// As many as there are places, that ask for much and read nothing: a scraper waits until their time is over, and no longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_read_keeps_no_scraper_out() {
+    let measured = Measured::with(&[]).await;
+    let address = format!("127.0.0.1:{}", measured.port);
+    let asks = b"GET /metrics HTTP/1.1\r\nhost: w\r\n\r\n".repeat(2000);
+    let mut greedy = Vec::new();
+    for _ in 0..16 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(1024).unwrap();
+        let mut stream = socket.connect(address.parse().unwrap()).await.unwrap();
+        // What it does not take of so many requests is not waited for.
+        let _taken = tokio::time::timeout(Duration::from_millis(200), stream.write_all(&asks)).await;
+        greedy.push(stream);
+    }
+    let scraped = tokio::time::timeout(PATIENCE, scrape(&measured.port)).await;
+    assert!(scraped.is_ok(), "nobody can scrape");
+    drop(greedy);
+}
+
+/// One that begins a request's head and does not end it is counted among the answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_never_ends_is_counted() {
+    let measured = Measured::with(&[]).await;
+    let moved = measured
+        .moves(async |world| {
+            let address = world.worker.url.trim_start_matches("http://").to_owned();
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            stream
+                .write_all(b"POST / HTTP/1.1\r\nHost: w\r\nx-slow: ")
+                .await
+                .unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        })
+        .await;
+    assert_eq!(
+        moved,
+        expected(&[("platen_deliveries_total{http_status=\"408\"}", 1.0)])
     );
 }
 

@@ -31,16 +31,15 @@ pub(crate) fn files(directory: &str) -> Vec<(PathBuf, Value)> {
     paths.into_iter().map(|path| (path.clone(), read(&path))).collect()
 }
 
-/// Each condition and chart: its filter, with what it is grouped by.
-fn filters(value: &Value, found: &mut Vec<(String, Vec<String>)>) {
-    if let Some(filter) = value["filter"].as_str() {
+/// Each condition and chart: its filter, with how its series become one.
+fn filters(value: &Value, found: &mut Vec<(String, Value)>) {
+    // One that looks at lines of the log has no metric: the test after the next.
+    if let Some(filter) = value["filter"].as_str().filter(|filter| filter.starts_with("metric.")) {
         let aggregation = value
             .get("aggregation")
             .or_else(|| value.pointer("/aggregations/0"))
             .unwrap();
-        let groups = aggregation["groupByFields"].as_array().into_iter().flatten();
-        let groups = groups.map(|group| group.as_str().unwrap().to_owned()).collect();
-        found.push((filter.to_owned(), groups));
+        found.push((filter.to_owned(), aggregation.clone()));
     }
     match value {
         Value::Object(fields) => fields.values().for_each(|value| filters(value, found)),
@@ -71,7 +70,7 @@ fn alerts_and_dashboard_look_at_metrics_and_labels_that_there_are() {
     }
     filters(&read(&monitoring().join("dashboard.json")), &mut looks);
     let mut seen = BTreeSet::new();
-    for (filter, groups) in &looks {
+    for (filter, aggregation) in &looks {
         let name = filter
             .strip_prefix("metric.type=\"")
             .and_then(|rest| rest.split('"').next())
@@ -83,17 +82,61 @@ fn alerts_and_dashboard_look_at_metrics_and_labels_that_there_are() {
         let metric = metrics.iter().find(|(_, metric)| metric["name"] == own);
         let (_, metric) = metric.unwrap_or_else(|| panic!("nothing makes {own}"));
         seen.insert(own);
-        for group in groups {
-            let label = group.strip_prefix("metric.labels.").unwrap();
+        // A series of Cloud Run and one of Kubernetes: what a label of one of them restricts, the other has not.
+        let rest = filter.split_once(" AND ").unwrap().1;
+        let rest = rest.strip_prefix("resource.type=one_of(\"cloud_run_revision\", \"k8s_container\")");
+        let rest = rest.unwrap_or_else(|| panic!("{filter}"));
+        let restricted = rest.split(" AND ").skip(1).map(|term| term.split('=').next().unwrap());
+        let groups = aggregation["groupByFields"].as_array().into_iter().flatten();
+        for name in restricted.chain(groups.map(|group| group.as_str().unwrap())) {
+            let label = name
+                .strip_prefix("metric.labels.")
+                .unwrap_or_else(|| panic!("{filter}"));
             assert!(
                 metric["labelExtractors"][label].is_string(),
                 "{own} has no label {label}"
             );
         }
+        // A percentile is one of all values: of percentiles there is neither mean nor maximum.
+        let reducer = aggregation["crossSeriesReducer"].as_str().unwrap();
+        let distribution = metric["metricDescriptor"]["valueType"] == "DISTRIBUTION";
+        assert_eq!(
+            reducer.starts_with("REDUCE_PERCENTILE_"),
+            distribution,
+            "{filter}: {reducer}"
+        );
+        assert_eq!(aggregation["perSeriesAligner"], "ALIGN_DELTA", "{filter}");
+        // A refusal is over in no time.
+        let of_successes = rest.contains("metric.labels.status=\"succeeded\"");
+        assert_eq!(own == "platen_total_time", of_successes, "{filter}");
     }
     let made: BTreeSet<_> = metrics
         .iter()
         .filter_map(|(_, metric)| metric["name"].as_str())
         .collect();
     assert_eq!(seen, made, "each metric is looked at");
+}
+
+/// An alert without a metric looks at lines of the log, by the tag that cloudbuild.yaml gives its builds.
+#[test]
+fn the_alert_on_builds_looks_at_the_builds_of_this_service() {
+    let alerts = files("alerts");
+    let looks: Vec<&str> = alerts
+        .iter()
+        .filter_map(|(_, policy)| policy["conditions"][0]["conditionMatchedLog"]["filter"].as_str())
+        .collect();
+    let [filter] = looks[..] else { panic!("{looks:?}") };
+    assert!(filter.contains("labels.build_tags:\"platen-platen\""), "{filter}");
+    let build = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("cloudbuild.yaml")).unwrap();
+    assert!(build.contains("\ntags: ['platen-${_SERVICE_NAME}']\n"));
+    // Google takes such a policy with a limit of notifications alone.
+    for (path, policy) in &alerts {
+        let by_lines = policy["conditions"][0]["conditionMatchedLog"].is_object();
+        assert_eq!(
+            by_lines,
+            policy["alertStrategy"]["notificationRateLimit"].is_object(),
+            "{}",
+            path.display()
+        );
+    }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use platen::local_cloud::{LocalCloud, Settings, Subscription};
 use serde_json::{Value, json};
 
+use crate::doctor::carry_out;
 use crate::harness::{AUDIENCE, INPUT, OUTPUT, RESOURCES, World, cloud, environment, job, until, upload_to};
 
 const KEY: &str = "projects/local-project/locations/global/keyRings/platen/cryptoKeys/config";
@@ -47,8 +48,9 @@ async fn the_rights_that_are_enforced_are_those_of_the_file() {
     );
 }
 
-/// What is missing is named with the role and the command that grants it, the push is answered 503, and nothing is published.
-async fn missing(permission: &str, resource: &str, words: &[&str]) {
+/// What is missing is named once, with who lacks it and the command that gives as much and no more; the push is answered
+/// 503, nothing is published, and the command mends it.
+async fn missing(permission: &str, resource: &str, on: &str) {
     let mut world = World::unready(&[], None).await;
     world.worker.ready().await;
     // An older generation is converted, so that the next one replaces its PDF.
@@ -63,75 +65,81 @@ async fn missing(permission: &str, resource: &str, words: &[&str]) {
     );
     let answer = world.post(&job(&old)).await;
     assert_eq!(answer.status(), 503, "{permission}: {}", world.worker.log());
+    let worker = world.cloud.settings().worker_service_account.clone();
+    let said = format!("serviceAccount:{worker} lacks {permission} on {on}. ");
     // The line may arrive after the answer.
     until("the error is logged", || {
-        words.iter().all(|word| world.worker.log().contains(word)).then_some(())
+        world.worker.log().contains(&said).then_some(())
     })
     .await;
     let log = world.worker.log();
-    let errors = log
-        .lines()
-        .filter(|line| line.contains("ERROR") && line.contains(words[0]))
-        .count();
-    assert!(errors >= 1, "{permission}: no error in\n{log}");
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains(permission)).collect();
+    assert_eq!(lines.len(), 1, "{permission}: {lines:#?}");
+    let line = lines[0];
+    assert!(line.contains("ERROR") && line.contains("503: "), "{line}");
+    assert!(!line.contains("..") && !line.contains("WORKER"), "{line}");
+    let step = "Deployed by deploy/setup.sh: PROJECT_ID=local-project deploy/setup.sh --only grants. ";
+    assert!(line.contains(step), "{line}");
     assert!(world.pull().await.is_none(), "{permission}: something was published");
-    world.cloud.give("worker", permission, resource);
-    assert_eq!(world.post(&job(&old)).await.status(), 204);
+    let (_, command) = line.split_once("By hand: ").unwrap();
+    carry_out(&world.cloud, command);
+    assert_eq!(world.post(&job(&old)).await.status(), 204, "{}", world.worker.log());
     assert_eq!(world.result().await.data["status"], "succeeded");
 }
 
 #[tokio::test]
 async fn without_the_right_to_read_documents() {
-    let words = [
-        "roles/storage.objectViewer",
-        "gcloud storage buckets add-iam-policy-binding gs://input",
-    ];
-    missing("storage.objects.get", "bucket/input", &words).await;
+    missing("storage.objects.get", "bucket/input", "gs://input").await;
 }
 
 #[tokio::test]
 async fn without_the_right_to_look_at_outputs() {
-    let words = [
-        "roles/storage.objectUser",
-        "gcloud storage buckets add-iam-policy-binding gs://output",
-    ];
-    missing("storage.objects.get", "bucket/output", &words).await;
+    missing("storage.objects.get", "bucket/output", "gs://output").await;
 }
 
 #[tokio::test]
 async fn without_the_right_to_write_outputs() {
-    let words = [
-        "roles/storage.objectUser",
-        "gcloud storage buckets add-iam-policy-binding gs://output",
-    ];
-    missing("storage.objects.create", "bucket/output", &words).await;
+    missing("storage.objects.create", "bucket/output", "gs://output").await;
 }
 
 #[tokio::test]
 async fn without_the_right_to_replace_outputs() {
-    let words = [
-        "roles/storage.objectUser",
-        "gcloud storage buckets add-iam-policy-binding gs://output",
-    ];
-    missing("storage.objects.delete", "bucket/output", &words).await;
+    missing("storage.objects.delete", "bucket/output", "gs://output").await;
 }
 
 #[tokio::test]
 async fn without_the_right_to_sign() {
-    let words = [
-        "roles/iam.serviceAccountTokenCreator",
-        "gcloud iam service-accounts add-iam-policy-binding signer@",
-    ];
-    missing("iam.serviceAccounts.signBlob", "account/signer", &words).await;
+    let signer = "signer@local-project.iam.gserviceaccount.com";
+    missing("iam.serviceAccounts.signBlob", "account/signer", signer).await;
 }
 
 #[tokio::test]
 async fn without_the_right_to_publish_results() {
-    let words = [
-        "roles/pubsub.publisher",
-        "gcloud pubsub topics add-iam-policy-binding projects/local-project/topics/results",
-    ];
-    missing("pubsub.topics.publish", "topic/results", &words).await;
+    let topic = "projects/local-project/topics/results";
+    missing("pubsub.topics.publish", "topic/results", topic).await;
+}
+
+/// A flood of refusals is a bounded number of lines also where each is an error.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_right_does_not_flood_the_log() {
+    let world = World::start().await;
+    assert!(world.cloud.take_away("worker", "storage.objects.get", "bucket/input"));
+    world.upload_fixture("documents/plain/invoice.docx", "a.docx").await;
+    let event = job(&json!({"source": format!("gs://{INPUT}/a.docx")}));
+    let began = std::time::Instant::now();
+    for _ in 0..10 {
+        let answers = futures_util::future::join_all((0..40).map(|_| world.post(&event))).await;
+        assert!(
+            answers
+                .iter()
+                .all(|answer| [429, 503].contains(&answer.status().as_u16()))
+        );
+    }
+    let periods = usize::try_from(began.elapsed().as_secs()).unwrap() + 2;
+    let log = world.worker.log();
+    let errors = log.lines().filter(|line| line.contains("ERROR")).count();
+    assert!(errors <= 20 * periods, "{errors} lines in {periods} s");
+    assert!(errors > 0, "{log}");
 }
 
 /// Where every output has a name of its own, the right to delete is not needed: setup.sh leaves it out.
@@ -179,13 +187,9 @@ async fn without_the_signers_right_links_give_nothing() {
 /// The sealed configuration needs two more.
 #[tokio::test]
 async fn without_the_rights_to_the_configuration() {
-    for (permission, resource, role) in [
-        ("storage.objects.get", "bucket/config", "roles/storage.objectViewer"),
-        (
-            "cloudkms.cryptoKeyVersions.useToDecrypt",
-            "key",
-            "roles/cloudkms.cryptoKeyDecrypter",
-        ),
+    for (permission, resource) in [
+        ("storage.objects.get", "bucket/config"),
+        ("cloudkms.cryptoKeyVersions.useToDecrypt", "key"),
     ] {
         let cloud = cloud().await;
         cloud.create_bucket("config", false).unwrap();
@@ -197,9 +201,12 @@ async fn without_the_rights_to_the_configuration() {
         assert!(cloud.take_away("worker", permission, resource));
         let mut world = World::on(cloud, &variables);
         assert_eq!(world.worker.exit().await, Some(1), "{}", world.worker.log());
-        assert!(world.worker.log().contains(role), "{}", world.worker.log());
+        let log = world.worker.log();
+        let step = "Deployed by deploy/setup.sh: PROJECT_ID=local-project deploy/setup.sh --only secrets. ";
+        assert!(log.contains(step), "{log}");
+        let (_, command) = log.split_once("By hand: ").unwrap();
         let World { cloud, .. } = world;
-        cloud.give("worker", permission, resource);
+        carry_out(&cloud, command.lines().next().unwrap());
         let mut worker = crate::harness::Worker::spawn(&variables);
         worker.ready().await;
     }
@@ -424,6 +431,11 @@ fn every_world_of_the_suite_enforces_the_policy() {
         ("credentials/mod.rs", "every kind of credentials"),
         ("credentials/universe.rs", "the metadata server's answers"),
         ("local_cloud/mod.rs", "the local cloud itself"),
+        (
+            "official/compared.rs",
+            "the same calls of the local cloud and of Google's emulator",
+        ),
+        ("official/pubsub.rs", "Google's clients of Pub/Sub, for a person"),
         (
             "submit.rs",
             "a person's command line; the worlds with a worker are the harness's",

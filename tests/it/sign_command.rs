@@ -441,9 +441,7 @@ fn who_may_not_sign_is_told_the_role_and_the_command() {
     assert!(said.contains(message), "{said}");
     assert!(
         said.contains(&format!(
-            "gcloud iam service-accounts add-iam-policy-binding {EMAIL} \
-             --member=serviceAccount:worker@project.iam.gserviceaccount.com \
-             --role=roles/iam.serviceAccountTokenCreator"
+            "serviceAccount:worker@project.iam.gserviceaccount.com lacks iam.serviceAccounts.signBlob on {EMAIL}. "
         )),
         "{said}"
     );

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::patient::{Patient, Reach, shell};
-use super::report::{Grant, Line, State};
+use super::patient::{Patient, Reach};
+use super::report::{Line, State};
 use crate::google::Kind;
+use crate::google::grant::Grant;
 use crate::google::keys::{KeyError, KeySet};
 
 /// The pause before the keys are asked for again; sooner the key set does not ask.
@@ -15,40 +16,23 @@ pub(super) async fn publish(patient: &Patient) -> Line {
     let (reach, topic) = (&patient.reach, &patient.topic);
     let what = format!("publish to {topic} (asked, not done: subscribers would get it)");
     let inspector = reach.inspector();
-    let grant = publish_grant(topic, &reach.member);
+    let grant = Grant::publish(topic);
     match reach.within(topic, inspector.may_publish(topic)).await {
         Ok(true) => Line::good(what),
         Ok(false) => Line::missing(
             what,
             "the topic does not let the worker, or there is no such topic",
             &grant,
+            &reach.member,
         ),
         // Google's emulator has no policies.
         Err(error) if reach.cloud.endpoints.pubsub_is_emulator && error.kind != Kind::Unavailable => {
             match reach.within(topic, inspector.topic(topic)).await {
                 Ok(()) => Line::new(State::Good, what, "an emulator without policies; the topic is there"),
-                Err(error) => Line::failed(what, &error, &grant),
+                Err(error) => Line::failed(what, &error, grant, &reach.member),
             }
         }
-        Err(error) => Line::failed(what, &error, &grant),
-    }
-}
-
-fn publish_grant(topic: &str, member: &str) -> Grant {
-    let role = "roles/pubsub.publisher";
-    let member = shell(member);
-    let command = match topic.split('/').collect::<Vec<_>>()[..] {
-        [_, project, _, name] => {
-            format!(
-                "gcloud pubsub topics add-iam-policy-binding {name} --project={project} --member={member} --role={role}"
-            )
-        }
-        _ => format!("gcloud pubsub topics add-iam-policy-binding {topic} --member={member} --role={role}"),
-    };
-    Grant {
-        permission: "pubsub.topics.publish",
-        role,
-        command,
+        Err(error) => Line::failed(what, &error, grant, &reach.member),
     }
 }
 

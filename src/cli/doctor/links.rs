@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use chrono::Utc;
 
-use super::objects::{VIEWER, hides_what_is_missing};
-use super::patient::{Patient, bucket_grant, shell};
-use super::report::{Grant, Line, State};
+use super::objects::hides_what_is_missing;
+use super::patient::Patient;
+use super::report::{Line, State};
 use crate::deliver::sign::{Request, SignError, Signer, Style};
 use crate::google::Kind;
+use crate::google::grant::Grant;
 use crate::google::inspect::fetch_signed;
 use crate::google::secret::Secret;
 
@@ -38,11 +39,7 @@ pub(super) async fn link(patient: &Patient, name: &str, what: String, expected: 
         (Err(error), None) if error.kind == Kind::NotFound || hides_what_is_missing(&error) => Line::good(what),
         (Err(error), _) => {
             let member = format!("serviceAccount:{}", signer.email());
-            Line::failed(
-                what,
-                &error,
-                &bucket_grant(bucket, &member, "storage.objects.get", VIEWER),
-            )
+            Line::failed(what, &error, Grant::read_outputs(bucket), &member)
         }
     }
 }
@@ -73,12 +70,7 @@ pub(super) async fn signature(patient: &Patient) -> Line {
     match signed(patient, signer, None).await {
         Ok(_) => Line::good(what),
         Err(SignError::Google(error)) => {
-            let grant = Grant {
-                permission: "iam.serviceAccounts.signBlob",
-                role: "roles/iam.serviceAccountTokenCreator",
-                command: signer.grant(&shell(&patient.reach.member)),
-            };
-            Line::failed(what, &error, &grant)
+            Line::failed(what, &error, Grant::sign_as(signer.email()), &patient.reach.member)
         }
         Err(error) => Line::new(State::Wrong, what, error.to_string()),
     }

@@ -6,13 +6,14 @@ use std::io::Write as _;
 use chrono::Utc;
 
 use super::links::link;
-use super::patient::{Patient, Reach, shell};
+use super::patient::{Patient, Reach};
 use super::report::{Line, State};
+use crate::engine::FontDirectory;
+use crate::google::grant::{Grant, shell};
 use crate::google::storage::{Object, Upload};
 use crate::google::{Error, Kind};
+use crate::serve::MOST_FONTS_LISTED;
 
-pub(super) const VIEWER: &str = "roles/storage.objectViewer";
-const USER: &str = "roles/storage.objectUser";
 /// What the probe is first, and what replaces it.
 const FIRST: &[u8] = b"written by platen doctor\n";
 const SECOND: &[u8] = b"replaced by platen doctor\n";
@@ -22,18 +23,12 @@ const NO_GENERATION: i64 = 1;
 
 /// Whether documents can be read, by asking for one that is not there.
 pub(super) async fn input(reach: &Reach, bucket: &str) -> Line {
-    readable(
-        reach,
-        bucket,
-        &probe_name(),
-        format!("read documents of gs://{bucket}"),
-        VIEWER,
-    )
-    .await
+    let what = format!("read documents of gs://{bucket}");
+    readable(reach, bucket, &probe_name(), what, Grant::read_documents(bucket)).await
 }
 
 /// Whether the objects of a bucket can be read. `name` is not there.
-async fn readable(reach: &Reach, bucket: &str, name: &str, what: String, role: &'static str) -> Line {
+async fn readable(reach: &Reach, bucket: &str, name: &str, what: String, grant: Grant) -> Line {
     let resource = format!("gs://{bucket}");
     let storage = reach.storage();
     let Err(error) = reach.within(&resource, storage.metadata(bucket, name, None)).await else {
@@ -41,7 +36,8 @@ async fn readable(reach: &Reach, bucket: &str, name: &str, what: String, role: &
     };
     match error.kind {
         Kind::NotFound if !is_about_the_bucket(&error) => Line::good(what),
-        _ => Line::failed(what, &error, &reach.on_bucket(bucket, "storage.objects.get", role)),
+        Kind::Forbidden if hides_what_is_missing(&error) => Line::good(what),
+        _ => Line::failed(what, &error, grant, &reach.member),
     }
 }
 
@@ -55,18 +51,49 @@ pub(super) fn hides_what_is_missing(error: &Error) -> bool {
     error.message.contains("storage.objects.list")
 }
 
-/// Fonts of a bucket are listed before they are fetched.
-pub(super) async fn fonts(reach: &Reach, bucket: &str, prefix: &str) -> Line {
-    let what = format!("list fonts of gs://{bucket}/{prefix}");
+/// Fonts of a bucket are listed, and then fetched.
+pub(super) async fn fonts(reach: &Reach, bucket: &str, prefix: &str) -> Vec<Line> {
+    let (list, read) = (
+        format!("list fonts of gs://{bucket}/{prefix}"),
+        format!("read fonts of gs://{bucket}/{prefix}"),
+    );
+    let failed = |what, error: &Error, permission| {
+        Line::failed(what, error, Grant::read_fonts(bucket, permission), &reach.member)
+    };
     let storage = reach.storage();
     let resource = format!("gs://{bucket}");
-    match reach.within(&resource, storage.list(bucket, prefix, 0)).await {
-        Err(error) if error.kind != Kind::TooLarge => {
-            Line::failed(what, &error, &reach.on_bucket(bucket, "storage.objects.list", VIEWER))
+    let listed = reach
+        .within(&resource, storage.list(bucket, prefix, MOST_FONTS_LISTED))
+        .await;
+    let objects = match listed {
+        Ok(objects) => objects,
+        Err(error) => {
+            // Whoever may not list may read all the same, and both are needed.
+            let reading = readable(
+                reach,
+                bucket,
+                &format!("{prefix}{}", probe_name()),
+                read,
+                Grant::read_fonts(bucket, "storage.objects.get"),
+            )
+            .await;
+            return vec![failed(list, &error, "storage.objects.list"), reading];
         }
-        Ok(_) => Line::new(State::Warning, what, "there are none"),
-        Err(_) => Line::good(what),
-    }
+    };
+    let Some(font) = objects.iter().find(|object| FontDirectory::is_font_name(&object.name)) else {
+        return vec![Line::new(State::Wrong, list, "there is none (ttf, otf, ttc, otc)")];
+    };
+    let resource = format!("gs://{bucket}/{}", font.name);
+    let reading = async {
+        let mut download = storage.download(bucket, &font.name, font.generation).await?;
+        // The first bytes show that it can be had.
+        download.chunk().await
+    };
+    let reading = match reach.within(&resource, reading).await {
+        Ok(_) => Line::good(read),
+        Err(error) => failed(read, &error, "storage.objects.get"),
+    };
+    vec![Line::good(list), reading]
 }
 
 /// What the lines of the output bucket say they tried.
@@ -110,10 +137,10 @@ pub(super) async fn output(patient: &Patient) -> Vec<Line> {
             }
         }
         Err(error) => {
-            let grant = reach.on_bucket(bucket, "storage.objects.delete", USER);
+            let grant = Grant::write_outputs(bucket, "storage.objects.delete");
             let untried = |what| Line::new(State::Unseen, what, "not tried after that");
             vec![
-                Line::failed(tried.replace, &error, &grant),
+                Line::failed(tried.replace, &error, grant, &reach.member),
                 untried(tried.create),
                 untried(tried.read),
                 untried(tried.link),
@@ -130,7 +157,7 @@ pub(super) async fn output(patient: &Patient) -> Vec<Line> {
 async fn with_probe(patient: &Patient, name: &str, tried: Tried) -> Vec<Line> {
     let (reach, bucket) = (&patient.reach, &patient.config.output_bucket);
     let resource = format!("gs://{bucket}/{name}");
-    let grant = |permission| reach.on_bucket(bucket, permission, USER);
+    let grant = |permission| Grant::write_outputs(bucket, permission);
     let create = grant("storage.objects.create");
     patient.note_probe(Some(name));
     let object = match reach.within(&resource, write(reach, bucket, name, FIRST, 0)).await {
@@ -139,8 +166,15 @@ async fn with_probe(patient: &Patient, name: &str, tried: Tried) -> Vec<Line> {
             if error.kind == Kind::Forbidden {
                 patient.note_probe(None);
             }
-            let first = Line::failed(tried.create, &error, &create);
-            let read = readable(reach, bucket, name, tried.read, USER).await;
+            let first = Line::failed(tried.create, &error, create, &reach.member);
+            let read = readable(
+                reach,
+                bucket,
+                name,
+                tried.read,
+                Grant::write_outputs(bucket, "storage.objects.get"),
+            )
+            .await;
             let untried = |what| Line::new(State::Unseen, what, "there is no object to try it on");
             return vec![
                 first,
@@ -157,7 +191,7 @@ async fn with_probe(patient: &Patient, name: &str, tried: Tried) -> Vec<Line> {
     lines.push(match read {
         Ok(bytes) if bytes == FIRST => Line::good(tried.read),
         Ok(_) => Line::new(State::Wrong, tried.read, "other bytes came back than were written"),
-        Err(error) => Line::failed(tried.read, &error, &grant("storage.objects.get")),
+        Err(error) => Line::failed(tried.read, &error, grant("storage.objects.get"), &reach.member),
     });
     let delete = grant("storage.objects.delete");
     let replaced = reach
@@ -176,7 +210,7 @@ async fn with_probe(patient: &Patient, name: &str, tried: Tried) -> Vec<Line> {
     }
     lines.push(match replaced.map(drop).and(removed) {
         Ok(()) => Line::good(tried.replace),
-        Err(error) => Line::failed(tried.replace, &error, &delete),
+        Err(error) => Line::failed(tried.replace, &error, delete, &reach.member),
     });
     lines.push(linked);
     lines
@@ -192,8 +226,8 @@ async fn without_probe(patient: &Patient, name: &str, tried: Tried, refused: &Er
     let create = match written {
         Err(error) if error.kind == Kind::PreconditionFailed => Line::good(tried.create),
         Err(error) => {
-            let grant = reach.on_bucket(bucket, "storage.objects.create", USER);
-            Line::failed(tried.create, &error, &grant)
+            let grant = Grant::write_outputs(bucket, "storage.objects.create");
+            Line::failed(tried.create, &error, grant, &reach.member)
         }
         Ok(_) => {
             patient.note_probe(Some(name));
@@ -205,12 +239,19 @@ async fn without_probe(patient: &Patient, name: &str, tried: Tried, refused: &Er
         let why = "not allowed, and not needed: OUTPUT_NAME holds {generation}";
         Line::new(State::Good, tried.replace, why)
     } else {
-        let grant = reach.on_bucket(bucket, "storage.objects.delete", USER);
-        Line::failed(tried.replace, refused, &grant)
+        let grant = Grant::write_outputs(bucket, "storage.objects.delete");
+        Line::failed(tried.replace, refused, grant, &reach.member)
     };
     vec![
         create,
-        readable(reach, bucket, name, tried.read, USER).await,
+        readable(
+            reach,
+            bucket,
+            name,
+            tried.read,
+            Grant::write_outputs(bucket, "storage.objects.get"),
+        )
+        .await,
         replace,
         link(patient, name, tried.link, None).await,
     ]

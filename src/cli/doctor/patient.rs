@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::super::Failure;
 use super::super::cloud::{self, Cloud};
-use super::report::Grant;
 use crate::config::{CloudConfig, Config, Topic};
 use crate::deliver::NoSigner;
 use crate::deliver::sign::{Endpoint, Signer};
+use crate::google::grant::{member_of, project_of_account};
 use crate::google::http::{Http, Timeouts};
 use crate::google::inspect::Inspector;
 use crate::google::retry::Budget;
@@ -45,12 +45,10 @@ impl Reach {
         } else {
             Some(cloud.tokens_as(impersonate).await?)
         };
-        let (member, universe) = match &tokens {
-            Some(tokens) => (
-                tokens.member().await,
-                tokens.universe_domain().await.map_err(cloud::work)?,
-            ),
-            None => ("serviceAccount:WORKER".to_owned(), UNIVERSE_DOMAIN.to_owned()),
+        let member = member_of(tokens.as_ref()).await;
+        let universe = match &tokens {
+            Some(tokens) => tokens.universe_domain().await.map_err(cloud::work)?,
+            None => UNIVERSE_DOMAIN.to_owned(),
         };
         Ok(Self {
             http,
@@ -116,33 +114,6 @@ impl Reach {
             seen => seen,
         }
     }
-
-    /// The command that gives the worker a role on a bucket.
-    pub(super) fn on_bucket(&self, bucket: &str, permission: &'static str, role: &'static str) -> Grant {
-        bucket_grant(bucket, &self.member, permission, role)
-    }
-}
-
-/// The command that gives a member a role on a bucket.
-pub(super) fn bucket_grant(bucket: &str, member: &str, permission: &'static str, role: &'static str) -> Grant {
-    let member = shell(member);
-    let command =
-        format!("gcloud storage buckets add-iam-policy-binding gs://{bucket} --member={member} --role={role}");
-    Grant {
-        permission,
-        role,
-        command,
-    }
-}
-
-/// A word for a POSIX shell.
-pub(super) fn shell(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    if text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
 }
 
 /// The deployment.
@@ -167,8 +138,11 @@ impl Patient {
             Topic::Full(name) => name.clone(),
             Topic::Short(name) => match (&reach.impersonated, &config.project) {
                 // Its own project, and not that of whoever impersonates it.
-                (Some(email), None) if project_of(email).is_some() => {
-                    format!("projects/{}/topics/{name}", project_of(email).unwrap_or_default())
+                (Some(email), None) if project_of_account(email).is_some() => {
+                    format!(
+                        "projects/{}/topics/{name}",
+                        project_of_account(email).unwrap_or_default()
+                    )
                 }
                 _ => reach.cloud.resource("topics", name).await?,
             },
@@ -208,9 +182,4 @@ impl Patient {
     pub(super) fn probe(&self) -> Option<String> {
         self.probe.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-}
-
-/// The project of `NAME@PROJECT.iam.gserviceaccount.com`.
-fn project_of(email: &str) -> Option<&str> {
-    email.split_once('@')?.1.strip_suffix(".iam.gserviceaccount.com")
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::super::output::{plain, say};
+use crate::google::grant::Grant;
 use crate::google::{Error, Kind};
 
 /// How a thing was found.
@@ -36,17 +37,6 @@ impl State {
     }
 }
 
-/// What gives a right.
-#[derive(Debug, Clone)]
-pub(super) struct Grant {
-    /// The permission that was tried.
-    pub(super) permission: &'static str,
-    /// A role of Google's that holds it.
-    pub(super) role: &'static str,
-    /// The command that grants that role.
-    pub(super) command: String,
-}
-
 /// One line.
 #[derive(Debug)]
 pub(super) struct Line {
@@ -73,27 +63,17 @@ impl Line {
         Self::new(State::Good, what, "")
     }
 
-    /// A right that is not there.
-    pub(super) fn missing(what: impl Into<String>, said: &str, grant: &Grant) -> Self {
-        let Grant {
-            permission,
-            role,
-            command,
-        } = grant;
+    /// A right that is not there, and that `member` needs.
+    pub(super) fn missing(what: impl Into<String>, said: &str, grant: &Grant, member: &str) -> Self {
         let said = said.trim_end_matches('.');
-        Self::new(
-            State::Missing,
-            what,
-            format!("{said}. It takes {permission}, which {role} holds; this grants it: {command}"),
-        )
+        Self::new(State::Missing, what, format!("{said}. {}", grant.remedy(member)))
     }
 
-    /// What a call of Google's ended with.
-    pub(super) fn failed(what: impl Into<String>, error: &Error, grant: &Grant) -> Self {
+    /// What a call of Google's ended with that `member` made.
+    pub(super) fn failed(what: impl Into<String>, error: &Error, grant: Grant, member: &str) -> Self {
         match error.kind {
-            // An API that was never switched on answers 403 too, and says how to switch it on.
-            Kind::Forbidden if !error.message.contains("has not been used in project") => {
-                Self::missing(what, &error.to_string(), grant)
+            Kind::Forbidden if grant.is_about(error) => {
+                Self::missing(what, &error.to_string(), &grant.named_by(error), member)
             }
             Kind::NotFound => Self::new(State::Wrong, what, format!("{error}. See that what it names exists")),
             _ => Self::new(State::Wrong, what, error.to_string()),

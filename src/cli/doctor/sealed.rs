@@ -1,9 +1,10 @@
 //! The sealed configuration object: whether it can be read, and opened.
 
-use super::patient::{Reach, shell};
-use super::report::{Grant, Line, State};
+use super::patient::Reach;
+use super::report::{Line, State};
 use crate::config::Sealed;
 use crate::google::Kind;
+use crate::google::grant::Grant;
 use crate::google::kms::Kms;
 use crate::secrets::{Opened, Store};
 
@@ -19,18 +20,14 @@ pub(super) async fn open(reach: &Reach, sealed: &Sealed) -> (Vec<Line>, Option<O
         .await;
     let mut lines = vec![match &looked {
         Ok(_) => Line::good(read),
-        Err(error) => {
-            let role = "roles/storage.objectViewer";
-            let grant = reach.on_bucket(&object.bucket, "storage.objects.get", role);
-            Line::failed(read, error, &grant)
-        }
+        Err(error) => Line::failed(read, error, Grant::read_configuration(&object.bucket), &reach.member),
     }];
     let kms = Kms::new(reach.http.clone(), &reach.cloud.endpoints.kms, reach.tokens.clone()).within(&reach.budget());
     // Any bytes do to see whether the key may be used: what it did not make is refused in other words.
     let tried = reach.within(key, kms.decrypt(key, b"platen doctor", &[])).await;
     match tried {
         Err(error) if error.kind != Kind::Invalid => {
-            lines.push(Line::failed(open, &error, &grant(key, &reach.member)));
+            lines.push(Line::failed(open, &error, Grant::decrypt(key), &reach.member));
             return (lines, None);
         }
         _ if looked.is_err() => {
@@ -54,22 +51,5 @@ pub(super) async fn open(reach: &Reach, sealed: &Sealed) -> (Vec<Line>, Option<O
             lines.push(Line::new(State::Wrong, open, why));
             (lines, None)
         }
-    }
-}
-
-fn grant(key: &str, member: &str) -> Grant {
-    let role = "roles/cloudkms.cryptoKeyDecrypter";
-    let member = shell(member);
-    let command = match key.split('/').collect::<Vec<_>>()[..] {
-        [_, project, _, location, _, ring, _, key] => format!(
-            "gcloud kms keys add-iam-policy-binding {key} --keyring={ring} --location={location} --project={project} \
-             --member={member} --role={role}"
-        ),
-        _ => String::new(),
-    };
-    Grant {
-        permission: "cloudkms.cryptoKeyVersions.useToDecrypt",
-        role,
-        command,
     }
 }

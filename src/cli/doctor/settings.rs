@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use super::patient::{Patient, Reach, shell};
+use super::patient::{Patient, Reach};
 use super::report::{Line, State};
 use crate::config::PushAuth;
+use crate::google::grant::shell;
 use crate::google::inspect::{Notification, Subscription};
 use crate::google::{Error, Kind};
 
@@ -13,8 +14,12 @@ use crate::google::{Error, Kind};
 pub(super) async fn look(patient: &Patient, named: Option<&str>) -> Vec<Line> {
     let (config, reach) = (&patient.config, &patient.reach);
     let mut lines = Vec::new();
-    let buckets: BTreeSet<&String> = config.input_buckets.iter().chain([&config.output_bucket]).collect();
-    for bucket in buckets {
+    let sealed = config.sealed.as_ref().map(|sealed| &sealed.object.bucket);
+    let mut buckets: Vec<&String> = config.input_buckets.iter().chain([&config.output_bucket]).collect();
+    buckets.sort();
+    buckets.extend(sealed);
+    let mut seen = BTreeSet::new();
+    for bucket in buckets.into_iter().filter(|bucket| seen.insert(*bucket)) {
         lines.push(access(reach, bucket).await);
     }
     let mut topics = BTreeSet::new();

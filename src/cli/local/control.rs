@@ -9,9 +9,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::super::world::{CONFIG_OBJECT, INPUT_BUCKET, KEY, Order, Variables, World};
+use super::super::world::{CONFIG_OBJECT, EVENTS, INPUT_BUCKET, KEY, Order, UNANNOUNCED, USER, Variables, World};
 use super::guide::Guide;
 use super::jobs::Jobs;
+use crate::job::Request;
 use crate::local_cloud::Fault;
 
 /// The worker's variables that may be set here: all but those that say where Google is, who the worker is, and what it
@@ -139,6 +140,7 @@ impl Control {
             "urls": guide.urls(),
             "environment": variables,
             "configuration": {"object": CONFIG_OBJECT, "key": KEY},
+            "unannounced": UNANNOUNCED,
             "worker": self.worker(),
             "faults": self.world.cloud.faults(),
             "faultHits": self.hits(),
@@ -187,6 +189,65 @@ impl Control {
             .cloud
             .put(INPUT_BUCKET, name, content_type, content)
             .map_err(|refusal| Refused::new("document.invalid", refusal.to_string()))
+    }
+
+    /// Publishes a job on the topic that pushes to the worker; its message's id. What is no job is published by nobody.
+    pub(super) fn submit(&self, job: &Value) -> Result<Value, Refused> {
+        let text = job.to_string();
+        Request::from_json(text.as_bytes())
+            .and_then(|request| request.source())
+            .map_err(|failure| Refused::new("job.invalid", failure.message))?;
+        self.publish(text.as_bytes(), &[])
+    }
+
+    /// Publishes the message of a job again, as another message.
+    pub(super) fn redeliver(&self, number: u64) -> Result<Value, Refused> {
+        let message = self.jobs.message(number).ok_or_else(|| {
+            let message = format!("there is no message of a job {number} here: it came directly, or is forgotten");
+            Refused::new("job.not_found", message)
+        })?;
+        let attributes: Vec<(&str, &str)> = message
+            .attributes
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        self.publish(&message.data, &attributes)
+    }
+
+    /// The content of an output, as the project's owner reads it: to be looked at, where a signed URL is to be saved. Only what
+    /// cannot act on the page, whose host this is.
+    pub(super) async fn output(&self, number: u64, output: usize) -> Result<(&'static str, Bytes), Refused> {
+        const SHOWN: [&str; 4] = ["application/pdf", "image/png", "image/jpeg", "text/plain"];
+        let refused =
+            |message: &str| Refused::new("output.not_found", format!("output {output} of job {number} {message}"));
+        let output = self
+            .jobs
+            .output(number, output)
+            .ok_or_else(|| refused("is not known"))?;
+        let text = |field: &str| output[field].as_str().unwrap_or_default();
+        let content_type = text("contentType").split(';').next().unwrap_or_default();
+        let shown = SHOWN.into_iter().find(|shown| *shown == content_type);
+        let shown = shown.ok_or_else(|| refused("is of a kind that is not shown here: its signed URL has it"))?;
+        let encoded = |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC);
+        let (storage, generation) = (&self.world.cloud.urls().storage, text("generation"));
+        let (bucket, name) = (encoded(text("bucket")), encoded(text("name")));
+        let url = format!("{storage}/storage/v1/b/{bucket}/o/{name}?alt=media&generation={generation}");
+        let request = self
+            .world
+            .http
+            .get(url)
+            .bearer_auth(self.world.cloud.access_token(USER));
+        let read = async { request.send().await?.error_for_status()?.bytes().await };
+        let content = read
+            .await
+            .map_err(|error| refused(&format!("cannot be read: {}", error.without_url())))?;
+        Ok((shown, content))
+    }
+
+    fn publish(&self, data: &[u8], attributes: &[(&str, &str)]) -> Result<Value, Refused> {
+        let id = self.world.cloud.publish(EVENTS, data, attributes);
+        id.map(|id| json!({"messageId": id}))
+            .map_err(|refusal| Refused::new("message.invalid", refusal.to_string()))
     }
 
     /// The failures that wait for their requests.

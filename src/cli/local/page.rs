@@ -16,12 +16,21 @@ use futures_util::{Stream, stream};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use super::super::schema;
+use super::advice;
 use super::control::{Control, Refused};
 use super::jobs::Jobs;
 
 const PAGE: &str = include_str!("page/index.html");
 const STYLE: &str = include_str!("page/page.css");
-const SCRIPT: &str = include_str!("page/page.js");
+/// The page's scripts by their paths.
+const SCRIPTS: [(&str, &str); 5] = [
+    ("/page.js", include_str!("page/page.js")),
+    ("/api.js", include_str!("page/api.js")),
+    ("/asking.js", include_str!("page/asking.js")),
+    ("/documents.js", include_str!("page/documents.js")),
+    ("/jobs.js", include_str!("page/jobs.js")),
+];
 /// Everything comes from this port; the links to results lead elsewhere, and nothing is loaded from there.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -29,6 +38,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 const LARGEST_DOCUMENT: usize = 1 << 30;
 /// The largest body of any other call.
 const LARGEST_CALL: usize = 1 << 20;
+
+/// The least time between two events of one watcher.
+const BREATH: Duration = Duration::from_millis(100);
 
 /// Serves until the listener fails.
 pub(super) async fn serve(listener: TcpListener, control: Arc<Control>) -> std::io::Result<()> {
@@ -98,10 +110,23 @@ async fn route(control: &Arc<Control>, request: Request) -> Result<Response, Ref
     Ok(match (method.as_str(), path) {
         ("GET", "/") => text("text/html; charset=utf-8", PAGE),
         ("GET", "/page.css") => text("text/css; charset=utf-8", STYLE),
-        ("GET", "/page.js") => text("text/javascript; charset=utf-8", SCRIPT),
         ("GET", "/favicon.ico") => StatusCode::NO_CONTENT.into_response(),
         ("GET", "/api/state") => Json(control.state()).into_response(),
         ("GET", "/api/jobs") => Json(control.jobs().since(0).0).into_response(),
+        ("POST", "/api/jobs") => Json(control.submit(&json_of(body).await?)?).into_response(),
+        ("POST", path) if number_of_job(path).is_some() => {
+            Json(control.redeliver(number_of_job(path).unwrap_or_default())?).into_response()
+        }
+        ("GET", path) if output_of_job(path).is_some() => {
+            let (number, output) = output_of_job(path).unwrap_or_default();
+            let (content_type, content) = control.output(number, output).await?;
+            ([(header::CONTENT_TYPE, content_type)], content).into_response()
+        }
+        ("GET", path) if script(path).is_some() => {
+            text("text/javascript; charset=utf-8", script(path).unwrap_or_default())
+        }
+        ("GET", "/api/schema") => Json(schema::of_jobs()).into_response(),
+        ("GET", "/api/failures") => Json(advice::all()).into_response(),
         ("GET", "/api/events") => Sse::new(events(Arc::clone(control.jobs())))
             .keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
             .into_response(),
@@ -144,6 +169,25 @@ async fn route(control: &Arc<Control>, request: Request) -> Result<Response, Ref
     })
 }
 
+/// The job of `/api/jobs/NUMBER/redeliver`.
+fn number_of_job(path: &str) -> Option<u64> {
+    path.strip_prefix("/api/jobs/")?
+        .strip_suffix("/redeliver")?
+        .parse()
+        .ok()
+}
+
+fn script(path: &str) -> Option<&'static str> {
+    let (_, script) = SCRIPTS.iter().find(|(name, _)| *name == path)?;
+    Some(script)
+}
+
+/// The job of `/api/jobs/NUMBER/outputs/INDEX`, and which of its outputs.
+fn output_of_job(path: &str) -> Option<(u64, usize)> {
+    let (number, output) = path.strip_prefix("/api/jobs/")?.split_once("/outputs/")?;
+    Some((number.parse().ok()?, output.parse().ok()?))
+}
+
 fn nothing_there(method: &Method, path: &str) -> Refused {
     Refused::new(
         "call.unknown",
@@ -158,7 +202,9 @@ fn text(content_type: &'static str, content: &'static str) -> Response {
 fn refusal(refused: &Refused) -> Response {
     let status = match refused.code {
         "host.foreign" | "origin.foreign" => StatusCode::FORBIDDEN,
-        "call.unknown" | "fault.not_found" | "right.not_found" => StatusCode::NOT_FOUND,
+        "call.unknown" | "fault.not_found" | "job.not_found" | "output.not_found" | "right.not_found" => {
+            StatusCode::NOT_FOUND
+        }
         "body.too_large" => StatusCode::PAYLOAD_TOO_LARGE,
         _ => StatusCode::BAD_REQUEST,
     };
@@ -201,6 +247,10 @@ fn events(jobs: Arc<Jobs>) -> impl Stream<Item = Result<Event, Infallible>> {
         if seen.is_some_and(|seen| *changes.borrow() <= seen) {
             // The sender lives as long as the jobs.
             changes.changed().await.ok()?;
+        }
+        if seen.is_some() {
+            // What happens at once is told at once: a watcher of two hundred documents has ten events a second, not hundreds.
+            tokio::time::sleep(BREATH).await;
         }
         changes.mark_unchanged();
         let (changed, last) = jobs.since(seen.unwrap_or(0));

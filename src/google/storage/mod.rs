@@ -35,6 +35,11 @@ impl Storage {
         Self(Api::new(http, base_url, tokens))
     }
 
+    /// Who calls, as policies name members; asked for once, and waited for no longer than a second.
+    pub async fn member(&self) -> String {
+        self.0.member().await
+    }
+
     /// The same, drawing its retries from `budget`.
     #[must_use]
     pub fn within(&self, budget: &Budget) -> Self {

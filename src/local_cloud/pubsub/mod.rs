@@ -1,5 +1,8 @@
 //! Pub/Sub REST v1: topics, subscriptions, publish, pull and authenticated push.
 
+mod emulator;
+mod filter;
+mod manage;
 mod model;
 mod push;
 mod queue;
@@ -15,17 +18,21 @@ use std::{
 };
 
 use axum::http::StatusCode;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 pub use self::queue::Acknowledgement;
 pub(super) use self::{
+    emulator::{Emulator, relay, work},
     model::Draft,
-    rest::{handle, wait},
+    rest::handle,
 };
 use self::{
+    filter::Filter,
     model::{Message, Settings, check_drafts, check_name},
     push::Pace,
-    queue::{Delivery, Queue},
+    queue::{Delivery, Look, Queue, Taken},
+    rest::wait,
 };
 use super::{
     Refusal, World,
@@ -51,6 +58,21 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", message)
     }
 
+    /// A body that is no JSON, or has members that are not known.
+    fn unreadable(error: &serde_json::Error) -> Self {
+        Self::argument(format!("Invalid JSON payload received. {error}"))
+    }
+
+    /// What Google has and this cloud has not.
+    fn not_here(what: &str) -> Self {
+        let message = format!("The local cloud has no {what}.");
+        Self::new(StatusCode::NOT_IMPLEMENTED, "UNIMPLEMENTED", message)
+    }
+
+    fn failed_precondition(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "FAILED_PRECONDITION", message)
+    }
+
     fn no_resource(name: &str) -> Self {
         let id = name.rsplit('/').next().unwrap_or_default();
         Self::new(
@@ -70,6 +92,8 @@ impl Refusal {
 /// One subscription and its messages.
 pub(super) struct Subscription {
     settings: Kept<Single<Settings>>,
+    /// Which messages it gets; it never changes.
+    filter: Option<Filter>,
     queue: Kept<Queue>,
     pace: Mutex<Pace>,
     deleted: Mutex<bool>,
@@ -78,9 +102,10 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    fn new(settings: Kept<Single<Settings>>, queue: Kept<Queue>) -> Self {
+    fn new(settings: Kept<Single<Settings>>, filter: Option<Filter>, queue: Kept<Queue>) -> Self {
         Self {
             settings,
+            filter,
             queue,
             pace: Mutex::default(),
             deleted: Mutex::default(),
@@ -106,17 +131,55 @@ impl Subscription {
     fn touch(&self) {
         self.changed.send_modify(|count| *count += 1);
     }
+
+    /// Leases up to `most` messages, and sends off those that are given up.
+    fn take(&self, world: &World, settings: &Settings, most: usize, one_of_a_key: bool) -> Result<Taken, NotKept> {
+        let given_up_by = working(world, settings.clone());
+        loop {
+            let look = Look {
+                settings: &given_up_by,
+                most,
+                one_of_a_key,
+                second: world.settings.pubsub_second,
+                now: world.clock.now(),
+            };
+            let mut taken = self.queue.change(|queue| Ok::<_, NotKept>(queue.take(&look)))?;
+            let dead = std::mem::take(&mut taken.dead);
+            if dead.is_empty() {
+                return Ok(taken);
+            }
+            forward_dead(world, self, settings, dead);
+            // What waited behind them in its order may go now.
+            if !taken.deliveries.is_empty() {
+                return Ok(taken);
+            }
+        }
+    }
+
+    fn acknowledge(&self, world: &World, ack_ids: &[impl AsRef<str>]) -> Result<(), NotKept> {
+        let retain = self.settings.look().retain_acked_messages;
+        self.queue.change(|queue| {
+            for id in ack_ids {
+                queue.acknowledge(id.as_ref(), retain, world.pubsub.published());
+            }
+            Ok::<_, NotKept>(())
+        })?;
+        self.touch();
+        Ok(())
+    }
 }
 
 /// All topics and subscriptions.
 #[derive(Default)]
 pub(super) struct Pubsub {
-    topics: Kept<Table<serde_json::Value>>,
+    topics: Kept<Table<Value>>,
     subscriptions: Mutex<BTreeMap<String, Arc<Subscription>>>,
     published: AtomicU64,
     journal: Option<Arc<Journal>>,
     /// Subscriptions of an earlier process, which nothing is pushed to before [`Pubsub::resume`].
     held_back: Mutex<Vec<Arc<Subscription>>>,
+    /// What keeps topics and subscriptions instead.
+    pub(super) emulator: Option<Emulator>,
 }
 
 /// Where things are kept.
@@ -129,27 +192,32 @@ fn place_of_queue(subscription: &str) -> String {
 }
 
 impl Pubsub {
-    /// With what a directory has.
-    pub(super) fn open(data: Option<&DataDirectory>, clock: &Clock) -> io::Result<Self> {
-        let Some(journal) = data.map(|data| &data.journal) else {
-            return Ok(Self::default());
+    /// With what a directory has. An emulator keeps everything itself.
+    pub(super) fn open(data: Option<&DataDirectory>, clock: &Clock, emulator: Option<Emulator>) -> io::Result<Self> {
+        let Some(journal) = data.map(|data| &data.journal).filter(|_| emulator.is_none()) else {
+            return Ok(Self {
+                emulator,
+                ..Self::default()
+            });
         };
         let published: Option<(String, u64)> = journal.read(PUBLISHED)?.into_iter().next();
         let published = published.map_or(0, |(_, published)| published);
         let mut subscriptions = BTreeMap::new();
         for (name, settings) in journal.read::<Settings>(SUBSCRIPTIONS)? {
             let now = clock.now();
-            let retention = settings.retention();
+            let (retention, ordered) = (settings.retention(), settings.enable_message_ordering);
+            let filter = settings.parsed_filter().map_err(io::Error::other)?;
             let place = format!("{SUBSCRIPTIONS}{name}");
             let settings = Kept::new(Some(journal), place, Single::restored(settings));
             // Every number in a queue is a message of the cloud: none is given again, nor is an ack id.
-            let queue = Kept::restored(Some(journal), place_of_queue(&name), Queue::after(published))?;
+            let queue = Kept::restored(Some(journal), place_of_queue(&name), Queue::after(published, ordered))?;
             let expired = queue.change(|queue| {
-                queue.expire_published_before(now - retention);
+                queue.forget_published_until(now - retention);
+                queue.begin_again();
                 Ok::<_, NotKept>(())
             });
             expired.map_err(io::Error::other)?;
-            subscriptions.insert(name, Arc::new(Subscription::new(settings, queue)));
+            subscriptions.insert(name, Arc::new(Subscription::new(settings, filter, queue)));
         }
         Ok(Self {
             topics: Kept::restored(Some(journal), TOPICS, Table::default())?,
@@ -157,6 +225,7 @@ impl Pubsub {
             subscriptions: Mutex::new(subscriptions),
             published: published.into(),
             journal: Some(Arc::clone(journal)),
+            emulator: None,
         })
     }
 
@@ -171,22 +240,24 @@ impl Pubsub {
         }
     }
 
+    /// Whether a topic is there; of an emulator's that is found out when something is published.
     pub(super) fn has_topic(&self, name: &str) -> bool {
-        self.topics.look().contains_key(name)
+        self.emulator.is_some() || self.topics.look().contains_key(name)
     }
 
-    pub(super) fn create_topic(&self, name: &str, mut body: serde_json::Value) -> Result<serde_json::Value, Refusal> {
+    pub(super) fn create_topic(&self, name: &str, body: Value) -> Result<Value, Refusal> {
         check_name(name, "topics")?;
-        if !body.is_object() {
-            body = serde_json::json!({});
+        let topic = manage::topic(name, body)?;
+        if let Some(emulator) = &self.emulator {
+            emulator.create_topic(name);
+            return Ok(topic);
         }
-        body["name"] = name.into();
         self.topics.change(|topics| {
             if topics.contains_key(name) {
                 return Err(Refusal::resource_exists(name));
             }
-            topics.insert(name.to_owned(), body.clone());
-            Ok(body)
+            topics.insert(name.to_owned(), topic.clone());
+            Ok(topic)
         })
     }
 
@@ -209,35 +280,30 @@ impl Pubsub {
         )
     }
 
+    /// Makes a subscription, which ends with the process unless it `outlives` that.
     pub(super) fn create_subscription(
         &self,
         world: &Arc<World>,
-        settings: serde_json::Value,
+        settings: Value,
         outlives: bool,
-    ) -> Result<serde_json::Value, Refusal> {
-        let settings: Settings = serde_json::from_value(settings)
-            .map_err(|error| Refusal::argument(format!("Invalid JSON payload received. {error}")))?;
-        let settings = settings.checked()?;
+    ) -> Result<Value, Refusal> {
+        let settings = Settings {
+            detached: false,
+            ..model::subscription(settings)?
+        };
+        let settings = self.checked(world, settings)?;
         check_name(&settings.name, "subscriptions")?;
-        let dead_letters = settings
-            .dead_letter_policy
-            .as_ref()
-            .map(|policy| &policy.dead_letter_topic);
-        for topic in [Some(&settings.topic), dead_letters].into_iter().flatten() {
-            if !self.has_topic(topic) {
-                return Err(Refusal::no_resource(topic));
-            }
+        if !self.has_topic(&settings.topic) {
+            return Err(Refusal::no_resource(&settings.topic));
         }
-        if let Some(token) = settings.push_config.oidc_token.as_ref()
-            && !world.identity.knows(&token.service_account_email)
-        {
-            let email = &token.service_account_email;
-            return Err(Refusal::argument(format!(
-                "Invalid push config: there is no service account {email}."
-            )));
+        if let Some(emulator) = &self.emulator {
+            emulator.create_subscription(&settings.name, json!(settings))?;
+            return Ok(settings.json());
         }
+        let filter = settings.parsed_filter()?;
         let answer = settings.json();
         let name = settings.name.clone();
+        let ordered = settings.enable_message_ordering;
         let journal = self.journal.as_ref().filter(|_| outlives);
         let settings = Kept::new(journal, format!("{SUBSCRIPTIONS}{name}"), Single::new(settings));
         let subscription = {
@@ -246,8 +312,8 @@ impl Pubsub {
                 return Err(Refusal::resource_exists(&name));
             }
             settings.change(|_| Ok::<_, NotKept>(()))?;
-            let queue = Kept::new(journal, place_of_queue(&name), Queue::after(self.published()));
-            let subscription = Arc::new(Subscription::new(settings, queue));
+            let queue = Kept::new(journal, place_of_queue(&name), Queue::after(self.published(), ordered));
+            let subscription = Arc::new(Subscription::new(settings, filter, queue));
             subscriptions.insert(name, Arc::clone(&subscription));
             subscription
         };
@@ -256,18 +322,29 @@ impl Pubsub {
     }
 
     /// Sets a subscription's push endpoint and its dead-letter policy.
-    pub(super) fn redirect(&self, name: &str, wanted: serde_json::Value) -> Result<(), Refusal> {
+    pub(super) fn redirect(&self, world: &World, name: &str, wanted: Value) -> Result<(), Refusal> {
         let subscription = self.subscription(name)?;
-        let wanted: Settings = serde_json::from_value(wanted)
-            .map_err(|error| Refusal::argument(format!("Invalid JSON payload received. {error}")))?;
+        let wanted = model::subscription(wanted)?;
         let changed = Settings {
             push_config: wanted.push_config,
             dead_letter_policy: wanted.dead_letter_policy,
             ..subscription.settings()
         };
-        subscription.set(changed.checked()?)?;
+        subscription.set(self.checked(world, changed)?)?;
         subscription.touch();
         Ok(())
+    }
+
+    /// Settings as Google takes them: in bounds, and with nothing that is not there.
+    fn checked(&self, world: &World, settings: Settings) -> Result<Settings, Refusal> {
+        let settings = settings.checked()?;
+        if let Some(policy) = &settings.dead_letter_policy
+            && !self.has_topic(&policy.dead_letter_topic)
+        {
+            return Err(Refusal::no_resource(&policy.dead_letter_topic));
+        }
+        push::check(world, &settings.push_config)?;
+        Ok(settings)
     }
 
     fn subscription(&self, name: &str) -> Result<Arc<Subscription>, Refusal> {
@@ -277,15 +354,20 @@ impl Pubsub {
             .ok_or_else(|| Refusal::no_resource(name))
     }
 
-    /// Acknowledges one delivery.
-    pub(super) fn acknowledge(&self, subscription: &str, ack_id: &str) -> Result<(), Refusal> {
-        let subscription = self.subscription(subscription)?;
-        subscription.queue.change(|queue| {
-            queue.acknowledge(ack_id, self.published());
-            Ok::<_, NotKept>(())
-        })?;
-        subscription.touch();
-        Ok(())
+    /// The next messages of a subscription, acknowledged; see [`wait`].
+    pub(super) async fn receive(&self, world: &Arc<World>, name: &str, most: usize) -> Result<Vec<Value>, Refusal> {
+        if let Some(emulator) = &self.emulator {
+            let received = emulator.pull(world, name, most).await?;
+            emulator.acknowledge(world, name, &received).await?;
+            return Ok(received);
+        }
+        let received = wait(world, name, most, false).await?;
+        let ids: Vec<&str> = received
+            .iter()
+            .filter_map(|message| message["ackId"].as_str())
+            .collect();
+        self.subscription(name)?.acknowledge(world, &ids)?;
+        Ok(received)
     }
 
     /// How many messages a subscription has not seen acknowledged.
@@ -294,10 +376,10 @@ impl Pubsub {
     }
 
     /// The messages that a subscription has not seen acknowledged, oldest first.
-    pub(super) fn waiting(&self, subscription: &str) -> Result<Vec<serde_json::Value>, Refusal> {
+    pub(super) fn waiting(&self, subscription: &str) -> Result<Vec<Value>, Refusal> {
         let subscription = self.subscription(subscription)?;
         let queue = subscription.queue.look();
-        Ok(queue.messages().map(|message| message.json().into()).collect())
+        Ok(queue.messages().map(|message| message.json()).collect())
     }
 
     /// What a subscription has seen acknowledged, oldest first.
@@ -321,8 +403,11 @@ impl Pubsub {
         Ok(())
     }
 
-    /// Gives every subscription of the topic its copy; the message ids.
+    /// Gives every subscription of the topic its copy; the message ids, which an emulator does not say in time.
     pub(super) fn publish(&self, world: &World, topic: &str, drafts: Vec<Draft>) -> Result<Vec<String>, Refusal> {
+        if let Some(emulator) = &self.emulator {
+            return emulator.publish(topic, &drafts).map(|()| Vec::new());
+        }
         check_drafts(&drafts)?;
         if !self.has_topic(topic) {
             return Err(Refusal::no_resource(topic));
@@ -340,6 +425,14 @@ impl Pubsub {
         along: &mut dyn Held,
     ) -> Result<(), NotKept> {
         messages.retain(|(topic, draft)| self.has_topic(topic) && check_drafts(std::slice::from_ref(draft)).is_ok());
+        if let Some(emulator) = &self.emulator {
+            commit(&mut [along])?;
+            for (topic, draft) in messages {
+                // Only what is too large is refused, and that is not here any more.
+                let _nothing = emulator.publish(&topic, &[draft]);
+            }
+            return Ok(());
+        }
         if messages.is_empty() {
             return commit(&mut [along]);
         }
@@ -362,22 +455,34 @@ impl Pubsub {
                 (topic, Arc::new(Message { id, published, draft }))
             })
             .collect();
-        let (mut topics, mut queues, mut takers) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut takers, mut shares) = (Vec::new(), Vec::new());
         for subscription in subscriptions.values() {
-            let topic = subscription.settings.look().topic.clone();
-            if messages.iter().any(|(other, _)| *other == topic) {
-                topics.push(topic);
-                queues.push(&subscription.queue);
+            let (topic, retain) = {
+                let settings = subscription.settings.look();
+                if settings.detached {
+                    continue;
+                }
+                (settings.topic.clone(), settings.retain_acked_messages)
+            };
+            let wanted = |(other, message): &&(String, Arc<Message>)| {
+                let filter = subscription.filter.as_ref();
+                *other == topic && filter.is_none_or(|filter| filter.matches(&message.draft.attributes))
+            };
+            let share: Vec<&Arc<Message>> = messages.iter().filter(wanted).map(|(_, message)| message).collect();
+            if !share.is_empty() {
                 takers.push(subscription);
+                shares.push((share, retain));
             }
         }
         let mut count = match &self.journal {
             Some(journal) => Loose::put(Some(journal), PUBLISHED, &self.published()),
             None => Loose::default(),
         };
+        let queues: Vec<&Kept<Queue>> = takers.iter().map(|subscription| &subscription.queue).collect();
         let add = |index: usize, queue: &mut Queue| {
-            for (_, message) in messages.iter().filter(|(topic, _)| *topic == topics[index]) {
-                queue.add(Arc::clone(message));
+            let (share, retain) = &shares[index];
+            for message in share {
+                queue.add(Arc::clone(message), *retain);
             }
         };
         match along {
@@ -442,7 +547,7 @@ fn forward_dead(world: &World, subscription: &Subscription, settings: &Settings,
             }
         }
         let forgotten = subscription.queue.change(|queue| {
-            queue.forget(&ack_id);
+            queue.forget_dead(&ack_id);
             Ok::<_, NotKept>(())
         });
         if let Err(error) = forgotten {

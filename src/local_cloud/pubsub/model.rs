@@ -7,7 +7,11 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::super::{Refusal, to_base64};
+use super::{
+    super::{Refusal, to_base64},
+    filter::Filter,
+    manage::refuse_what_is_not_here,
+};
 
 /// The most that one publish request may hold, in bytes.
 const LARGEST_REQUEST: usize = 10 * 1024 * 1024;
@@ -29,6 +33,21 @@ impl Draft {
             ordering_key: String::new(),
         }
     }
+
+    /// As `PubsubMessage` in JSON: fields without a value are left out.
+    pub(super) fn json(&self) -> Value {
+        let mut message = Map::new();
+        if !self.data.is_empty() {
+            message.insert("data".to_owned(), json!(to_base64(&self.data)));
+        }
+        if !self.attributes.is_empty() {
+            message.insert("attributes".to_owned(), json!(self.attributes));
+        }
+        if !self.ordering_key.is_empty() {
+            message.insert("orderingKey".to_owned(), json!(self.ordering_key));
+        }
+        Value::Object(message)
+    }
 }
 
 /// A published message.
@@ -44,20 +63,11 @@ impl Message {
         self.published.to_rfc3339_opts(SecondsFormat::Millis, true)
     }
 
-    /// As `PubsubMessage` in JSON: fields without a value are left out.
-    pub(super) fn json(&self) -> Map<String, Value> {
-        let mut message = Map::new();
-        if !self.draft.data.is_empty() {
-            message.insert("data".to_owned(), json!(to_base64(&self.draft.data)));
-        }
-        if !self.draft.attributes.is_empty() {
-            message.insert("attributes".to_owned(), json!(self.draft.attributes));
-        }
-        message.insert("messageId".to_owned(), json!(self.id));
-        message.insert("publishTime".to_owned(), json!(self.publish_time()));
-        if !self.draft.ordering_key.is_empty() {
-            message.insert("orderingKey".to_owned(), json!(self.draft.ordering_key));
-        }
+    /// As `PubsubMessage` in JSON.
+    pub(super) fn json(&self) -> Value {
+        let mut message = self.draft.json();
+        message["messageId"] = json!(self.id);
+        message["publishTime"] = json!(self.publish_time());
         message
     }
 }
@@ -147,6 +157,28 @@ pub(super) fn check_name(name: &str, collection: &str) -> Result<(), Refusal> {
     Err(Refusal::argument(format!("Invalid [{collection}] name: (name={name})")))
 }
 
+/// What a subscription can have at Google, and what it is called in words.
+const NOT_OF_SUBSCRIPTIONS: [(&str, &str); 4] = [
+    ("bigqueryConfig", "subscriptions that write to BigQuery"),
+    ("cloudStorageConfig", "subscriptions that write to Cloud Storage"),
+    ("pubsubExportConfig", "subscriptions that export"),
+    ("messageTransforms", "message transforms"),
+];
+
+/// Drops what only the service says: a client may send back what it has read.
+pub(super) fn without(body: &mut Value, members: &[&str]) {
+    if let Some(body) = body.as_object_mut() {
+        body.retain(|member, _| !members.contains(&member.as_str()));
+    }
+}
+
+/// Reads the settings of a subscription.
+pub(super) fn subscription(mut body: Value) -> Result<Settings, Refusal> {
+    refuse_what_is_not_here(&body, &NOT_OF_SUBSCRIPTIONS)?;
+    without(&mut body, &["state"]);
+    serde_json::from_value(body).map_err(|error| Refusal::unreadable(&error))
+}
+
 /// A subscription's settings, as in the API.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -167,18 +199,39 @@ pub(super) struct Settings {
     pub(super) labels: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) enable_message_ordering: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) expiration_policy: Option<Value>,
+    #[serde(default = "a_month_unused")]
+    pub(super) expiration_policy: ExpirationPolicy,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) filter: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) dead_letter_policy: Option<DeadLetterPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) retry_policy: Option<RetryPolicy>,
+    /// Only `false` is taken.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) enable_exactly_once_delivery: bool,
+    /// Whether it was cut off from its topic; a client cannot set it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) detached: bool,
 }
 
 fn a_week() -> String {
     "604800s".to_owned()
+}
+
+fn a_month_unused() -> ExpirationPolicy {
+    ExpirationPolicy {
+        ttl: Some("2678400s".to_owned()),
+    }
+}
+
+/// When an unused subscription would be deleted; here it is kept and shown, and nothing is deleted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ExpirationPolicy {
+    /// Never when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ttl: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -239,18 +292,36 @@ fn ten_minutes() -> String {
 impl RetryPolicy {
     /// The exponential delay after this many attempts, in Pub/Sub's seconds.
     pub(super) fn delay(&self, attempts: u32) -> f64 {
-        let [least, most] = [&self.minimum_backoff, &self.maximum_backoff].map(|text| seconds(text).unwrap_or(0.0));
+        let [least, most] = [&self.minimum_backoff, &self.maximum_backoff].map(|text| backoff(text).unwrap_or(0.0));
         let exponent = i32::try_from(attempts.saturating_sub(1).min(30)).unwrap_or(30);
         (least * 2f64.powi(exponent)).min(most)
     }
 }
 
-/// `"1.5s"`.
-fn seconds(text: &str) -> Option<f64> {
+/// `"1.5s"`, in seconds.
+pub(super) fn seconds(text: &str) -> Option<f64> {
     text.strip_suffix('s')?
         .parse()
         .ok()
-        .filter(|seconds: &f64| (0.0..=600.0).contains(seconds))
+        .filter(|seconds: &f64| seconds.is_finite())
+}
+
+fn backoff(text: &str) -> Option<f64> {
+    seconds(text).filter(|seconds| (0.0..=600.0).contains(seconds))
+}
+
+const MINUTE: f64 = 60.0;
+const DAY: f64 = 24.0 * 60.0 * MINUTE;
+
+/// Google's bounds of how long messages are retained: 10 minutes to 31 days.
+pub(super) fn check_retention(duration: &str) -> Result<(), Refusal> {
+    if seconds(duration).is_some_and(|seconds| (10.0 * MINUTE..=31.0 * DAY).contains(&seconds)) {
+        return Ok(());
+    }
+    Err(Refusal::argument(format!(
+        "Invalid message retention duration given: (message_retention_duration={duration}); it must be between 600s and \
+         2678400s."
+    )))
 }
 
 impl Settings {
@@ -265,24 +336,39 @@ impl Settings {
                 self.ack_deadline_seconds
             )));
         }
-        if !self.filter.is_empty() {
-            return Err(Refusal::new(
-                StatusCode::NOT_IMPLEMENTED,
-                "UNIMPLEMENTED",
-                "The local cloud has no subscription filters; leave `filter` out.",
-            ));
+        self.parsed_filter()?;
+        check_retention(&self.message_retention_duration)?;
+        if let Some(ttl) = &self.expiration_policy.ttl
+            && seconds(ttl).is_none_or(|seconds| seconds < DAY)
+        {
+            return Err(Refusal::argument(format!(
+                "Invalid expiration policy given: (ttl={ttl}); it must be at least 86400s."
+            )));
+        }
+        if self.enable_exactly_once_delivery {
+            return Err(Refusal::not_here("exactly-once delivery"));
         }
         if let Some(policy) = &mut self.dead_letter_policy {
             if policy.max_delivery_attempts == 0 {
                 policy.max_delivery_attempts = 5;
             }
-            if !(5..=100).contains(&policy.max_delivery_attempts) {
-                return Err(Refusal::argument("max_delivery_attempts must be between 5 and 100."));
+            let attempts = policy.max_delivery_attempts;
+            let bound = match attempts {
+                ..5 => Some(("small", "minimum", 5)),
+                5..=100 => None,
+                101.. => Some(("large", "maximum", 100)),
+            };
+            if let Some((size, which, bound)) = bound {
+                let message = format!(
+                    "The value for max_delivery_attempts is too {size}. You passed {attempts} in the request, but the \
+                     {which} value is {bound}."
+                );
+                return Err(Refusal::new(StatusCode::BAD_REQUEST, "OUT_OF_RANGE", message));
             }
             check_name(&policy.dead_letter_topic, "topics")?;
         }
         if let Some(policy) = &self.retry_policy {
-            let bounds = seconds(&policy.minimum_backoff).zip(seconds(&policy.maximum_backoff));
+            let bounds = backoff(&policy.minimum_backoff).zip(backoff(&policy.maximum_backoff));
             if !bounds.is_some_and(|(least, most)| least <= most) {
                 return Err(Refusal::argument(
                     "A retry policy's backoffs are durations of 0s to 600s, least first.",
@@ -298,13 +384,24 @@ impl Settings {
         Ok(self)
     }
 
-    /// How long a message waits to be acknowledged, a week where nothing else is said.
+    /// None where every message is delivered.
+    pub(super) fn parsed_filter(&self) -> Result<Option<Filter>, Refusal> {
+        if self.filter.is_empty() {
+            return Ok(None);
+        }
+        Filter::parse(&self.filter).map(Some).map_err(|why| {
+            let filter = &self.filter;
+            Refusal::argument(format!("Invalid filter given: (filter={filter}): {why}."))
+        })
+    }
+
+    /// How long a message is kept.
     pub(super) fn retention(&self) -> TimeDelta {
-        let seconds = self.message_retention_duration.strip_suffix('s');
-        let seconds = seconds.and_then(|seconds| seconds.parse().ok());
-        seconds
-            .and_then(TimeDelta::try_seconds)
-            .unwrap_or_else(|| TimeDelta::days(7))
+        let seconds = seconds(&self.message_retention_duration).unwrap_or(7.0 * DAY);
+        Duration::try_from_secs_f64(seconds)
+            .ok()
+            .and_then(|duration| TimeDelta::from_std(duration).ok())
+            .unwrap_or(TimeDelta::days(7))
     }
 
     pub(super) fn ack_deadline(&self, second: Duration) -> Duration {

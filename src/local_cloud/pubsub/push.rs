@@ -8,15 +8,14 @@ use tokio::time::Instant;
 
 use super::{
     super::{
-        World,
+        Refusal, World,
         data::NotKept,
         faults::Effect,
         server::{Peer, lock},
     },
-    Subscription, forward_dead,
+    Subscription,
     model::{PushConfig, Settings},
     queue::Delivery,
-    working,
 };
 
 const USER_AGENT: &str = "APIs-Google; (+https://developers.google.com/webmasters/APIs-Google.html)";
@@ -88,7 +87,7 @@ pub(super) async fn run(world: Arc<World>, subscription: Arc<Subscription>) {
 /// Starts what may start now; when to look again.
 fn start_deliveries(world: &Arc<World>, subscription: &Arc<Subscription>) -> Option<Instant> {
     let settings = subscription.settings();
-    if settings.push_config.push_endpoint.is_empty() {
+    if settings.push_config.push_endpoint.is_empty() || settings.detached {
         return None;
     }
     let room = {
@@ -96,22 +95,17 @@ fn start_deliveries(world: &Arc<World>, subscription: &Arc<Subscription>) -> Opt
         if let Some(until) = pace.closed_until.filter(|until| *until > Instant::now()) {
             return Some(until);
         }
-        pace.window.saturating_sub(pace.outstanding)
+        let most = world.settings.push_window.max(1);
+        pace.window.min(most).saturating_sub(pace.outstanding)
     };
     if room == 0 {
         return None;
     }
-    let given_up_by = working(world, settings.clone());
-    let second = world.settings.pubsub_second;
-    let taken = subscription
-        .queue
-        .change(|queue| Ok::<_, NotKept>(queue.take(room, &given_up_by, second)));
     // What cannot be counted is not pushed.
-    let Ok(taken) = taken else {
-        return Some(Instant::now() + second);
+    let Ok(taken) = subscription.take(world, &settings, room, true) else {
+        return Some(Instant::now() + world.settings.pubsub_second);
     };
     lock(&subscription.pace).outstanding += taken.deliveries.len();
-    forward_dead(world, subscription, &settings, taken.dead);
     for delivery in taken.deliveries {
         let (world, subscription, settings) = (Arc::clone(world), Arc::clone(subscription), settings.clone());
         tokio::spawn(async move { deliver(&world, &subscription, &settings, delivery).await });
@@ -122,29 +116,35 @@ fn start_deliveries(world: &Arc<World>, subscription: &Arc<Subscription>) -> Opt
 async fn deliver(world: &World, subscription: &Subscription, settings: &Settings, delivery: Delivery) {
     let second = world.settings.pubsub_second;
     let mut stopped = world.stopped.clone();
-    let acknowledged = tokio::select! {
-        acknowledged = send(world, settings, &delivery) => acknowledged,
+    let watched = world
+        .watchers
+        .pushed(&world.clock, &settings.name, &delivery.message.id, delivery.attempt);
+    let status = tokio::select! {
+        status = send(world, settings, &delivery, watched.header()) => status,
         _ = stopped.wait_for(|stopped| *stopped) => return,
     };
+    watched.answered(status.map(|status| status.as_u16()));
     // Where that cannot be kept the message is delivered again: once more is what Pub/Sub may always do.
-    let _again = subscription.queue.change(|queue| {
-        if acknowledged {
-            queue.acknowledge(&delivery.ack_id, world.pubsub.published());
-        } else {
-            queue.nack(&delivery.ack_id, settings, second);
-        }
-        Ok::<_, NotKept>(())
-    });
-    if acknowledged {
+    if status.is_some_and(acknowledges) {
         lock(&subscription.pace).succeeded(world.settings.push_window);
+        let _again = subscription.acknowledge(world, &[&delivery.ack_id]);
     } else {
+        let _again = subscription.queue.change(|queue| {
+            queue.nack(&delivery.ack_id, settings, second);
+            Ok::<_, NotKept>(())
+        });
         lock(&subscription.pace).failed(second);
+        subscription.touch();
     }
-    subscription.touch();
 }
 
-/// One POST; whether it was acknowledged within the ack deadline.
-async fn send(world: &World, settings: &Settings, delivery: &Delivery) -> bool {
+/// One POST; its answer, if one came within the ack deadline.
+async fn send(
+    world: &World,
+    settings: &Settings,
+    delivery: &Delivery,
+    traceparent: Option<HeaderValue>,
+) -> Option<StatusCode> {
     let config = &settings.push_config;
     let (mut headers, body) = match &config.no_wrapper {
         Some(unwrapped) => {
@@ -165,6 +165,45 @@ async fn send(world: &World, settings: &Settings, delivery: &Delivery) -> bool {
     headers.insert(header::FROM, HeaderValue::from_static("noreply@google.com"));
     headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate, br"));
+    if let Some(traceparent) = traceparent {
+        headers.insert("traceparent", traceparent);
+    }
+    let deadline = settings.ack_deadline(world.settings.pubsub_second);
+    let sent = tokio::time::timeout(deadline, post(world, config, headers, body)).await;
+    match sent.unwrap_or(Ok(None)) {
+        Ok(status) => status,
+        Err(error) => {
+            tracing::debug!(error = %error.without_url(), subscription = settings.name, "a push got no answer");
+            None
+        }
+    }
+}
+
+/// 102 acknowledges too, but is no final answer in HTTP/1.1: a client never gets to see it.
+pub(super) fn acknowledges(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 200 | 201 | 202 | 204)
+}
+
+/// Refuses to push as somebody who is not there.
+pub(super) fn check(world: &World, config: &PushConfig) -> Result<(), Refusal> {
+    match &config.oidc_token {
+        Some(token) if !world.identity.knows(&token.service_account_email) => {
+            let email = &token.service_account_email;
+            Err(Refusal::argument(format!(
+                "Invalid push config: there is no service account {email}."
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Posts with the token that the configuration asks for. The endpoint's status; none where there is none.
+pub(super) async fn post(
+    world: &World,
+    config: &PushConfig,
+    mut headers: HeaderMap,
+    body: Vec<u8>,
+) -> reqwest::Result<Option<StatusCode>> {
     // Without the right to make the token Pub/Sub does not push at all.
     if let Some(oidc) = &config.oidc_token
         && !world.policies.agent_may(
@@ -173,22 +212,13 @@ async fn send(world: &World, settings: &Settings, delivery: &Delivery) -> bool {
             &format!("account/{}", oidc.service_account_email),
         )
     {
-        return false;
+        return Ok(None);
     }
     if let Some(token) = token(world, config).and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok()) {
         headers.insert(header::AUTHORIZATION, token);
     }
     let request = world.http.post(&config.push_endpoint).headers(headers);
-    let deadline = settings.ack_deadline(world.settings.pubsub_second);
-    let sent = tokio::time::timeout(deadline, under_faults(world, config, request, body)).await;
-    match sent.unwrap_or(Ok(None)) {
-        // 102 acknowledges too, but is no final answer in HTTP/1.1: a client never gets to see it.
-        Ok(status) => matches!(status.map(|status| status.as_u16()), Some(200 | 201 | 202 | 204)),
-        Err(error) => {
-            tracing::debug!(error = %error.without_url(), subscription = settings.name, "a push got no answer");
-            false
-        }
-    }
+    under_faults(world, config, request, body).await
 }
 
 /// The endpoint's status; none where a scripted failure lost it.
@@ -240,9 +270,9 @@ fn token(world: &World, config: &PushConfig) -> Option<String> {
 /// The body of a wrapped push: id and time in both spellings.
 fn wrapped(settings: &Settings, delivery: &Delivery) -> Value {
     let mut message = delivery.message.json();
-    message.entry("attributes").or_insert_with(|| json!({}));
-    message.insert("message_id".to_owned(), json!(delivery.message.id));
-    message.insert("publish_time".to_owned(), json!(delivery.message.publish_time()));
+    message["attributes"] = json!(delivery.message.draft.attributes);
+    message["message_id"] = json!(delivery.message.id);
+    message["publish_time"] = json!(delivery.message.publish_time());
     let mut body = json!({"message": message, "subscription": settings.name});
     if settings.dead_letter_policy.is_some() {
         body["deliveryAttempt"] = json!(delivery.attempt);

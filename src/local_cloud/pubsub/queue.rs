@@ -1,8 +1,12 @@
 //! One subscription's messages: ready, leased, acknowledged. Knows no HTTP.
+//!
+//! With ordering, the messages of a key keep their order: what was handed out behind one that failed is handed out again after
+//! it, also what was acknowledged meanwhile (Google calls it consistent redelivery).
+
+mod records;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    io,
     sync::Arc,
     time::Duration,
 };
@@ -10,10 +14,8 @@ use std::{
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-use super::{
-    super::data::{Durable, Journal, Sink},
-    model::{Message, Settings},
-};
+use self::records::{Progress, Standing};
+use super::model::{Message, Settings};
 
 struct Entry {
     message: Arc<Message>,
@@ -21,11 +23,29 @@ struct Entry {
     attempts: u32,
     ready_at: Instant,
     lease: Option<Lease>,
+    /// Waits for one of its key that was published before it and is not acknowledged yet.
+    acknowledged: bool,
 }
 
 struct Lease {
     ack_id: String,
     until: Instant,
+}
+
+impl Entry {
+    fn new(message: Arc<Message>) -> Self {
+        Self {
+            message,
+            attempts: 0,
+            ready_at: Instant::now(),
+            lease: None,
+            acknowledged: false,
+        }
+    }
+
+    fn key(&self) -> &str {
+        &self.message.draft.ordering_key
+    }
 }
 
 /// A message in someone's hands.
@@ -61,129 +81,105 @@ pub struct Acknowledgement {
 /// The acknowledgements that are kept: a local cloud may run for days.
 const KEPT: usize = 100_000;
 
-#[derive(Default)]
-pub(super) struct Queue {
-    entries: BTreeMap<u64, Entry>,
-    next: u64,
-    acknowledged: VecDeque<Acknowledgement>,
-    /// What was written down: the attempts of each message.
-    kept: BTreeMap<u64, u32>,
+/// How a look into the queue is made.
+pub(super) struct Look<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) most: usize,
+    /// With ordering: one message of a key, and the next when that is acknowledged, as pushes are made. Otherwise as many as
+    /// come in a row.
+    pub(super) one_of_a_key: bool,
+    pub(super) second: Duration,
+    /// The time by the local cloud's clock, for what is too old.
+    pub(super) now: DateTime<Utc>,
 }
 
-/// Messages and their attempts are kept; leases are not, so that after a restart all is ready.
-impl Durable for Queue {
-    fn drain(&mut self, at: &str, sink: &mut Sink) {
-        if !sink.keeps() {
-            return;
-        }
-        let (message, attempts) = (
-            |number: u64| format!("{at}message/{number:020}"),
-            |number: u64| format!("{at}attempts/{number:020}"),
-        );
-        for (number, entry) in &self.entries {
-            let kept = self.kept.get(number);
-            if kept.is_none() {
-                sink.put(message(*number), &*entry.message);
-            }
-            if *kept.unwrap_or(&0) != entry.attempts {
-                sink.put(attempts(*number), &entry.attempts);
-            }
-        }
-        for number in self.kept.keys().filter(|number| !self.entries.contains_key(number)) {
-            sink.remove(message(*number));
-            sink.remove(attempts(*number));
-        }
-        self.kept = self.counts();
-    }
-
-    fn restore(&mut self, at: &str, journal: &Journal) -> io::Result<()> {
-        let number = |key: &str| key.parse::<u64>().map_err(io::Error::other);
-        let mut attempts = BTreeMap::new();
-        for (key, count) in journal.read::<u32>(&format!("{at}attempts/"))? {
-            attempts.insert(number(&key)?, count);
-        }
-        let mut before = std::mem::take(&mut self.entries);
-        for (key, message) in journal.read::<Message>(&format!("{at}message/"))? {
-            let number = number(&key)?;
-            let attempts = attempts.get(&number).copied().unwrap_or(0);
-            let still_so = before.remove(&number).filter(|entry| entry.attempts == attempts);
-            let entry = still_so.unwrap_or_else(|| Entry {
-                message: Arc::new(message),
-                attempts,
-                ready_at: Instant::now(),
-                lease: None,
-            });
-            self.entries.insert(number, entry);
-            self.next = self.next.max(number);
-        }
-        self.kept = self.counts();
-        Ok(())
-    }
+#[derive(Default)]
+pub(super) struct Queue {
+    ordered: bool,
+    entries: BTreeMap<u64, Entry>,
+    next: u64,
+    leases: u64,
+    acknowledged: VecDeque<Acknowledgement>,
+    /// What was acknowledged, where the subscription retains that.
+    retained: BTreeMap<u64, Arc<Message>>,
+    /// What is published before is not delivered: the target of a seek.
+    from: Option<DateTime<Utc>>,
+    /// What was written down.
+    kept: BTreeMap<u64, Standing>,
+    kept_progress: Progress,
 }
 
 impl Queue {
     /// An empty queue, whose numbers follow this one.
-    pub(super) fn after(number: u64) -> Self {
+    pub(super) fn after(number: u64, ordered: bool) -> Self {
         Self {
+            ordered,
             next: number,
             ..Self::default()
         }
     }
 
-    fn counts(&self) -> BTreeMap<u64, u32> {
-        self.entries
-            .iter()
-            .map(|(number, entry)| (*number, entry.attempts))
-            .collect()
-    }
-
-    /// Forgets what is too old to be delivered.
-    pub(super) fn expire_published_before(&mut self, time: DateTime<Utc>) {
-        self.entries.retain(|_, entry| entry.message.published >= time);
-    }
-
     /// The messages that are not acknowledged, oldest first.
     pub(super) fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
-        self.entries.values().map(|entry| &entry.message)
+        let waiting = self.entries.values().filter(|entry| !entry.acknowledged);
+        waiting.map(|entry| &entry.message)
+    }
+
+    /// Makes all of it ready when a process begins: no lease is left, and what was acknowledged behind one of its key comes again
+    /// after it, as it does when a lease runs out.
+    pub(super) fn begin_again(&mut self) {
+        for entry in self.entries.values_mut().filter(|entry| entry.acknowledged) {
+            entry.acknowledged = false;
+            entry.attempts = entry.attempts.saturating_sub(1);
+        }
     }
 
     /// Forgets a dead message that is somewhere else now.
-    pub(super) fn forget(&mut self, ack_id: &str) {
-        self.entries
-            .retain(|_, entry| entry.lease.as_ref().is_none_or(|lease| lease.ack_id != ack_id));
+    pub(super) fn forget_dead(&mut self, ack_id: &str) {
+        let entry = self.leased(ack_id).and_then(|number| self.entries.remove(&number));
+        if let Some(entry) = entry {
+            self.settle(entry.key());
+        }
     }
 
-    pub(super) fn add(&mut self, message: Arc<Message>) {
+    /// Takes a message in; `retain` is whether one that counts as acknowledged at once is kept for a seek.
+    pub(super) fn add(&mut self, message: Arc<Message>, retain: bool) {
         self.next += 1;
-        let entry = Entry {
-            message,
-            attempts: 0,
-            ready_at: Instant::now(),
-            lease: None,
-        };
-        self.entries.insert(self.next, entry);
+        if self.from.is_none_or(|from| from <= message.published) {
+            self.entries.insert(self.next, Entry::new(message));
+        } else if retain {
+            self.retained.insert(self.next, message);
+        }
     }
 
+    /// How many are not acknowledged.
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.values().filter(|entry| !entry.acknowledged).count()
     }
 
+    /// Forgets all messages for good, and how far it was: the subscription gets none any more.
     pub(super) fn clear(&mut self) {
         self.entries.clear();
+        self.retained.clear();
+        self.from = None;
+        self.leases = 0;
     }
 
-    /// Leases up to `most` messages, oldest first; with ordering, never two of a key at once.
-    pub(super) fn take(&mut self, most: usize, settings: &Settings, second: Duration) -> Taken {
-        let now = Instant::now();
+    /// Leases messages, oldest first.
+    pub(super) fn take(&mut self, look: &Look<'_>) -> Taken {
+        let (now, settings) = (Instant::now(), look.settings);
         let mut taken = Taken::default();
-        self.expire(now, settings, second);
+        self.forget_published_until(look.now - settings.retention());
+        self.expire(now, settings, look.second);
         if let Some(policy) = &settings.dead_letter_policy {
-            let spent = |entry: &Entry| entry.lease.is_none() && entry.attempts >= policy.max_delivery_attempts;
+            let spent = |entry: &Entry| {
+                !entry.acknowledged && entry.lease.is_none() && entry.attempts >= policy.max_delivery_attempts
+            };
             for (number, entry) in self.entries.iter_mut().filter(|(_, entry)| spent(entry)) {
                 let ack_id = format!("{number}-dead");
                 entry.lease = Some(Lease {
                     ack_id: ack_id.clone(),
-                    until: now + settings.ack_deadline(second),
+                    until: now + settings.ack_deadline(look.second),
                 });
                 taken.dead.push(Delivery {
                     ack_id,
@@ -192,28 +188,32 @@ impl Queue {
                 });
             }
         }
-        let mut busy_keys = BTreeSet::new();
-        for (number, entry) in &mut self.entries {
-            if settings.enable_message_ordering {
-                let key = &entry.message.draft.ordering_key;
-                if !key.is_empty() && !busy_keys.insert(key.clone()) {
-                    continue;
-                }
+        let mut held_back = BTreeSet::new();
+        for (number, entry) in self.entries.iter_mut().filter(|(_, entry)| !entry.acknowledged) {
+            let key = &entry.message.draft.ordering_key;
+            let has_order = self.ordered && !key.is_empty();
+            if has_order && held_back.contains(key) {
+                continue;
             }
             let wait = entry.lease.as_ref().map_or(entry.ready_at, |lease| lease.until);
-            if entry.lease.is_some() || entry.ready_at > now {
+            let waits = entry.lease.is_some() || entry.ready_at > now;
+            if has_order && (waits || look.one_of_a_key) {
+                held_back.insert(key.clone());
+            }
+            if waits {
                 taken.again_at = Some(taken.again_at.map_or(wait, |earliest| earliest.min(wait)));
                 continue;
             }
-            if taken.deliveries.len() == most {
+            if taken.deliveries.len() == look.most {
                 taken.again_at = Some(now);
                 break;
             }
             entry.attempts += 1;
-            let ack_id = format!("{number}-{}", entry.attempts);
+            self.leases += 1;
+            let ack_id = format!("{number}-{}", self.leases);
             entry.lease = Some(Lease {
                 ack_id: ack_id.clone(),
-                until: now + settings.ack_deadline(second),
+                until: now + settings.ack_deadline(look.second),
             });
             let message = Arc::clone(&entry.message);
             taken.deliveries.push(Delivery {
@@ -225,28 +225,78 @@ impl Queue {
         taken
     }
 
-    /// Leases that ran out are nacks that nobody sent.
-    fn expire(&mut self, now: Instant, settings: &Settings, second: Duration) {
-        for entry in self.entries.values_mut() {
-            if entry.lease.as_ref().is_some_and(|lease| lease.until <= now) {
-                release(entry, now, settings, second);
-            }
+    fn numbers(&self, wanted: impl Fn(&Entry) -> bool) -> impl Iterator<Item = u64> {
+        let wanted = self.entries.iter().filter(move |(_, entry)| wanted(entry));
+        wanted.map(|(number, _)| *number)
+    }
+
+    /// Drops what is older than messages are retained, acknowledged or not.
+    pub(super) fn forget_published_until(&mut self, since: DateTime<Utc>) {
+        // They are in the order in which they were published.
+        while let Some(oldest) = self
+            .entries
+            .first_entry()
+            .filter(|oldest| oldest.get().message.published <= since)
+        {
+            oldest.remove();
+        }
+        while let Some(oldest) = self
+            .retained
+            .first_entry()
+            .filter(|oldest| oldest.get().published <= since)
+        {
+            oldest.remove();
         }
     }
 
-    /// Forgets the message; `published` is for [`Acknowledgement`]. An id that is no longer valid does nothing, as at
-    /// Google.
-    pub(super) fn acknowledge(&mut self, ack_id: &str, published: u64) {
-        let held = |entry: &Entry| entry.lease.as_ref().is_some_and(|lease| lease.ack_id == ack_id);
-        for (_, entry) in self.entries.extract_if(.., |_, entry| held(entry)) {
-            if self.acknowledged.len() == KEPT {
-                self.acknowledged.pop_front();
-            }
-            self.acknowledged.push_back(Acknowledgement {
-                message_id: entry.message.id.clone(),
-                attempts: entry.attempts,
-                published,
-            });
+    /// Leases that ran out are nacks that nobody sent.
+    fn expire(&mut self, now: Instant, settings: &Settings, second: Duration) {
+        let over = |entry: &Entry| entry.lease.as_ref().is_some_and(|lease| lease.until <= now);
+        let numbers: Vec<u64> = self.numbers(over).collect();
+        for number in numbers {
+            self.release(number, settings, second);
+        }
+    }
+
+    /// Forgets the message, or keeps it for a seek; `published` is for [`Acknowledgement`]. An id that is no longer valid does
+    /// nothing, as at Google.
+    pub(super) fn acknowledge(&mut self, ack_id: &str, retain: bool, published: u64) {
+        let Some(number) = self.leased(ack_id) else {
+            return;
+        };
+        let Some(entry) = self.entries.get_mut(&number) else {
+            return;
+        };
+        entry.lease = None;
+        entry.acknowledged = true;
+        let message = Arc::clone(&entry.message);
+        if self.acknowledged.len() == KEPT {
+            self.acknowledged.pop_front();
+        }
+        self.acknowledged.push_back(Acknowledgement {
+            message_id: message.id.clone(),
+            attempts: entry.attempts,
+            published,
+        });
+        if retain {
+            self.retained.insert(number, Arc::clone(&message));
+        }
+        if self.ordered && !message.draft.ordering_key.is_empty() {
+            self.settle(&message.draft.ordering_key);
+        } else {
+            self.entries.remove(&number);
+        }
+    }
+
+    /// Forgets those of a key that are acknowledged and have none in front of them that is not.
+    fn settle(&mut self, key: &str) {
+        let of_the_key = self.entries.iter().filter(|(_, entry)| entry.key() == key);
+        let settled: Vec<u64> = of_the_key
+            .take_while(|(_, entry)| entry.acknowledged)
+            .map(|(number, _)| *number)
+            .collect();
+        for number in settled {
+            self.entries.remove(&number);
         }
     }
 
@@ -255,29 +305,75 @@ impl Queue {
     }
 
     pub(super) fn nack(&mut self, ack_id: &str, settings: &Settings, second: Duration) {
-        if let Some(entry) = self.leased(ack_id) {
-            release(entry, Instant::now(), settings, second);
+        if let Some(number) = self.leased(ack_id) {
+            self.release(number, settings, second);
         }
     }
 
     pub(super) fn extend(&mut self, ack_id: &str, by: Duration) {
-        if let Some(lease) = self.leased(ack_id).and_then(|entry| entry.lease.as_mut()) {
+        let number = self.leased(ack_id);
+        let entry = number.and_then(|number| self.entries.get_mut(&number));
+        if let Some(lease) = entry.and_then(|entry| entry.lease.as_mut()) {
             lease.until = Instant::now() + by;
         }
     }
 
-    fn leased(&mut self, ack_id: &str) -> Option<&mut Entry> {
-        self.entries
-            .values_mut()
-            .find(|entry| entry.lease.as_ref().is_some_and(|lease| lease.ack_id == ack_id))
+    /// Makes what was published since then undelivered, as far as it is still there, and what was published before
+    /// acknowledged.
+    pub(super) fn seek(&mut self, time: DateTime<Utc>, retain: bool) {
+        self.from = Some(time);
+        let mut keys = BTreeSet::new();
+        for (number, entry) in self.entries.extract_if(.., |_, entry| entry.message.published < time) {
+            keys.insert(entry.key().to_owned());
+            if retain {
+                self.retained.insert(number, entry.message);
+            }
+        }
+        for key in keys {
+            self.settle(&key);
+        }
+        for (number, message) in self.retained.extract_if(.., |_, message| message.published >= time) {
+            self.entries.insert(number, Entry::new(message));
+        }
+    }
+
+    /// Which message is leased under this id.
+    fn leased(&self, ack_id: &str) -> Option<u64> {
+        let (number, _) = ack_id.split_once('-')?;
+        let number = number.parse().ok()?;
+        let lease = self.entries.get(&number)?.lease.as_ref()?;
+        (lease.ack_id == ack_id).then_some(number)
+    }
+
+    /// Makes a message ready again after its pause, and with ordering those of its key behind it.
+    fn release(&mut self, number: u64, settings: &Settings, second: Duration) {
+        let Some(entry) = self.entries.get_mut(&number) else {
+            return;
+        };
+        entry.lease = None;
+        let delay = settings
+            .retry_policy
+            .as_ref()
+            .map_or(0.0, |policy| policy.delay(entry.attempts));
+        entry.ready_at = Instant::now() + second.mul_f64(delay);
+        let key = entry.message.draft.ordering_key.clone();
+        if !self.ordered || key.is_empty() {
+            return;
+        }
+        for (_, entry) in self.entries.range_mut(number + 1..) {
+            if entry.key() == key && (entry.acknowledged || entry.lease.is_some()) {
+                entry.lease = None;
+                entry.acknowledged = false;
+                // It has not failed itself.
+                entry.attempts = entry.attempts.saturating_sub(1);
+            }
+        }
     }
 }
 
-fn release(entry: &mut Entry, now: Instant, settings: &Settings, second: Duration) {
-    entry.lease = None;
-    let delay = settings
-        .retry_policy
-        .as_ref()
-        .map_or(0.0, |policy| policy.delay(entry.attempts));
-    entry.ready_at = now + second.mul_f64(delay);
+/// Whether an ack id has the form of those that are given out.
+pub(super) fn is_ack_id(text: &str) -> bool {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.split_once('-')
+        .is_some_and(|(message, lease)| number(message) && number(lease))
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{http::StatusCode, response::Response};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
@@ -14,9 +14,9 @@ use super::{
         policy::pubsub_refusal,
         server::{Request, json as json_answer, lock, rpc_error},
     },
-    Draft, forward_dead,
-    model::{PushConfig, Settings},
-    working,
+    Draft, manage,
+    model::Settings,
+    queue::is_ack_id,
 };
 
 /// How long a pull waits for the first message, in Pub/Sub's seconds.
@@ -31,19 +31,31 @@ pub(in super::super) async fn handle(world: &Arc<World>, request: &Request) -> R
         let refusal = pubsub_refusal();
         return rpc_error(refusal.code, refusal.status, &refusal.message);
     }
-    match call(world, caller.as_deref(), request).await {
-        Ok(value) => json_answer(StatusCode::OK, &value),
+    let answer = match &world.pubsub.emulator {
+        // What a caller may do is known here alone.
+        Some(emulator) if !request.path.ends_with(":testIamPermissions") => emulator.pass(world, request).await,
+        _ => call(world, caller.as_deref(), request)
+            .await
+            .map(|value| json_answer(StatusCode::OK, &value)),
+    };
+    match answer {
+        Ok(answer) => answer,
         Err(refusal) => rpc_error(refusal.code, refusal.status, &refusal.message),
+    }
+}
+
+/// `RESOURCE:VERB`; the verb is empty where there is none.
+pub(super) fn split_verb(path: &str) -> (&str, &str) {
+    match path.rsplit_once(':') {
+        Some((path, verb)) if !verb.contains('/') => (path, verb),
+        _ => (path, ""),
     }
 }
 
 /// Whether the policies let a caller do this.
 fn permitted(world: &World, caller: &str, request: &Request) -> bool {
     let path = super::super::server::decode(request.path.strip_prefix("/v1/").unwrap_or_default());
-    let (path, verb) = match path.rsplit_once(':') {
-        Some((path, verb)) if !verb.contains('/') => (path, verb),
-        _ => (&*path, ""),
-    };
+    let (path, verb) = split_verb(&path);
     // Whoever may look at a topic may see its subscriptions.
     let path = path
         .strip_suffix("/subscriptions")
@@ -56,7 +68,7 @@ fn permitted(world: &World, caller: &str, request: &Request) -> bool {
     let kind = path.split('/').nth(2).unwrap_or_default();
     let action = match (request.method.as_str(), verb) {
         (_, "publish") => "publish",
-        (_, "pull" | "acknowledge" | "modifyAckDeadline") => "consume",
+        (_, "pull" | "acknowledge" | "modifyAckDeadline" | "seek") => "consume",
         ("GET", _) if path.split('/').count() == 4 => "get",
         ("GET", _) => "list",
         ("PUT", _) => "create",
@@ -71,10 +83,7 @@ fn permitted(world: &World, caller: &str, request: &Request) -> bool {
 async fn call(world: &Arc<World>, caller: Option<&str>, request: &Request) -> Result<Value, Refusal> {
     let unknown = || Refusal::new(StatusCode::NOT_FOUND, "NOT_FOUND", "Method not found.");
     let path = request.path.strip_prefix("/v1/").ok_or_else(unknown)?;
-    let (path, verb) = match path.rsplit_once(':') {
-        Some((path, verb)) if !verb.contains('/') => (path, verb),
-        _ => (path, ""),
-    };
+    let (path, verb) = split_verb(path);
     let path = super::super::server::decode(path);
     let method = request.method.as_str();
     let pubsub = &world.pubsub;
@@ -88,36 +97,44 @@ async fn call(world: &Arc<World>, caller: Option<&str>, request: &Request) -> Re
             .cloned()
             .ok_or_else(|| Refusal::no_resource(&path)),
         ("DELETE", ["projects", _, "topics", _], "") => pubsub.delete_topic(&path).map(|()| json!({})),
+        ("PATCH", ["projects", _, "topics", _], "") => manage::patch_topic(world, &path, &body(request)?),
         ("GET", ["projects", _, "topics"], "") => {
+            let prefix = format!("{path}/");
             let topics = pubsub.topics.look();
-            let topics: Vec<&Value> = topics
-                .iter()
-                .filter(|(name, _)| name.starts_with(&format!("{path}/")))
-                .map(|(_, topic)| topic)
-                .collect();
-            Ok(json!({"topics": topics}))
+            let of_project = topics.iter().filter(|(name, _)| name.starts_with(&prefix));
+            let of_project = of_project.map(|(name, topic)| (name.clone(), topic.clone()));
+            manage::page(request, "topics", of_project.collect())
         }
         ("GET", ["projects", _, "topics", _, "subscriptions"], "") => {
             let topic = path.strip_suffix("/subscriptions").unwrap_or(&path);
-            Ok(
-                json!({"subscriptions": subscriptions(world, |settings| settings.topic == topic)
-                .into_iter().map(|settings| settings.name).collect::<Vec<_>>()}),
-            )
+            if !pubsub.has_topic(topic) {
+                return Err(Refusal::no_resource(topic));
+            }
+            let attached = subscriptions(world, |settings| settings.topic == topic && !settings.detached);
+            let names = attached
+                .into_iter()
+                .map(|settings| (settings.name.clone(), json!(settings.name)));
+            manage::page(request, "subscriptions", names.collect())
         }
         ("POST", ["projects", _, "topics", _], "publish") => publish(world, &path, request),
-        ("POST", ["projects", _, "topics", _], "testIamPermissions") => test_permissions(world, caller, &path, request),
+        ("POST", ["projects", _, "topics", _], "testIamPermissions") => {
+            test_permissions(world, caller, &path, request).await
+        }
         ("PUT", ["projects", _, "subscriptions", _], "") => {
             let mut settings = body(request)?;
             settings["name"] = json!(path);
             pubsub.create_subscription(world, settings, true)
         }
         ("GET", ["projects", _, "subscriptions", _], "") => Ok(pubsub.subscription(&path)?.settings().json()),
-        ("PATCH", ["projects", _, "subscriptions", _], "") => patch(world, &path, &body(request)?),
+        ("PATCH", ["projects", _, "subscriptions", _], "") => manage::patch_subscription(world, &path, &body(request)?),
         ("DELETE", ["projects", _, "subscriptions", _], "") => pubsub.delete_subscription(&path).map(|()| json!({})),
         ("GET", ["projects", _, "subscriptions"], "") => {
             let prefix = format!("{path}/");
             let found = subscriptions(world, |settings| settings.name.starts_with(&prefix));
-            Ok(json!({"subscriptions": found.iter().map(Settings::json).collect::<Vec<_>>()}))
+            let listed = found
+                .into_iter()
+                .map(|settings| (settings.name.clone(), settings.json()));
+            manage::page(request, "subscriptions", listed.collect())
         }
         ("POST", ["projects", _, "subscriptions", _], "pull") => pull(world, &path, request).await,
         ("POST", ["projects", _, "subscriptions", _], "acknowledge") => acknowledge(world, &path, request),
@@ -125,23 +142,25 @@ async fn call(world: &Arc<World>, caller: Option<&str>, request: &Request) -> Re
             modify_ack_deadline(world, &path, request)
         }
         ("POST", ["projects", _, "subscriptions", _], "modifyPushConfig") => {
-            modify_push_config(world, &path, &body(request)?)
+            manage::modify_push_config(world, &path, &body(request)?)
         }
+        ("POST", ["projects", _, "subscriptions", _], "detach") => manage::detach(world, &path),
+        ("POST", ["projects", _, "subscriptions", _], "seek") => manage::seek(world, &path, &body(request)?),
         _ => Err(unknown()),
     }
 }
 
+/// The body's object; without a body an empty one.
 fn body(request: &Request) -> Result<Value, Refusal> {
     if request.body.is_empty() {
         return Ok(json!({}));
     }
-    parse(request)
+    parse(request).map(Value::Object)
 }
 
 /// Reads the body; unknown fields are an error that names them.
 fn parse<T: for<'a> Deserialize<'a>>(request: &Request) -> Result<T, Refusal> {
-    serde_json::from_slice(&request.body)
-        .map_err(|error| Refusal::argument(format!("Invalid JSON payload received. {error}")))
+    serde_json::from_slice(&request.body).map_err(|error| Refusal::unreadable(&error))
 }
 
 fn subscriptions(world: &World, wanted: impl Fn(&Settings) -> bool) -> Vec<Settings> {
@@ -195,7 +214,12 @@ fn publish(world: &World, topic: &str, request: &Request) -> Result<Value, Refus
 }
 
 /// Which of these permissions the caller has; of a topic that is not there, none.
-fn test_permissions(world: &World, caller: Option<&str>, topic: &str, request: &Request) -> Result<Value, Refusal> {
+async fn test_permissions(
+    world: &World,
+    caller: Option<&str>,
+    topic: &str,
+    request: &Request,
+) -> Result<Value, Refusal> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {
@@ -203,7 +227,10 @@ fn test_permissions(world: &World, caller: Option<&str>, topic: &str, request: &
     }
     let Asked { mut permissions } = parse(request)?;
     let resource = format!("topic/{topic}");
-    let is_there = world.pubsub.has_topic(topic);
+    let is_there = match &world.pubsub.emulator {
+        Some(emulator) => emulator.has_topic(world, topic).await,
+        None => world.pubsub.has_topic(topic),
+    };
     permissions.retain(|permission| {
         is_there && caller.is_none_or(|caller| world.policies.allows(caller, permission, &resource))
     });
@@ -237,7 +264,7 @@ async fn pull(world: &Arc<World>, name: &str, request: &Request) -> Result<Value
 }
 
 /// The messages that a pull gives, as `ReceivedMessage` in JSON; none when none came for as long as a pull waits.
-pub(in super::super) async fn wait(
+pub(super) async fn wait(
     world: &Arc<World>,
     name: &str,
     most: usize,
@@ -253,15 +280,16 @@ pub(in super::super) async fn wait(
             return Err(Refusal::no_resource(name));
         }
         let settings = subscription.settings();
+        if settings.detached {
+            return Err(Refusal::failed_precondition(
+                "The subscription is detached from its topic.",
+            ));
+        }
         if !settings.push_config.push_endpoint.is_empty() {
             let message = "This method is not supported for this subscription type.";
-            return Err(Refusal::new(StatusCode::BAD_REQUEST, "FAILED_PRECONDITION", message));
+            return Err(Refusal::failed_precondition(message));
         }
-        let given_up_by = working(world, settings.clone());
-        let taken = subscription
-            .queue
-            .change(|queue| Ok::<_, NotKept>(queue.take(most.min(1000), &given_up_by, second)))?;
-        forward_dead(world, &subscription, &settings, taken.dead);
+        let taken = subscription.take(world, &settings, most.min(1000), false)?;
         if !taken.deliveries.is_empty() {
             let received: Vec<Value> = taken
                 .deliveries
@@ -302,19 +330,17 @@ fn ack_ids(request: &Request) -> Result<AckIds, Refusal> {
             "You have passed an invalid argument to the service (argument=ack_ids).",
         ));
     }
+    if let Some(id) = ids.ack_ids.iter().find(|id| !is_ack_id(id)) {
+        return Err(Refusal::argument(format!(
+            "You have passed an invalid ack ID to the service (ack_id={id})."
+        )));
+    }
     Ok(ids)
 }
 
 fn acknowledge(world: &World, name: &str, request: &Request) -> Result<Value, Refusal> {
     let subscription = world.pubsub.subscription(name)?;
-    let ids = ack_ids(request)?;
-    subscription.queue.change(|queue| {
-        for id in &ids.ack_ids {
-            queue.acknowledge(id, world.pubsub.published());
-        }
-        Ok::<_, NotKept>(())
-    })?;
-    subscription.touch();
+    subscription.acknowledge(world, &ack_ids(request)?.ack_ids)?;
     Ok(json!({}))
 }
 
@@ -341,69 +367,4 @@ fn modify_ack_deadline(world: &World, name: &str, request: &Request) -> Result<V
     })?;
     subscription.touch();
     Ok(json!({}))
-}
-
-fn modify_push_config(world: &World, name: &str, body: &Value) -> Result<Value, Refusal> {
-    let subscription = world.pubsub.subscription(name)?;
-    let push_config: PushConfig = serde_json::from_value(body["pushConfig"].clone())
-        .map_err(|error| Refusal::argument(format!("Invalid JSON payload received. {error}")))?;
-    let changed = Settings {
-        push_config,
-        ..subscription.settings()
-    }
-    .checked()?;
-    subscription.set(changed)?;
-    subscription.touch();
-    Ok(json!({}))
-}
-
-/// `{"subscription": {...}, "updateMask": "ackDeadlineSeconds,..."}`
-fn patch(world: &World, name: &str, body: &Value) -> Result<Value, Refusal> {
-    let subscription = world.pubsub.subscription(name)?;
-    let mask = body["updateMask"].as_str().unwrap_or_default();
-    if mask.is_empty() {
-        return Err(Refusal::argument(
-            "The update_mask in the UpdateSubscriptionRequest must be set.",
-        ));
-    }
-    let mut settings: Map<String, Value> = serde_json::to_value(subscription.settings())
-        .ok()
-        .and_then(|value| value.as_object().cloned())
-        .unwrap_or_default();
-    for field in mask.split(',').map(str::trim) {
-        let field = camel(field);
-        if ["name", "topic", "filter", "enableMessageOrdering"].contains(&field.as_str()) {
-            return Err(Refusal::argument(format!(
-                "Invalid update_mask provided in the UpdateSubscriptionRequest: the '{field}' field in the Subscription is not mutable."
-            )));
-        }
-        match body["subscription"].get(&field) {
-            Some(value) => settings.insert(field, value.clone()),
-            None => settings.remove(&field),
-        };
-    }
-    let settings: Settings = serde_json::from_value(Value::Object(settings))
-        .map_err(|error| Refusal::argument(format!("Invalid JSON payload received. {error}")))?;
-    let settings = settings.checked()?;
-    let answer = settings.json();
-    subscription.set(settings)?;
-    subscription.touch();
-    Ok(answer)
-}
-
-/// `ack_deadline_seconds` as `ackDeadlineSeconds`: masks come in both spellings.
-fn camel(field: &str) -> String {
-    let mut upper = false;
-    field
-        .chars()
-        .filter_map(|letter| {
-            if letter == '_' {
-                upper = true;
-                return None;
-            }
-            let shown = if upper { letter.to_ascii_uppercase() } else { letter };
-            upper = false;
-            Some(shown)
-        })
-        .collect()
 }

@@ -28,8 +28,20 @@ const COMMANDS: &[(&str, &str)] = &[
     ),
     (
         "builds triggers create manual",
-        "name project region repository branch build-config service-account substitutions",
+        "name project region repository branch build-config service-account substitutions description",
     ),
+    ("beta monitoring channels describe", "project format"),
+    ("certificate-manager certificates create", "project domains"),
+    ("certificate-manager certificates describe", "project format"),
+    ("certificate-manager maps create", "project"),
+    ("certificate-manager maps describe", "project format"),
+    (
+        "certificate-manager maps entries create",
+        "project map certificates hostname",
+    ),
+    ("certificate-manager maps entries describe", "project map format"),
+    ("compute addresses create", "project global"),
+    ("compute addresses describe", "project global format"),
     ("builds triggers delete", "project region quiet"),
     ("builds triggers describe", "project region format"),
     ("iam roles create", "project title permissions stage"),
@@ -73,6 +85,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("projects get-iam-policy", MEMBERS),
     ("projects remove-iam-policy-binding", BINDING),
     ("pubsub subscriptions ack", "project ack-ids"),
+    ("pubsub subscriptions remove-iam-policy-binding", "member role project"),
     ("pubsub subscriptions add-iam-policy-binding", "member role project"),
     (
         "pubsub subscriptions create",
@@ -93,6 +106,7 @@ const COMMANDS: &[(&str, &str)] = &[
          push-auth-token-audience min-retry-delay max-retry-delay dead-letter-topic max-delivery-attempts update-labels",
     ),
     ("pubsub topics add-iam-policy-binding", "member role project"),
+    ("pubsub topics remove-iam-policy-binding", "member role project"),
     ("pubsub topics create", "project topic-encryption-key"),
     ("pubsub topics delete", "project quiet"),
     ("pubsub topics describe", "project format"),
@@ -100,17 +114,24 @@ const COMMANDS: &[(&str, &str)] = &[
     (
         "run deploy",
         "project region image service-account no-allow-unauthenticated ingress execution-environment cpu memory concurrency \
-         timeout min-instances max-instances no-cpu-throttling cpu-boost startup-probe liveness-probe update-env-vars labels",
+         timeout min-instances max-instances no-cpu-throttling cpu-throttling cpu-boost startup-probe liveness-probe set-env-vars labels",
     ),
     ("run services add-iam-policy-binding", BINDING),
     ("run services delete", "project region quiet"),
     ("run services describe", "project region format"),
     ("run services get-iam-policy", MEMBERS),
     ("run services remove-iam-policy-binding", BINDING),
-    ("run services update", "project region update-env-vars update-labels"),
+    (
+        "run services update",
+        "project region image update-env-vars update-labels",
+    ),
     (
         "scheduler jobs create http",
-        "project location schedule time-zone http-method uri message-body oauth-service-account-email",
+        "project location schedule time-zone http-method uri message-body oauth-service-account-email description",
+    ),
+    (
+        "scheduler jobs update http",
+        "project location schedule time-zone http-method uri message-body oauth-service-account-email description",
     ),
     ("scheduler jobs delete", "project location quiet"),
     ("scheduler jobs describe", "project location format"),
@@ -227,6 +248,11 @@ impl Words {
             ("artifacts repositories", "repository"),
             ("builds submit", "image"),
             ("builds triggers", "trigger"),
+            ("beta monitoring channels", "channel"),
+            ("certificate-manager certificates", "certificate"),
+            ("certificate-manager maps entries", "entry"),
+            ("certificate-manager maps", "map"),
+            ("compute addresses", "address"),
             ("iam roles", "role"),
             ("iam service-accounts", "account"),
             ("kms keyrings", "keyring"),
@@ -312,8 +338,12 @@ fn lay(cloud: &mut Cloud, words: &Words) -> Answer {
         // Who looks at a metric needs one.
         for own in input.split("logging.googleapis.com/user/").skip(1) {
             let name = own.split('\\').next().unwrap();
-            if !cloud.resources.contains_key(&format!("metric/{name}")) {
-                return Err(format!("ERROR: (gcloud) NOT_FOUND: Cannot find metric {name}"));
+            if !cloud.resources.contains_key(&format!("metric/{name}")) || cloud.metrics_are_known_after > 0 {
+                cloud.metrics_are_known_after = cloud.metrics_are_known_after.saturating_sub(1);
+                return Err(format!(
+                    "ERROR: (gcloud) INVALID_ARGUMENT: Cannot find metric that matches type = \"{name}\". If a metric was \
+                     created recently, it could take up to 10 minutes to become available. Please try again soon."
+                ));
             }
         }
         if resource.starts_with("dashboard/")
@@ -383,7 +413,8 @@ pub(super) fn look(cloud: &mut Cloud, words: &Words) -> Answer {
     let attribute = |name: &str| found.get(name).cloned().unwrap_or_default();
     let label = |name: &str| attribute(&format!("label {name}"));
     Ok(match words.flag("format") {
-        "value(name)" | "value(email)" | "value(image_summary.digest)" | "" => words.name().to_owned(),
+        "value(name)" | "value(email)" | "" => words.name().to_owned(),
+        "value(image_summary.digest)" => attribute("digest"),
         "value[separator=\"|\"](deleted,includedPermissions)" => {
             format!(
                 "{}|{}",
@@ -404,7 +435,19 @@ pub(super) fn look(cloud: &mut Cloud, words: &Words) -> Answer {
         }
         "value(versioning.enabled)" => attribute("versioning"),
         "value(labels.platen)" => label("platen"),
-        "value(labels.platen-settings)" => label("platen-settings"),
+        "value[separator=\"|\"](labels.platen-settings,labels.platen-push)" => {
+            format!("{}|{}", label("platen-settings"), label("platen-push"))
+        }
+        "value[separator=\"|\"](pushConfig.pushEndpoint,pushConfig.oidcToken.audience,pushConfig.oidcToken.serviceAccountEmail)" =>
+        {
+            format!(
+                "{}|{}|{}",
+                attribute("push-endpoint"),
+                attribute("push-auth-token-audience"),
+                attribute("push-auth-service-account")
+            )
+        }
+        "value(address)" => "203.0.113.7".to_owned(),
         "value(metadata.labels.platen-callers)" => label("platen-callers"),
         "value[separator=\"|\"](metadata.labels.platen-settings,metadata.labels.platen-callers,spec.template.spec.containers[0].image)" =>
         {
@@ -415,6 +458,7 @@ pub(super) fn look(cloud: &mut Cloud, words: &Words) -> Answer {
                 attribute("image")
             )
         }
+        "value(description)" if found.contains_key("description") => attribute("description"),
         "value(description)" => {
             let input: Value = serde_json::from_str(&attribute("input")).unwrap();
             input["description"].as_str().unwrap().to_owned()
@@ -523,6 +567,9 @@ pub(super) fn change(cloud: &mut Cloud, words: &Words) -> Answer {
                 return Err("ERROR: (gcloud) Policy binding not found".to_owned());
             }
         }
+        "http" if words.command.contains(" update ") => {
+            apply(cloud.resources.get_mut(&resource).ok_or("NOT_FOUND: job")?, words);
+        }
         "create" | "http" | "manual" | "submit" if there => {
             return Err(format!("ERROR: (gcloud) ALREADY_EXISTS: {resource} already exists"));
         }
@@ -535,12 +582,10 @@ pub(super) fn change(cloud: &mut Cloud, words: &Words) -> Answer {
                     .find_map(|pair| pair.strip_prefix(name))
                     .unwrap_or("")
             };
-            let (region, repository, tag) = (value("_REGION="), value("_REPOSITORY="), value("_TAG="));
-            let name = format!(
-                "image/{region}-docker.pkg.dev/{PROJECT}/{repository}/{}:{tag}",
-                value("_SERVICE_NAME=")
-            );
-            cloud.resources.insert(name, words.flags.clone());
+            let name = format!("image/{}:{}", value("_IMAGE="), value("_TAG="));
+            cloud.ids += 1;
+            let digest = format!("sha256:{:064x}", cloud.ids);
+            cloud.resources.insert(name, [("digest".to_owned(), digest)].into());
         }
         "create" | "http" | "manual" | "deploy" => {
             if let Some(account) = words.flags.get("service-account").filter(|_| verb == "deploy")
@@ -582,7 +627,13 @@ pub(super) fn change(cloud: &mut Cloud, words: &Words) -> Answer {
 /// Labels and variables are merged into what is there; any other flag takes the place of what it says.
 fn apply(found: &mut BTreeMap<String, String>, words: &Words) {
     for (flag, value) in &words.flags {
-        let name = flag.strip_prefix("update-").unwrap_or(flag);
+        if flag == "set-env-vars" {
+            found.retain(|key, _| !key.starts_with("env "));
+        }
+        let name = flag
+            .strip_prefix("update-")
+            .or(flag.strip_prefix("set-"))
+            .unwrap_or(flag);
         let (prefix, pairs) = match name {
             "labels" => ("label", value.split(',').collect::<Vec<_>>()),
             "env-vars" => ("env", value.trim_start_matches("^|^").split('|').collect()),

@@ -5,7 +5,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::gcloud::Gcloud;
+use super::gcloud::{Ended, Gcloud};
+use crate::harness::{World, until};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -22,8 +23,14 @@ fn size(text: &str) -> u64 {
     }
 }
 
-#[test]
-fn every_size_holds_what_it_runs_at_once() {
+/// A number of the line in which a worker says what fits, in MiB.
+fn said(line: &Value, field: &str) -> u64 {
+    line[field].as_u64().unwrap_or_else(|| panic!("{field}: {line}"))
+}
+
+/// By the worker's own sum, which it says when it starts as on Cloud Run, where files are memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_size_holds_what_it_runs_at_once() {
     let table = std::fs::read_to_string(root().join("deploy/sizing.tsv")).unwrap();
     let rows: Vec<Vec<&str>> = table
         .lines()
@@ -31,25 +38,55 @@ fn every_size_holds_what_it_runs_at_once() {
         .map(|line| line.split('\t').collect())
         .collect();
     assert_eq!(rows.len(), 3);
+    let each = rows[0][4];
+    // Memory, as all files of an instance are.
+    let shared = nix::sys::statfs::statfs("/dev/shm").map(|of| of.filesystem_type());
+    if shared.ok() != Some(nix::sys::statfs::TMPFS_MAGIC) {
+        println!("skipped: /dev/shm is no tmpfs");
+        return;
+    }
+    let world = World::with(&[("TMPDIR", "/dev/shm"), ("LOG_FORMAT", "json"), ("CONVERT_MEMORY", each)]).await;
+    let line = until("the start says what fits", || {
+        let log = world.worker.log();
+        let line = log.lines().find(|line| line.contains("jobs at once"))?;
+        serde_json::from_str::<Value>(line).ok()
+    })
+    .await;
+    assert_eq!(line["diskIsMemory"], true, "{line}");
+    let (held, job) = (said(&line, "heldMiB"), said(&line, "jobMemoryMiB"));
+    println!("held {held} MiB, a job {job} MiB");
     for row in &rows {
-        let [name, cpu, memory, slots, each, timeout, least, most] = row[..] else {
+        let [name, cpu, memory, slots, row_each, timeout, least, most] = row[..] else {
             panic!("{row:?}")
         };
         let slots: u64 = slots.parse().unwrap();
+        assert_eq!(row_each, each, "{name}: asked with that");
         assert_eq!(
             cpu.parse::<u64>().unwrap(),
             slots,
             "{name}: a conversion has a processor of its own"
         );
-        // The worker, the warm engine and the child that waits; then for each slot the conversion, and the largest
-        // document and output, which lie in memory because Cloud Run's disk is memory.
-        let needed = 256 + slots * (size(each) + 100 + 500);
+        let needed = held + slots * job;
         assert!(needed <= size(memory), "{name}: {needed} MiB in {memory}");
+        // Cloud Run's most for so many processors.
+        assert!(size(memory) <= slots * 4096, "{name}");
         assert!(
             timeout.strip_suffix('s').unwrap().parse::<u64>().unwrap() * 2 < 600,
             "{name}: two tries fit in a push"
         );
         assert!(least.parse::<u64>().unwrap() <= most.parse::<u64>().unwrap());
+    }
+    // What the scripts count with is no less, and not so much more that it would refuse what works.
+    let gcloud = Gcloud::start();
+    let slots = "2";
+    for (memory, fits) in [(held + 2 * job - 1, false), (held + 2 * job + 150, true)] {
+        let settings = [
+            ("CONVERT_CONCURRENCY", slots),
+            ("MEMORY", &format!("{memory}Mi")),
+            ("CONVERT_MEMORY", each),
+        ];
+        let ended = gcloud.script("setup.sh", &["--dry-run"], &settings);
+        assert_eq!(ended.code == Some(0), fits, "{memory}: {}", ended.err);
     }
 }
 
@@ -61,15 +98,21 @@ fn every_command_is_one_of_gclouds() {
         ("DOCTOR", "yes"),
         ("DEPLOYER", super::DEPLOYER),
         ("CMEK_KEY", super::CMEK_KEY),
+        ("FONTS", super::FONTS),
+        ("BILLING", "instances"),
+        ("NOTIFICATION_CHANNELS", "projects/my-project/notificationChannels/1"),
         (
             "REBUILD_REPOSITORY",
             "projects/my-project/locations/europe-west1/connections/c/repositories/r",
         ),
     ];
     gcloud.with(|cloud| {
-        cloud
-            .resources
-            .insert("key/own/data".to_owned(), std::collections::BTreeMap::new())
+        let channel = "channel/projects/my-project/notificationChannels/1";
+        for own in ["key/own/data", "bucket/company-fonts", channel] {
+            cloud
+                .resources
+                .insert(own.to_owned(), std::collections::BTreeMap::new());
+        }
     });
     gcloud.script("setup.sh", &[], &everything).good();
     gcloud.script("setup.sh", &[], &[("MAX_DELIVERY_ATTEMPTS", "7")]).good();
@@ -79,6 +122,13 @@ fn every_command_is_one_of_gclouds() {
     gcloud
         .script("grant-caller.sh", &["a@b.iam.gserviceaccount.com", "--revoke"], &[])
         .good();
+    let given = [
+        ("SERVICE_CHANGES", "given"),
+        ("IMAGE", "r/i@sha256:0"),
+        ("ENV_VARIABLES", "MAX_PAGES=7"),
+    ];
+    gcloud.script("setup.sh", &["--only", "service"], &given).good();
+    gcloud.script("gke/setup.sh", &["platen.example.com"], &[]).good();
     gcloud.script("cleanup.sh", &["--yes"], &everything).good();
     if Command::new("gcloud").arg("--version").output().is_err() {
         println!("skipped: no gcloud here to ask whether it has these commands");
@@ -148,29 +198,28 @@ fn documents(text: &str) -> Option<Vec<Value>> {
 
 #[test]
 fn the_manifests_are_kubernetes_and_as_strict_as_cloud_run() {
-    let gcloud = Gcloud::start();
+    let gcloud = super::set_up(&[]);
     let output_name = "it's {stem}\\1&%.{ext}";
     let settings = [
         ("OUTPUT_NAME", output_name),
-        ("ENV_VARIABLES", "FONTS=gs://fonts/a: #b|LOG_FORMAT=text|MAX_PAGES=7"),
+        (
+            "ENV_VARIABLES",
+            "FONTS=gs://fonts/a: #b|LOG_FORMAT=text|MAX_PAGES=7|METRICS_PORT=9464",
+        ),
         ("CONFIG_OBJECT", "gs://config/worker.enc"),
     ];
     let dry = gcloud
         .script("gke/setup.sh", &["platen.example.com", "--dry-run"], &settings)
         .good();
-    let rendered = |file: &str| {
-        let mut commands = dry.out.split(" | kubectl apply --filename -\n");
-        let command = commands.find(|command| command.ends_with(file)).unwrap();
-        let sed = &command[command.find("sed 's|").unwrap()..];
-        let text = gcloud.text(sed, &[]).good().out;
-        let code = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-        assert!(!code.clone().any(|line| line.contains("${")), "{text}");
-        text
-    };
-    let Some(mut all) = documents(&rendered("platen.yaml")) else {
-        return;
-    };
-    all.extend(documents(&rendered("gateway.yaml")).unwrap());
+    // What the text does is what the script does.
+    gcloud.text(&dry.out, &[]).good();
+    let text = gcloud.manifests();
+    gcloud.script("gke/setup.sh", &["platen.example.com"], &settings).good();
+    assert_eq!(text, gcloud.manifests());
+    let mut code = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    assert!(!code.any(|line| line.contains("${")), "{text}");
+    let Some(mut all) = documents(&text) else { return };
+    all.retain(|document| !document.is_null());
     let kinds: Vec<&str> = all.iter().map(|document| document["kind"].as_str().unwrap()).collect();
     assert_eq!(
         kinds,
@@ -183,6 +232,7 @@ fn the_manifests_are_kubernetes_and_as_strict_as_cloud_run() {
             "PodDisruptionBudget",
             "HorizontalPodAutoscaler",
             "NetworkPolicy",
+            "PodMonitoring",
             "Gateway",
             "HTTPRoute",
             "GCPBackendPolicy",
@@ -200,7 +250,34 @@ fn the_manifests_are_kubernetes_and_as_strict_as_cloud_run() {
         container["securityContext"],
         json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}})
     );
-    assert_eq!(container["resources"]["limits"]["memory"], "4Gi");
+    assert_eq!(container["resources"]["limits"]["memory"], "6Gi");
+    // The load balancer drains a pod that goes while it still works; then the worker has its 10 s.
+    let (sleep, seconds) = (&container["lifecycle"]["preStop"]["sleep"]["seconds"], Value::as_u64);
+    let drains = &of("GCPBackendPolicy")["spec"]["default"]["connectionDraining"]["drainingTimeoutSec"];
+    assert!(drains.is_u64() && seconds(drains) <= seconds(sleep), "{container}");
+    assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() >= seconds(sleep).unwrap() + 10);
+    // Who scrapes finds the port, and gets in there and nowhere else.
+    let port = container["ports"][1].clone();
+    assert_eq!(port, json!({"name": "metrics", "containerPort": 9464}));
+    assert_eq!(of("ConfigMap")["data"]["METRICS_PORT"], "9464");
+    let scraped = &of("PodMonitoring")["spec"];
+    assert_eq!(scraped["selector"]["matchLabels"], json!({"app": "platen"}));
+    assert_eq!(scraped["endpoints"][0]["port"], "metrics");
+    let ingress = of("NetworkPolicy")["spec"]["ingress"].as_array().unwrap();
+    let open: Vec<&Value> = ingress.iter().map(|rule| &rule["ports"]).collect();
+    let tcp = |port: u16| json!([{"port": port, "protocol": "TCP"}]);
+    assert_eq!(open, [&tcp(8080), &tcp(9464)]);
+    let collectors = &ingress[1]["from"][0]["namespaceSelector"]["matchExpressions"][0];
+    assert_eq!(collectors["values"], json!(["gmp-system", "gke-gmp-system"]));
+    assert_eq!(ingress[1]["from"].as_array().unwrap().len(), 1);
+    // Its lines are those that the log-based metrics count.
+    let (_, metric) = &crate::monitoring::files("metrics")[0];
+    let counted = format!(
+        r#"resource.labels.namespace_name="{}" AND resource.labels.container_name="{}""#,
+        of("Deployment")["metadata"]["namespace"].as_str().unwrap(),
+        container["name"].as_str().unwrap()
+    );
+    assert!(metric["filter"].as_str().unwrap().contains(&counted), "{counted}");
     // What the worker is told is what it reads, and all of it is text.
     let variables = of("ConfigMap")["data"].as_object().unwrap();
     assert!(variables.values().all(Value::is_string), "{variables:?}");
@@ -241,6 +318,20 @@ fn the_manifests_are_kubernetes_and_as_strict_as_cloud_run() {
     for wrong in [&["x"][..], &[], &["a b.com"], &["a.com", "b.com"], &["--nonsense"]] {
         assert_eq!(gcloud.script("gke/setup.sh", wrong, &[]).code, Some(64), "{wrong:?}");
     }
+    for (name, value) in [
+        ("MAX_INSTANCES", "1"),
+        ("ENV_VARIABLES", "METRICS_PORT="),
+        ("IMAGE", "docker.io/platen/platen:1.2"),
+    ] {
+        let Ended { code, err, .. } = gcloud.script("gke/setup.sh", &["platen.example.com"], &[(name, value)]);
+        assert_eq!(code, Some(64), "{name}={value}: {err}");
+        assert!(err.contains(name) || err.contains("METRICS_PORT"), "{err}");
+    }
+    let replicas = &of("HorizontalPodAutoscaler")["spec"];
+    assert_eq!(
+        (&replicas["minReplicas"], &replicas["maxReplicas"]),
+        (&json!(2), &json!(10))
+    );
 }
 
 #[test]
@@ -312,6 +403,15 @@ fn the_scripts_are_clean() {
                 "lib.sh",
                 "env.sh",
                 "gke/setup.sh",
+                "smoke-image.sh",
+                "prove-image.sh",
+                "slim-image.sh",
+                "image-root.sh",
+                "packages.sh",
+                "test.sh",
+                "demo.sh",
+                "local.sh",
+                "as-root.sh",
             ]
             .map(|name| format!("deploy/{name}")),
         )

@@ -4,10 +4,12 @@
 //! On the scripts' PATH is a `gcloud` of a few lines that hands its arguments to this process and waits for the answer.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
+
+use nix::libc;
 
 use super::commands::{self, Words};
 use crate::harness;
@@ -22,6 +24,13 @@ read -r code <DIRECTORY/answer
 if [ -s DIRECTORY/out ]; then cat DIRECTORY/out; fi
 if [ -s DIRECTORY/err ]; then cat DIRECTORY/err >&2; fi
 exit \"$code\"
+";
+
+/// Keeps what it is asked to apply.
+const KUBECTL: &str = "#!/bin/sh
+[ \"$1 $2\" = 'apply --filename' ] || { echo \"kubectl: $*\" >&2; exit 1; }
+cat \"$3\" >>DIRECTORY/manifests
+printf -- '---\\n' >>DIRECTORY/manifests
 ";
 
 /// A right: resource, role, member.
@@ -45,6 +54,8 @@ pub(super) struct Cloud {
     pub(super) failure: Failure,
     pub(super) failed: BTreeSet<String>,
     pub(super) signed_url: String,
+    /// So many tries to use a new metric are too early.
+    pub(super) metrics_are_known_after: u32,
     pub(super) ids: u64,
 }
 
@@ -84,9 +95,11 @@ impl Gcloud {
         );
         std::fs::write(place.join("signed.pdf"), "%PDF-1.7 the first").unwrap();
         cloud.lock().unwrap().signed_url = format!("file://{}", place.join("signed.pdf").display());
-        let script = place.join("gcloud");
-        std::fs::write(&script, STAND_IN.replace("DIRECTORY", &place.display().to_string())).unwrap();
-        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        for (name, text) in [("gcloud", STAND_IN), ("kubectl", KUBECTL)] {
+            let script = place.join(name);
+            std::fs::write(&script, text.replace("DIRECTORY", &place.display().to_string())).unwrap();
+            std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
         let shared = Arc::clone(&cloud);
         let server = std::thread::spawn(move || serve(&shared, &place));
         Self {
@@ -141,6 +154,14 @@ impl Gcloud {
         std::fs::read_to_string(self.directory.path().join("first.pdf")).ok()
     }
 
+    /// What kubectl was given since the last time this was asked.
+    pub(super) fn manifests(&self) -> String {
+        let file = self.directory.path().join("manifests");
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let _was_there = std::fs::remove_file(file);
+        text
+    }
+
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut Cloud) -> T) -> T {
         look(&mut self.cloud.lock().unwrap())
     }
@@ -153,8 +174,13 @@ impl Gcloud {
 
 impl Drop for Gcloud {
     fn drop(&mut self) {
-        std::fs::write(self.directory.path().join("request"), "").unwrap();
-        if let Some(server) = self.server.take() {
+        // Opened by the server already, or it may wait for an answer's reader that somebody has killed: then it is left.
+        let request = std::fs::OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(self.directory.path().join("request"));
+        if let (Ok(request), Some(server)) = (request, self.server.take()) {
+            drop(request);
             let _panicked = server.join();
         }
     }

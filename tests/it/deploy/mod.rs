@@ -6,14 +6,16 @@ mod commands;
 mod files;
 mod gcloud;
 mod image;
+mod interrupted;
 mod policy;
+mod smoke;
 
 use std::collections::BTreeSet;
 
 use crate::monitoring::files;
 
 use self::gcloud::{Ended, Failure, Gcloud, NUMBER, PROJECT};
-use self::policy::{CMEK_KEY, DEPLOYER, bindings};
+use self::policy::{CMEK_KEY, DEPLOYER, FONTS, bindings};
 
 /// What is left of a project, to compare.
 type Left = (BTreeSet<String>, BTreeSet<gcloud::Binding>);
@@ -96,7 +98,7 @@ fn an_empty_project_becomes_a_deployment_with_exactly_the_rights_of_the_policy()
 
 #[test]
 fn nothing_on_the_project_but_what_google_grants_nowhere_else() {
-    let all = bindings(&["DOCTOR", "REBUILD_REPOSITORY", "DEPLOYER", "CMEK_KEY"]);
+    let all = bindings(&["DOCTOR", "REBUILD_REPOSITORY", "DEPLOYER", "CMEK_KEY", "FONTS"]);
     let on_project: Vec<&str> = all
         .iter()
         .filter(|(resource, _, _)| resource.starts_with("project/"))
@@ -128,6 +130,7 @@ fn every_setting_brings_its_own_rights_and_no_more() {
         ("DOCTOR", "yes", "DOCTOR"),
         ("DEPLOYER", DEPLOYER, "DEPLOYER"),
         ("CMEK_KEY", CMEK_KEY, "CMEK_KEY"),
+        ("FONTS", FONTS, "FONTS"),
         (
             "REBUILD_REPOSITORY",
             "projects/my-project/locations/europe-west1/connections/c/repositories/r",
@@ -136,18 +139,56 @@ fn every_setting_brings_its_own_rights_and_no_more() {
     ];
     for (name, value, when) in settings {
         let gcloud = Gcloud::start();
-        if name == "CMEK_KEY" {
-            gcloud.with(|cloud| {
+        // The operator's own.
+        gcloud.with(|cloud| {
+            for own in ["key/own/data", "bucket/company-fonts"] {
                 cloud
                     .resources
-                    .insert("key/own/data".to_owned(), std::collections::BTreeMap::new())
-            });
-        }
+                    .insert(own.to_owned(), std::collections::BTreeMap::new());
+            }
+        });
         gcloud.script("setup.sh", &[], &[(name, value)]).good();
         assert_eq!(left(&gcloud).1, bindings(&[when]), "{name}");
         gcloud.changes();
         gcloud.script("setup.sh", &[], &[(name, value)]).good();
         assert_eq!(gcloud.changes(), [""; 0], "{name}: a second run");
+        match name {
+            // Taken back, it is gone.
+            "DOCTOR" => {
+                gcloud.script("setup.sh", &[], &[]).good();
+                assert_eq!(left(&gcloud).1, bindings(&[]));
+            }
+            "REBUILD_REPOSITORY" => {
+                let kept = ("REBUILD_REPOSITORY", value);
+                for (setting, starts) in [
+                    (
+                        ("REBUILD_BRANCH", "release"),
+                        vec!["builds triggers delete", "builds triggers create"],
+                    ),
+                    (
+                        ("REBUILD_SCHEDULE", "0 5 * * 2"),
+                        vec![
+                            "builds triggers delete",
+                            "builds triggers create",
+                            "scheduler jobs update",
+                        ],
+                    ),
+                ] {
+                    gcloud.script("setup.sh", &[], &[kept, setting]).good();
+                    let changes = gcloud.changes();
+                    assert_eq!(changes.len(), starts.len(), "{changes:?}");
+                    assert!(
+                        changes
+                            .iter()
+                            .zip(&starts)
+                            .all(|(change, start)| change.starts_with(start)),
+                        "{changes:?}"
+                    );
+                    assert!(changes.last().unwrap().contains(setting.1), "{changes:?}");
+                }
+            }
+            _ => {}
+        }
         gcloud.script("cleanup.sh", &["--yes"], &[(name, value)]).good();
         let kept = left(&gcloud).1;
         assert!(kept.iter().all(|(on, _, _)| on == "key/own/data"), "{name}: {kept:?}");
@@ -159,6 +200,9 @@ fn the_service_is_private_pinned_and_told_what_the_subscription_is_told() {
     let gcloud = set_up(&[]);
     gcloud.with(|cloud| {
         let service = &cloud.resources["service/platen"];
+        let image = "europe-west1-docker.pkg.dev/my-project/platen/platen";
+        let digest = &cloud.resources[&format!("image/{image}:latest")]["digest"];
+        assert_eq!(service["image"], format!("{image}@{digest}"), "a tag can be moved");
         let url = format!("https://platen-{NUMBER}.europe-west1.run.app");
         assert_eq!(service["service-account"], "platen@my-project.iam.gserviceaccount.com");
         assert_eq!(service["no-allow-unauthenticated"], "True");
@@ -223,7 +267,7 @@ fn a_changed_setting_is_carried_out_and_nothing_else() {
     let changes = gcloud.changes();
     assert_eq!(changes.len(), 1, "{changes:?}");
     assert!(
-        changes[0].starts_with("run deploy platen") && changes[0].contains("--memory=8Gi"),
+        changes[0].starts_with("run deploy platen") && changes[0].contains("--memory=11Gi"),
         "{changes:?}"
     );
     gcloud
@@ -258,17 +302,95 @@ fn an_image_that_cloud_build_deploys_stays_until_another_is_named() {
         "IMAGE",
         "europe-west1-docker.pkg.dev/my-project/platen/platen@sha256:0123",
     );
-    let settings = [built, ("CALLERS", "keep"), ("CONFIG_OBJECT", "none")];
+    let settings = [built, ("SERVICE_CHANGES", "given")];
     gcloud.script("setup.sh", &["--only", "service"], &settings).good();
     let changes = gcloud.changes();
-    assert_eq!(changes.len(), 1, "{changes:?}");
-    assert!(!changes[0].contains("PUSH_SERVICE_ACCOUNT"), "{changes:?}");
-    gcloud.script("setup.sh", &["--only", "service"], &settings).good();
+    let update = format!(
+        "run services update platen --image={} --project=my-project --region=europe-west1",
+        built.1
+    );
+    assert_eq!(changes, [update]);
     gcloud.script("setup.sh", &[], &[]).good();
     assert_eq!(gcloud.changes(), [""; 0]);
     gcloud.with(|cloud| {
         assert_eq!(cloud.resources["service/platen"]["image"], built.1);
     });
+}
+
+/// A build knows nothing of what its operator gave setup.sh in the environment.
+#[test]
+fn a_build_changes_what_it_names_and_leaves_the_rest() {
+    let given = [
+        ("INPUT_BUCKET", "contracts"),
+        ("INGRESS", "all"),
+        ("SIZE", "large"),
+        ("OUTPUT_BUCKET", "pdfs-of-contracts"),
+    ];
+    let gcloud = set_up(&given);
+    let service = || gcloud.with(|cloud| cloud.resources["service/platen"].clone());
+    let before = service();
+    // What cloudbuild.yaml's last step gives without substitutions of a person's own, and with one.
+    let mut settings = vec![
+        ("SERVICE_CHANGES", "given"),
+        ("IMAGE", "registry/platen@sha256:0123"),
+        ("OUTPUT_BUCKET", "my-project-platen-out"),
+        ("RESULT_TOPIC", "platen-results"),
+    ];
+    gcloud.script("setup.sh", &["--only", "service"], &settings).good();
+    let mut expected = before.clone();
+    expected.insert("image".to_owned(), "registry/platen@sha256:0123".to_owned());
+    assert_eq!(service(), expected);
+    settings[3].1 = "pdf-results";
+    settings.push(("ENV_VARIABLES", "MAX_PAGES=7|CONVERT_TIMEOUT=60s"));
+    gcloud.script("setup.sh", &["--only", "service"], &settings).good();
+    for (name, value) in [
+        ("env RESULT_TOPIC", "projects/my-project/topics/pdf-results"),
+        ("env MAX_PAGES", "7"),
+        ("env CONVERT_TIMEOUT", "60s"),
+    ] {
+        expected.insert(name.to_owned(), value.to_owned());
+    }
+    assert_eq!(service(), expected);
+    // Asked for by itself, the service is as the settings say again.
+    gcloud.script("setup.sh", &["--only", "service"], &given).good();
+    expected = before;
+    expected.insert("image".to_owned(), "registry/platen@sha256:0123".to_owned());
+    assert_eq!(service(), expected);
+}
+
+#[test]
+fn a_variable_that_is_taken_back_is_gone_and_who_may_call_stays() {
+    let gcloud = set_up(&[("ENV_VARIABLES", "MAX_PAGES=7")]);
+    let caller = "batch@elsewhere.iam.gserviceaccount.com";
+    gcloud.script("grant-caller.sh", &[caller], &[]).good();
+    gcloud.script("setup.sh", &[], &[]).good();
+    gcloud.with(|cloud| {
+        let service = &cloud.resources["service/platen"];
+        assert!(!service.contains_key("env MAX_PAGES"), "{service:?}");
+        assert!(service["env PUSH_SERVICE_ACCOUNT"].ends_with(caller), "{service:?}");
+        assert_eq!(service["cpu-throttling"], "True");
+    });
+    gcloud.script("setup.sh", &[], &[("BILLING", "instances")]).good();
+    gcloud.with(|cloud| assert_eq!(cloud.resources["service/platen"]["no-cpu-throttling"], "True"));
+}
+
+/// Google's words for a metric that was made a moment ago: ten minutes may pass, which is longer than it takes for anything else.
+#[test]
+fn alerts_wait_for_their_metrics_and_for_nothing_else() {
+    let gcloud = Gcloud::start();
+    // More tries than an account or a right is given.
+    gcloud.with(|cloud| cloud.metrics_are_known_after = 5);
+    gcloud.script("setup.sh", &[], &[]).good();
+    assert_eq!(left(&gcloud).0, resources());
+    let unknown = ("NOTIFICATION_CHANNELS", "projects/my-project/notificationChannels/7");
+    let ended = gcloud.script("setup.sh", &[], &[unknown]);
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended.err.contains("step 'alerts' failed") && ended.err.contains(unknown.1),
+        "{}",
+        ended.err
+    );
+    assert!(!ended.err.contains("trying again"), "{}", ended.err);
 }
 
 /// Runs until nothing fails any more, each run ending at the next change.
@@ -371,8 +493,35 @@ fn a_dry_run_needs_no_gcloud_and_its_text_does_what_the_script_does() {
     other.text(&any.out, &[]).good();
     assert_eq!(left(&other).1, bindings(&[]));
     let dry = gcloud.script("cleanup.sh", &["--dry-run"], &[]).good();
+    // A bucket that was there before stays, without what setup.sh added to it.
+    let input = |cloud: &mut gcloud::Cloud| cloud.resources["bucket/my-project-platen-in"].clone();
+    let notified =
+        |bucket: &std::collections::BTreeMap<String, String>| bucket.keys().any(|key| key.starts_with("notification-"));
+    assert!(other.with(|cloud| notified(&input(cloud))));
+    other.with(|cloud| {
+        let bucket = cloud.resources.get_mut("bucket/my-project-platen-in").unwrap();
+        bucket.remove("label platen").unwrap();
+        bucket.insert(
+            "notification-of-others".to_owned(),
+            "projects/my-project/topics/platen-events-2".to_owned(),
+        );
+    });
     other.text(&dry.out, &[]).good();
     assert_eq!(left(&other).1, BTreeSet::new());
+    let output = "bucket/my-project-platen-out";
+    assert!(left(&other).0.contains(output), "nobody has said that documents may go");
+    other
+        .text(&format!("{}\n{}", any.out, dry.out), &[("DELETE_DOCUMENTS", "yes")])
+        .good();
+    assert_eq!(left(&other).1, BTreeSet::new());
+    assert!(!left(&other).0.contains(output));
+    other.with(|cloud| {
+        let left: Vec<String> = input(cloud)
+            .into_keys()
+            .filter(|key| key.starts_with("notification-"))
+            .collect();
+        assert_eq!(left, ["notification-of-others"]);
+    });
 }
 
 #[test]
@@ -410,6 +559,17 @@ fn hostile_settings_are_refused_before_anything_is_done() {
         ("IMAGE", "--help"),
         ("IMAGE", "a b"),
         ("REBUILD_REPOSITORY", "repository"),
+        ("FONTS", "/usr/share/fonts"),
+        ("BILLING", "free"),
+        ("SERVICE_CHANGES", "some"),
+        // Each is right by itself.
+        ("CONVERT_MEMORY", "4GiB"),
+        ("CONVERT_CONCURRENCY", "4"),
+        ("MEMORY", "1Gi"),
+        ("CONVERT_TIMEOUT", "556s"),
+        ("CONVERT_TIMEOUT", "10m"),
+        ("ACK_DEADLINE", "100"),
+        ("MIN_INSTANCES", "11"),
     ];
     for (name, value) in hostile {
         for script in ["setup.sh", "cleanup.sh"] {
@@ -504,6 +664,10 @@ fn a_changed_channel_reaches_the_alerts_and_nothing_else() {
     let gcloud = set_up(&[]);
     gcloud.changes();
     let channel = ("NOTIFICATION_CHANNELS", "projects/my-project/notificationChannels/1");
+    gcloud.with(|cloud| {
+        let name = format!("channel/{}", channel.1);
+        cloud.resources.insert(name, std::collections::BTreeMap::new())
+    });
     gcloud.script("setup.sh", &[], &[channel]).good();
     let changes = gcloud.changes();
     assert_eq!(changes.len(), files("alerts").len(), "{changes:?}");

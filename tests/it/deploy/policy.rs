@@ -8,6 +8,8 @@ use super::gcloud::{Binding, NUMBER, PROJECT};
 
 /// What an operator's own key is in these tests.
 pub(super) const CMEK_KEY: &str = "projects/my-project/locations/europe-west1/keyRings/own/cryptoKeys/data";
+/// And where their own fonts are.
+pub(super) const FONTS: &str = "gs://company-fonts/ours/";
 pub(super) const DEPLOYER: &str = "dev@example.com";
 
 pub(super) fn policy() -> Value {
@@ -41,6 +43,7 @@ fn resource(name: &str) -> String {
         "bucket/output" => "bucket/my-project-platen-out".to_owned(),
         "bucket/config" => "bucket/my-project-platen-config".to_owned(),
         "bucket/build" => "bucket/my-project-platen-build".to_owned(),
+        "bucket/fonts" => "bucket/company-fonts".to_owned(),
         "service" => "service/platen".to_owned(),
         "repository" => "repository/platen".to_owned(),
         "project" => format!("project/{PROJECT}"),

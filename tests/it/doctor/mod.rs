@@ -13,6 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 use platen::local_cloud::{LocalCloud, Subscription};
 use serde_json::{Value, json};
 
+pub(crate) use rights::carry_out;
+
 use crate::harness::{AUDIENCE, INPUT, USER, client, cloud, upload_to};
 
 const KEY: &str = "projects/local-project/locations/global/keyRings/platen/cryptoKeys/config";

@@ -1,7 +1,7 @@
 //! Every right of the worker tried, and each taken away in turn: one line says so, and the command in it mends it.
 
 use platen::local_cloud::LocalCloud;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{KEY, deployed, doctor, objects, push, seal};
 use crate::harness::{OUTPUT, environment, upload_to};
@@ -58,57 +58,88 @@ async fn all_is_well_under_exactly_the_rights_of_the_deployment() {
     assert_eq!(cloud.unconditional_writes(OUTPUT).unwrap(), 0);
 }
 
-/// Which permissions a role of Google's holds, of those that the worker works with.
-fn held(role: &str) -> &'static [&'static str] {
-    match role {
-        "roles/storage.objectViewer" => &["storage.objects.get", "storage.objects.list"],
-        "roles/storage.objectUser" => &[
-            "storage.objects.create",
-            "storage.objects.delete",
-            "storage.objects.get",
-            "storage.objects.list",
-        ],
-        "roles/iam.serviceAccountTokenCreator" => &["iam.serviceAccounts.signBlob"],
-        "roles/pubsub.publisher" => &["pubsub.topics.publish"],
-        "roles/cloudkms.cryptoKeyDecrypter" => &["cloudkms.cryptoKeyVersions.useToDecrypt"],
-        _ => &[],
-    }
+/// Which permissions the commands give, of those that the worker works with: of a custom role those that it is made
+/// with, which are those of deploy/policy.json.
+fn held(words: &[&str]) -> Vec<String> {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/policy.json");
+    let policy: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let listed = |held: &Value| -> Vec<String> { serde_json::from_value(held.clone()).unwrap() };
+    let role = flag(words, "role").unwrap();
+    let Some(id) = role.strip_prefix("projects/local-project/roles/platen_") else {
+        let known = &policy["google_roles"][role];
+        assert!(known.is_array(), "{role} is none that setup.sh grants");
+        return listed(known);
+    };
+    assert_eq!(
+        &words[..5],
+        ["gcloud", "iam", "roles", "create", &format!("platen_{id}")]
+    );
+    assert_eq!(flag(words, "project"), Some("local-project"));
+    let made: Vec<String> = flag(words, "permissions")
+        .unwrap()
+        .split(',')
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(made, listed(&policy["roles"][id]), "{id}");
+    made
 }
 
-/// Does what a command of gcloud's would: the local cloud has the account and the resource under the names of the
-/// policy.
-fn carry_out(cloud: &LocalCloud, command: &str) {
-    let words: Vec<&str> = command.split(' ').collect();
-    let flag = |name: &str| words.iter().find_map(|word| word.strip_prefix(&format!("--{name}=")));
+fn flag<'a>(words: &[&'a str], name: &str) -> Option<&'a str> {
+    words.iter().find_map(|word| word.strip_prefix(&format!("--{name}=")))
+}
+
+/// Does what commands of gcloud's would: the local cloud has the account and the resource under the names of the policy.
+pub(crate) fn carry_out(cloud: &LocalCloud, commands: &str) {
+    let all: Vec<&str> = commands.split(' ').collect();
+    let words: Vec<&str> = commands.rsplit("; ").next().unwrap().split(' ').collect();
     let settings = cloud.settings();
-    let member = flag("member").unwrap().strip_prefix("serviceAccount:").unwrap();
+    let member = flag(&words, "member").unwrap().strip_prefix("serviceAccount:").unwrap();
     let account = match member {
         member if member == settings.worker_service_account => "worker",
         member if member == settings.signer_service_account => "signer",
         member => panic!("nobody is called {member}"),
     };
     let target = words[words.iter().position(|word| *word == "add-iam-policy-binding").unwrap() + 1];
+    let project = flag(&words, "project");
     let resource = match (&words[..3], target) {
         (["gcloud", "storage", "buckets"], target) => format!("bucket/{}", target.strip_prefix("gs://").unwrap()),
         (["gcloud", "pubsub", "topics"], "results") => {
-            assert_eq!(flag("project"), Some("local-project"));
+            assert_eq!(project, Some("local-project"));
             "topic/results".to_owned()
         }
         (["gcloud", "iam", "service-accounts"], target) if target == settings.signer_service_account => {
+            assert_eq!(project, Some("local-project"));
             "account/signer".to_owned()
         }
         (["gcloud", "kms", "keys"], "config") => {
             assert_eq!(
-                [flag("keyring"), flag("location"), flag("project")],
+                [flag(&words, "keyring"), flag(&words, "location"), project],
                 [Some("platen"), Some("global"), Some("local-project")]
             );
             "key".to_owned()
         }
-        _ => panic!("{command}"),
+        _ => panic!("{commands}"),
     };
-    for permission in held(flag("role").unwrap()) {
-        cloud.give(account, permission, &resource);
+    for permission in held(&all) {
+        cloud.give(account, &permission, &resource);
     }
+}
+
+/// The step of setup.sh that a line names grants the role that its command grants.
+fn is_of_its_step(line: &str) {
+    let (said, command) = line.split_once(". By hand: ").unwrap();
+    let (_, step) = said
+        .split_once("PROJECT_ID=local-project deploy/setup.sh --only ")
+        .unwrap();
+    let role = flag(&command.split(' ').collect::<Vec<_>>(), "role").unwrap();
+    let role = match role.strip_prefix("projects/local-project/roles/platen_") {
+        Some(id) => format!("${{ROLE_PREFIX}}{id}\""),
+        None => role.to_owned(),
+    };
+    let script = include_str!("../../../deploy/setup.sh");
+    let (_, body) = script.split_once(&format!("\nstep_{step}() {{")).unwrap();
+    let (body, _) = body.split_once("\n}").unwrap();
+    assert!(body.contains(&role), "the step {step} does not grant {role}");
 }
 
 /// Takes one right away: one line says so, and the command in it mends it.
@@ -123,11 +154,13 @@ async fn without(account: &str, permission: &str, resource: &str, what: &str) {
     let missing = said.lines("missing");
     assert_eq!(missing.len(), 1, "{said}");
     assert!(missing[0].starts_with(what), "{said}");
-    assert!(missing[0].contains(&format!("It takes {permission}, ")), "{said}");
+    assert!(missing[0].contains(&format!(" lacks {permission} on ")), "{said}");
+    assert!(!missing[0].contains(".."), "{said}");
     let checks = said.out.lines().count() - 1;
     assert_eq!(said.err, format!("platen: 1 of {checks} checks failed\n"));
     assert!(objects(&cloud, OUTPUT).await.is_empty(), "{said}");
-    let (_, command) = missing[0].split_once("this grants it: ").unwrap();
+    is_of_its_step(missing[0]);
+    let (_, command) = missing[0].split_once("By hand: ").unwrap();
     carry_out(&cloud, command);
     let said = doctor(&variables, &[]).await;
     assert_eq!(said.code, Some(0), "{said}");
@@ -217,9 +250,71 @@ async fn what_a_configuration_does_not_need_is_not_missing() {
     variables.insert("FONTS".to_owned(), "gs://fonts/ours/".to_owned());
     let said = doctor(&variables, &[]).await;
     assert_eq!(said.code, Some(1), "{said}");
-    said.line("missing", "list fonts of gs://fonts/ours/: ");
+    let list = said.line("missing", "list fonts of gs://fonts/ours/: ");
+    is_of_its_step(list);
+    said.line("missing", "read fonts of gs://fonts/ours/: ");
+    // Whoever may only list finds fonts that it cannot have.
     cloud.give("worker", "storage.objects.list", "bucket/fonts");
     let said = doctor(&variables, &[]).await;
-    assert_eq!(said.code, Some(0), "{said}");
+    assert_eq!(said.code, Some(1), "{said}");
     said.line("ok", "list fonts of gs://fonts/ours/");
+    let read = said.line("missing", "read fonts of gs://fonts/ours/: ");
+    assert!(read.contains(" lacks storage.objects.get on gs://fonts. "), "{said}");
+    let (_, command) = read.split_once("By hand: ").unwrap();
+    carry_out(&cloud, command);
+    let said = doctor(&variables, &[]).await;
+    assert_eq!(said.code, Some(0), "{said}");
+    said.line("ok", "read fonts of gs://fonts/ours/");
+    // What is there is none.
+    variables.insert("FONTS".to_owned(), "gs://fonts/other/".to_owned());
+    upload_to(&cloud, "fonts", "other/a.txt", b"text".to_vec()).await;
+    let said = doctor(&variables, &[]).await;
+    said.line("wrong", "list fonts of gs://fonts/other/: there is none");
+}
+
+/// Where a worker runs, its memory is judged by the sum that the worker makes; anywhere else nothing is said of it.
+#[tokio::test]
+async fn more_jobs_than_fit_are_told_where_the_worker_runs() {
+    let cloud = deployed(&push()).await;
+    let mut variables = environment(&cloud);
+    variables.insert("CONVERT_CONCURRENCY".to_owned(), "1000".to_owned());
+    let what = "memory and disk for CONVERT_CONCURRENCY jobs";
+    let said = doctor(&variables, &[]).await;
+    assert!(!said.out.contains(what), "{said}");
+    variables.insert("CLOUD_RUN_JOB".to_owned(), "platen-doctor".to_owned());
+    let said = doctor(&variables, &[]).await;
+    assert_eq!(said.code, Some(0), "{said}");
+    let line = said.line("warning", what);
+    assert!(
+        line.contains("CONVERT_CONCURRENCY allows 1000 jobs, but only "),
+        "{said}"
+    );
+    for (name, value) in [
+        ("CONVERT_CONCURRENCY", "1"),
+        ("CONVERT_MEMORY", "64MiB"),
+        ("MAX_OUTPUT_SIZE", "1MiB"),
+    ] {
+        variables.insert(name.to_owned(), value.to_owned());
+    }
+    let said = doctor(&variables, &[]).await;
+    said.line("ok", what);
+}
+
+/// The bucket of the configuration is looked at like the others.
+#[tokio::test]
+async fn the_bucket_of_the_configuration_is_looked_at() {
+    let cloud = deployed(&push()).await;
+    let mut variables = environment(&cloud);
+    seal(&cloud, &mut variables, &json!({})).await;
+    let said = doctor(&variables, &[]).await;
+    let line = said.line("unseen", "(operator) access to gs://config: ");
+    assert!(line.ends_with("gcloud storage buckets describe gs://config"), "{said}");
+    cloud.give("worker", "storage.buckets.get", "bucket/config");
+    let said = doctor(&variables, &[]).await;
+    assert!(
+        said.out
+            .lines()
+            .any(|line| line.contains("access to gs://config") && !line.starts_with("unseen")),
+        "{said}"
+    );
 }

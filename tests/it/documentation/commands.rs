@@ -1,4 +1,4 @@
-//! Every shell block of README.md and docs/: bash runs it with programs that only write down how they were called, and
+//! Every shell block of README.md, docs/ and deploy/gke/README.md: bash runs it with programs that only write down how they were called, and
 //! each call is then judged by who knows it. What needs nothing but this machine is run for real.
 //!
 //! | what is called | who judges |
@@ -7,6 +7,7 @@
 //! | `platen convert`, where nothing else is in the block | run for real, on documents of those names |
 //! | `gcloud` | gcloud's own parser, where gcloud is installed |
 //! | a script of `deploy/` | it is there; `deploy/setup.sh` is run for real, with `--dry-run` and the block's variables; what the others do is tested beside them (`tests/it/deploy`, `tests/it/monitoring.rs`) |
+//! | `kubectl` | it names the namespace that the manifests make |
 //! | `make` | make, without doing it |
 //! | `docker` | it builds or runs, and the Dockerfile has the build arguments |
 //! | `soffice` | it converts; `tests/it/stock.rs` does so for real |
@@ -28,7 +29,7 @@ use crate::harness::{fixture, run, walk};
 /// Programs that a block may use for real: they look and print.
 const HARMLESS: [&str; 8] = ["awk", "cat", "date", "env", "grep", "paste", "sed", "sleep"];
 /// Programs that are only written down.
-const WRITTEN_DOWN: [&str; 7] = ["curl", "docker", "gcloud", "make", "platen", "rm", "soffice"];
+const WRITTEN_DOWN: [&str; 8] = ["curl", "docker", "gcloud", "kubectl", "make", "platen", "rm", "soffice"];
 /// What stands for a reader's own, and one of it.
 const PLACEHOLDERS: [(&str, &str); 7] = [
     ("PROJECT", "my-project"),
@@ -114,6 +115,7 @@ impl Stage {
             .env("PATH", self.directory.path().join("bin"))
             // Variables that the text around a block has set.
             .envs([("PAGE", "http://127.0.0.1:8090"), ("WORKER", "http://127.0.0.1:8080")])
+            .envs([("PUBSUB_EMULATOR_HOST", "127.0.0.1:8085"), ("TOKEN", "ya29.token")])
             .output()
             .unwrap();
         said(&output)?;
@@ -181,6 +183,11 @@ fn judge(call: &[String], gclouds: &mut Vec<Vec<String>>) -> Result<(), String> 
             words.iter().any(is_url).then_some(()).ok_or("no URL".to_owned())
         }
         "docker" => docker(words),
+        "kubectl" => words
+            .iter()
+            .any(|word| word == "platen")
+            .then_some(())
+            .ok_or("in which namespace?".to_owned()),
         "soffice" => words
             .iter()
             .any(|word| word == "--convert-to")

@@ -2,14 +2,17 @@
 //! worker's tests against it prove nothing.
 
 mod faults;
+mod filters;
 mod identity;
 mod kms;
+mod ordering;
 mod pubsub;
 mod push;
 mod refused_links;
 mod rewrites;
 mod signed;
 mod storage;
+mod subscriptions;
 mod uploads;
 
 use std::time::Duration;

@@ -261,29 +261,3 @@ async fn a_lease_that_runs_out_is_a_delivery_that_failed() {
     assert!(attributes["CloudPubSubDeadLetterSourceTopicPublishTime"].is_string());
     assert_eq!(attributes["k"], "v");
 }
-
-#[tokio::test]
-async fn one_message_of_a_key_at_a_time_and_in_order() {
-    let cloud = with_subscription(Subscription {
-        ordered: true,
-        ack_deadline_seconds: Some(600),
-        ..Subscription::default()
-    })
-    .await;
-    let messages = json!({"messages": [
-        {"data": "YTE=", "orderingKey": "a"}, {"data": "YTI=", "orderingKey": "a"}, {"data": "YjE=", "orderingKey": "b"}]});
-    ok(cloud.post(cloud.pubsub("topics/topic:publish")).json(&messages)).await;
-    let data = |received: &[Value]| -> Vec<String> {
-        received
-            .iter()
-            .map(|one| one["message"]["data"].as_str().unwrap().to_owned())
-            .collect()
-    };
-    let first = pull(&cloud, "sub", 10, false).await;
-    assert_eq!(data(&first), ["YTE=", "YjE="]);
-    settle(&cloud, "modifyAckDeadline", &first[0]).await;
-    let head = pull(&cloud, "sub", 10, false).await;
-    assert_eq!(data(&head), ["YTE="], "a failed head blocks its key");
-    settle(&cloud, "acknowledge", &head[0]).await;
-    assert_eq!(data(&pull(&cloud, "sub", 10, false).await), ["YTI="]);
-}

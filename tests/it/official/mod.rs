@@ -1,7 +1,10 @@
 //! Google's own clients, unchanged, against the local cloud: the Python library, installed from the registry into a directory of
 //! the build, and gcloud where it is. What cannot be had is said.
 
+mod compared;
+mod emulator;
 mod gcloud;
+mod pubsub;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
