@@ -52,7 +52,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let mut interrupted = pin!(super::interrupted()?);
         let stopped = || work("stopped before every file had its result".to_owned());
         let world = tokio::select! {
-            world = World::start(STYLE, None) => world.map_err(work)?,
+            world = World::start(STYLE, None, None) => world.map_err(work)?,
             () = &mut interrupted => return Err(stopped()),
         };
         let (result, at_once) = tokio::select! {

@@ -7,6 +7,7 @@ mod jobs;
 mod page;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use tokio::net::TcpListener;
 use super::Failure;
 use super::output::say;
 use super::world::{self, Style, World};
+use crate::local_cloud::{DataDirectory, DataError};
 use control::Control;
 use jobs::Jobs;
 
@@ -22,23 +24,27 @@ use jobs::Jobs;
 ///
 /// Example: platen local
 /// Example: platen local --port 8090
+/// Example: platen local --data ~/platen-data
 /// Example: platen local --pubsub-emulator localhost:8085
 ///
 /// Starts storage with notifications, Pub/Sub with authenticated push, OIDC keys, a metadata server, IAM signBlob and
 /// Cloud KMS on loopback, and the worker as 'platen serve' against them, held to the rights that deploy/setup.sh gives.
 /// The first line of stdout is a JSON object of URLs; what follows says how to use them from another terminal. Runs until
-/// it is interrupted; a second interrupt ends it at once. All is in memory and gone then. Limits, SANDBOX, FONTS,
-/// DOCUMENT_LOCALE, LOG_FORMAT and RUST_LOG come from the environment, as for 'platen serve', and so does
-/// MAX_DELIVERY_ATTEMPTS (5).
+/// it is interrupted; a second interrupt ends it at once. All is in memory and gone then, unless --data names a directory.
+/// Limits, SANDBOX, FONTS, DOCUMENT_LOCALE, LOG_FORMAT and RUST_LOG come from the environment, as for 'platen serve', and so
+/// does MAX_DELIVERY_ATTEMPTS (5).
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Arguments {
     /// Port of the web page, on loopback; 0 picks a free one.
     #[arg(long, value_name = "N", default_value_t = 0)]
     port: u16,
+    /// Directory that keeps buckets, topics and keys across restarts; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
     /// Google's own Pub/Sub emulator, running on this machine, in place of the Pub/Sub of this cloud; its pushes get their
-    /// tokens here. It neither filters nor says deliveryAttempt.
-    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
+    /// tokens here. It neither filters nor says deliveryAttempt, and keeps nothing: not together with --data.
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port, conflicts_with = "data")]
     pubsub_emulator: Option<String>,
 }
 
@@ -60,6 +66,11 @@ const STYLE: Style = Style {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     world::configuration()?;
+    let data = arguments.data.as_deref().map(DataDirectory::open).transpose();
+    let data = data.map_err(|error| match error {
+        DataError::Foreign { .. } => Failure::Usage(Some(format!("--data: {error}"))),
+        _ => work(format!("--data: {error}")),
+    })?;
     super::runtime()?.block_on(async {
         let mut interrupted = pin!(super::interrupted()?);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port));
@@ -69,7 +80,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             ))
         })?;
         let world = tokio::select! {
-            world = World::start(STYLE, arguments.pubsub_emulator.clone()) => world.map_err(work)?,
+            world = World::start(STYLE, arguments.pubsub_emulator.clone(), data) => world.map_err(work)?,
             () = &mut interrupted => return Ok(()),
         };
         let page = listener

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::config::{EngineConfig, Environment, Problem, Problems};
-use crate::local_cloud::{AccountRole, LocalCloud, Settings, Subscription};
+use crate::local_cloud::{AccountRole, DataDirectory, LocalCloud, Settings, Subscription};
 use crate::telemetry;
 pub(super) use worker::{Order, Variables, Worker};
 
@@ -63,14 +63,19 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Starts both, and waits until the worker is ready. `pubsub_emulator` is `HOST:PORT` of Google's, to use that.
-    pub(super) async fn start(style: Style, pubsub_emulator: Option<String>) -> Result<Self, String> {
+    /// Starts both, and waits until the worker is ready. `pubsub_emulator` is `HOST:PORT` of Google's, to use that. What is in
+    /// `data` already stays as it is.
+    pub(super) async fn start(
+        style: Style,
+        pubsub_emulator: Option<String>,
+        data: Option<DataDirectory>,
+    ) -> Result<Self, String> {
         let settings = Settings {
             pubsub_emulator,
             push_window: slots(),
             ..Settings::default()
         };
-        let cloud = LocalCloud::start(settings)
+        let cloud = LocalCloud::start_with(settings, data)
             .await
             .map_err(|error| format!("the local cloud does not start: {error}"))?;
         eprintln!(
@@ -93,7 +98,10 @@ impl World {
         cloud
             .enforce(&RESOURCES)
             .map_err(|error| format!("deploy/policy.json cannot be enforced: {error}"))?;
-        seal_nothing(&cloud, &http).await?;
+        let name = CONFIG_OBJECT.rsplit('/').next().unwrap_or_default();
+        if !cloud.has_object(CONFIG_BUCKET, name) {
+            seal_nothing(&cloud, &http, name).await?;
+        }
 
         let cloud = Arc::new(cloud);
         let worker = Worker::start(&cloud, environment(&cloud, attempts), style, http.clone())?;
@@ -106,6 +114,7 @@ impl World {
         world.worker.settled().await.ready()?;
         eprintln!("started    the worker at {}, its engine warm", world.worker.url());
         connect(&world.cloud, world.worker.url(), attempts).map_err(|error| error.to_string())?;
+        world.cloud.resume();
         world.cloud.settled().await.map_err(|error| error.to_string())?;
         Ok(world)
     }
@@ -116,6 +125,7 @@ impl World {
             name: &format!("platen-watches-{topic}"),
             topic,
             ack_deadline_seconds: Some(60),
+            temporary: true,
             ..Subscription::default()
         };
         self.cloud
@@ -124,15 +134,23 @@ impl World {
     }
 }
 
-/// Buckets, topics, subscriptions that are pulled, keys, and what the project's owner may do.
+/// Buckets, topics, subscriptions that are pulled, keys, and what the project's owner may do. What a data directory has is not
+/// made again.
 fn set_up(cloud: &LocalCloud) -> Result<(), crate::local_cloud::Refusal> {
     for (bucket, versioning) in [(INPUT_BUCKET, false), (OUTPUT_BUCKET, false), (CONFIG_BUCKET, true)] {
-        cloud.create_bucket(bucket, versioning)?;
+        if !cloud.has_bucket(bucket) {
+            cloud.create_bucket(bucket, versioning)?;
+        }
     }
     for topic in [EVENTS, RESULTS, DEAD_LETTERS] {
-        cloud.create_topic(topic)?;
+        if !cloud.has_topic(topic) {
+            cloud.create_topic(topic)?;
+        }
     }
     for topic in [RESULTS, DEAD_LETTERS] {
+        if cloud.has_subscription(topic) {
+            continue;
+        }
         cloud.create_subscription(&Subscription {
             name: topic,
             topic,
@@ -140,7 +158,9 @@ fn set_up(cloud: &LocalCloud) -> Result<(), crate::local_cloud::Refusal> {
             ..Subscription::default()
         })?;
     }
-    cloud.rotate_kms_key(KEY)?;
+    if !cloud.has_kms_key(KEY) {
+        cloud.rotate_kms_key(KEY)?;
+    }
     cloud.create_service_account(USER);
     let settings = cloud.settings();
     for account in [
@@ -156,7 +176,7 @@ fn set_up(cloud: &LocalCloud) -> Result<(), crate::local_cloud::Refusal> {
 
 /// Lets events flow to the worker, which is there to take them.
 fn connect(cloud: &LocalCloud, url: &str, attempts: u32) -> Result<(), crate::local_cloud::Refusal> {
-    cloud.create_subscription(&Subscription {
+    let push = Subscription {
         name: PUSH,
         topic: EVENTS,
         push_endpoint: Some(url),
@@ -166,8 +186,16 @@ fn connect(cloud: &LocalCloud, url: &str, attempts: u32) -> Result<(), crate::lo
         retry_seconds: Some((1, 60)),
         dead_letter: Some((DEAD_LETTERS, attempts)),
         ..Subscription::default()
-    })?;
-    cloud.create_notification(INPUT_BUCKET, EVENTS)?;
+    };
+    if cloud.has_subscription(PUSH) {
+        // The worker has another port than the one that was here before, and perhaps other attempts.
+        cloud.redirect_subscription(&push)?;
+    } else {
+        cloud.create_subscription(&push)?;
+    }
+    if !cloud.has_notification(INPUT_BUCKET, EVENTS) {
+        cloud.create_notification(INPUT_BUCKET, EVENTS)?;
+    }
     Ok(())
 }
 
@@ -208,7 +236,7 @@ pub(super) fn configuration() -> Result<EngineConfig, Problems> {
 }
 
 /// Seals a configuration without passwords, as the worker of a deployment finds one.
-async fn seal_nothing(cloud: &LocalCloud, http: &reqwest::Client) -> Result<(), String> {
+async fn seal_nothing(cloud: &LocalCloud, http: &reqwest::Client, name: &str) -> Result<(), String> {
     let failed = |error: String| format!("the configuration object cannot be sealed: {error}");
     let answer = http
         .post(format!("{}/v1/{KEY}:encrypt", cloud.urls().kms))
@@ -225,7 +253,6 @@ async fn seal_nothing(cloud: &LocalCloud, http: &reqwest::Client) -> Result<(), 
         .as_str()
         .and_then(|text| STANDARD.decode(text).ok())
         .ok_or_else(|| failed("there is no ciphertext".to_owned()))?;
-    let name = CONFIG_OBJECT.rsplit('/').next().unwrap_or_default();
     cloud
         .put(CONFIG_BUCKET, name, "application/octet-stream", Bytes::from(sealed))
         .map_err(|error| failed(error.to_string()))?;

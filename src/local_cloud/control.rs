@@ -5,10 +5,9 @@ use std::{io, sync::Arc};
 
 use axum::body::Bytes;
 use serde_json::Value;
-use tokio::net::TcpListener;
 
 use super::{
-    Fault, LocalCloud, Refusal,
+    Fault, LocalCloud, Refusal, Subscription,
     server::{self, Site},
 };
 
@@ -19,7 +18,7 @@ impl LocalCloud {
     ///
     /// When no port can be bound.
     pub async fn open_metadata_server(&self, email: &str) -> io::Result<String> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let listener = self.world.ports.bind(&format!("metadata of {email}")).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let site = Site::MetadataOf(email.into());
         server::serve(Arc::clone(&self.world), site, listener, self.stop.subscribe());
@@ -58,6 +57,68 @@ impl LocalCloud {
     /// Google's, when there is no such subscription, or it pushes.
     pub async fn receive(&self, subscription: &str, most: usize) -> Result<Vec<Value>, Refusal> {
         self.world.pubsub.receive(&self.world, subscription, most).await
+    }
+
+    /// Whether a directory keeps what is here.
+    pub fn is_kept(&self) -> bool {
+        self.world.pubsub.is_kept()
+    }
+
+    /// Begins to push the messages that an earlier process left in the data directory: when those who take them are there.
+    pub fn resume(&self) {
+        self.world.pubsub.resume(&self.world);
+    }
+
+    /// The messages that a subscription (its id) has not seen acknowledged, oldest first, as `PubsubMessage` in JSON.
+    ///
+    /// # Errors
+    ///
+    /// Google's, when there is no such subscription.
+    pub fn waiting(&self, subscription: &str) -> Result<Vec<Value>, Refusal> {
+        self.world.pubsub.waiting(&self.subscription_name(subscription))
+    }
+
+    /// Whether there is a bucket of this name.
+    pub fn has_bucket(&self, name: &str) -> bool {
+        self.world.storage.has_bucket(name)
+    }
+
+    /// Whether a bucket announces what happens in it on a topic (its id).
+    pub fn has_notification(&self, bucket: &str, topic: &str) -> bool {
+        self.world.storage.has_notification(bucket, &self.topic_name(topic))
+    }
+
+    /// Whether there is a topic of this id. Those of an emulator are not known here.
+    pub fn has_topic(&self, id: &str) -> bool {
+        self.world.pubsub.emulator.is_none() && self.world.pubsub.has_topic(&self.topic_name(id))
+    }
+
+    /// Whether there is a subscription of this id.
+    pub fn has_subscription(&self, id: &str) -> bool {
+        self.world.pubsub.backlog(&self.subscription_name(id)).is_ok()
+    }
+
+    /// Gives a subscription that is there the endpoint and the dead-letter policy of this one; what else it was set to stays.
+    ///
+    /// # Errors
+    ///
+    /// Google's, when there is no such subscription, or a setting is out of range.
+    pub fn redirect_subscription(&self, wanted: &Subscription<'_>) -> Result<(), Refusal> {
+        self.world.pubsub.redirect(
+            &self.world,
+            &self.subscription_name(wanted.name),
+            self.subscription_body(wanted),
+        )
+    }
+
+    /// Whether there is a live object of this name.
+    pub fn has_object(&self, bucket: &str, name: &str) -> bool {
+        self.world.storage.has_object(bucket, name)
+    }
+
+    /// Whether there is a KMS key of this name (`projects/P/locations/L/keyRings/R/cryptoKeys/K`).
+    pub fn has_kms_key(&self, name: &str) -> bool {
+        self.world.kms.has(name)
     }
 
     /// The scripted failures that wait for their requests, oldest first.

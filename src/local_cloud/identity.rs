@@ -1,7 +1,7 @@
 //! Who is who: service accounts and their keys, access tokens, and the key that signs OIDC ID tokens.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     io,
     sync::{Arc, Mutex},
 };
@@ -17,9 +17,16 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{clock::Clock, federation::Providers, roles::Grants, server::lock};
+use super::{
+    clock::Clock,
+    data::{DataDirectory, Kept, NotKept, Table},
+    federation::Providers,
+    roles::Grants,
+    server::lock,
+};
 
 /// How long Google's OIDC ID tokens live.
 const ID_TOKEN_LIFETIME: TimeDelta = TimeDelta::hours(1);
@@ -126,13 +133,46 @@ pub(super) fn random_hex(bytes: usize) -> String {
     random.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+#[derive(Clone, Serialize, Deserialize)]
 struct Account {
     /// The 21 digits that `sub` and `azp` hold.
     unique_id: String,
     /// The Google-managed key that `signBlob` signs with: made at the first use, because making one takes a while.
+    #[serde(with = "as_pkcs8")]
     managed: Option<Arc<RsaKey>>,
     /// Public keys that verify for this account, by key id.
     public_keys: Vec<(String, Vec<u8>)>,
+}
+
+/// A key in the journal: its name and PKCS #8 in base64.
+mod as_pkcs8 {
+    use std::sync::Arc;
+
+    use aws_lc_rs::{
+        encoding::{AsDer, Pkcs8V1Der},
+        rsa::KeyPair as RsaKeyPair,
+    };
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+
+    use super::RsaKey;
+
+    pub(super) fn serialize<S: Serializer>(key: &Option<Arc<RsaKey>>, serializer: S) -> Result<S::Ok, S::Error> {
+        let parts = key.as_ref().map(|key| {
+            let der: Pkcs8V1Der<'_> = key.pair.as_der().map_err(ser::Error::custom)?;
+            Ok((&key.id, STANDARD.encode(der.as_ref())))
+        });
+        parts.transpose()?.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<RsaKey>>, D::Error> {
+        let Some((id, der)) = Option::<(String, String)>::deserialize(deserializer)? else {
+            return Ok(None);
+        };
+        let der = STANDARD.decode(der).map_err(de::Error::custom)?;
+        let pair = RsaKeyPair::from_pkcs8(&der).map_err(de::Error::custom)?;
+        Ok(Some(Arc::new(RsaKey { id, pair })))
+    }
 }
 
 /// A person who has logged in with an OAuth client.
@@ -152,7 +192,7 @@ struct AccessToken {
 pub(super) struct Identity {
     clock: Clock,
     project: String,
-    accounts: Mutex<BTreeMap<String, Account>>,
+    accounts: Kept<Table<Account>>,
     access_tokens: Mutex<HashMap<String, AccessToken>>,
     /// Who may act as whom.
     pub(super) grants: Grants,
@@ -165,11 +205,14 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    pub(super) fn new(clock: Clock, project: String) -> io::Result<Self> {
+    /// With what a directory has: accounts and the keys that signatures of them verify with. The keys of ID tokens are made anew,
+    /// like the URLs that such tokens are for.
+    pub(super) fn open(clock: Clock, project: String, data: Option<&DataDirectory>) -> io::Result<Self> {
+        let journal = data.map(|data| &data.journal);
         Ok(Self {
             clock,
             project,
-            accounts: Mutex::default(),
+            accounts: Kept::restored(journal, "account/", Table::default())?,
             access_tokens: Mutex::default(),
             grants: Grants::default(),
             users: Mutex::default(),
@@ -179,56 +222,78 @@ impl Identity {
     }
 
     pub(super) fn add_account(&self, email: &str) {
-        let mut accounts = lock(&self.accounts);
-        let number = accounts.len() + 1;
-        accounts.entry(email.to_owned()).or_insert_with(|| Account {
-            unique_id: format!("10000000000000{number:07}"),
-            managed: None,
-            public_keys: Vec::new(),
+        // What cannot be kept is said where that is found out; the account is not there then.
+        let _not_kept = self.accounts.change(|accounts| {
+            if !accounts.contains_key(email) {
+                let number = accounts.len() + 1;
+                let account = Account {
+                    unique_id: format!("10000000000000{number:07}"),
+                    managed: None,
+                    public_keys: Vec::new(),
+                };
+                accounts.insert(email.to_owned(), account);
+            }
+            Ok::<_, NotKept>(())
         });
     }
 
     pub(super) fn knows(&self, email: &str) -> bool {
-        lock(&self.accounts).contains_key(email)
+        self.accounts.look().contains_key(email)
     }
 
     pub(super) fn unique_id(&self, email: &str) -> Option<String> {
-        lock(&self.accounts).get(email).map(|account| account.unique_id.clone())
+        let accounts = self.accounts.look();
+        accounts.get(email).map(|account| account.unique_id.clone())
     }
 
     /// Registers a public key (`RSAPublicKey`, DER) of an account, which is made if need be.
-    pub(super) fn add_public_key(&self, email: &str, key_id: &str, public_der: Vec<u8>) {
+    pub(super) fn add_public_key(&self, email: &str, key_id: &str, public_der: Vec<u8>) -> io::Result<()> {
         self.add_account(email);
-        if let Some(account) = lock(&self.accounts).get_mut(email) {
-            account.public_keys.push((key_id.to_owned(), public_der));
-        }
+        let added = self.accounts.change(|accounts| {
+            if let Some(account) = accounts.get_mut(email) {
+                account.public_keys.push((key_id.to_owned(), public_der));
+            }
+            Ok::<_, NotKept>(())
+        });
+        added.map_err(io::Error::other)
     }
 
     pub(super) fn managed_key(&self, email: &str) -> Option<Arc<RsaKey>> {
-        let mut accounts = lock(&self.accounts);
-        let account = accounts.get_mut(email)?;
-        if account.managed.is_none() {
-            let key = Arc::new(RsaKey::generate().ok()?);
-            account.public_keys.push((key.id.clone(), key.public_der()));
-            account.managed = Some(key);
+        let there = self.accounts.look().get(email).map(|account| account.managed.clone())?;
+        if there.is_some() {
+            return there;
         }
-        account.managed.clone()
+        let made = self.accounts.change(|accounts| {
+            let Some(account) = accounts.get_mut(email) else {
+                return Ok(None);
+            };
+            if account.managed.is_none() {
+                let key = Arc::new(RsaKey::generate().map_err(|error| NotKept(error.to_string()))?);
+                account.public_keys.push((key.id.clone(), key.public_der()));
+                account.managed = Some(key);
+            }
+            Ok::<_, NotKept>(account.managed.clone())
+        });
+        made.ok().flatten()
     }
 
     /// Replaces the Google-managed key; what the old one signed no longer verifies.
     pub(super) fn rotate_managed_key(&self, email: &str) {
-        if let Some(account) = lock(&self.accounts).get_mut(email)
-            && let Some(old) = account.managed.take()
-        {
-            account.public_keys.retain(|(id, _)| *id != old.id);
-        }
+        let _not_kept = self.accounts.change(|accounts| {
+            if let Some(account) = accounts.get_mut(email)
+                && let Some(old) = account.managed.take()
+            {
+                account.public_keys.retain(|(id, _)| *id != old.id);
+            }
+            Ok::<_, NotKept>(())
+        });
     }
 
     /// Makes a user-managed key and the file that Google hands out for it.
     pub(super) fn key_file(&self, email: &str, token_uri: &str) -> io::Result<Value> {
         let key = RsaKey::generate()?;
         let pem = key.private_pem()?;
-        self.add_public_key(email, &key.id, key.public_der());
+        self.add_public_key(email, &key.id, key.public_der())?;
         Ok(json!({
             "type": "service_account",
             "project_id": self.project,
@@ -245,7 +310,7 @@ impl Identity {
 
     /// Whether `signature` over `message` is by one of the account's keys: the one named, or any.
     pub(super) fn verifies(&self, email: &str, key_id: Option<&str>, message: &[u8], signature: &[u8]) -> bool {
-        let accounts = lock(&self.accounts);
+        let accounts = self.accounts.look();
         accounts.get(email).is_some_and(|account| {
             account
                 .public_keys

@@ -1,16 +1,22 @@
 //! Cloud KMS: symmetric `encrypt` and `decrypt` with additional authenticated data, and CRC32C both ways.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
+    io,
     sync::{Arc, Mutex},
 };
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
+    error::Unspecified,
+};
 use axum::{http::StatusCode, response::Response};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
     Refusal, World, base64_of_google,
+    data::{DataDirectory, Kept, Table},
     server::{Request, decode, json as json_answer, lock, rpc_error},
     to_base64,
 };
@@ -20,37 +26,73 @@ const LARGEST_PLAINTEXT: usize = 64 * 1024;
 /// Says which key made a ciphertext, so that another key's is told apart from a damaged one.
 const KEY_ID_LENGTH: usize = 8;
 
+#[derive(Clone, Serialize, Deserialize)]
 struct Key {
     id: [u8; KEY_ID_LENGTH],
     /// Versions, oldest first; the last is the primary.
-    versions: Vec<Arc<RandomizedNonceKey>>,
+    versions: Vec<Version>,
+}
+
+/// One version's key, and its bytes for the journal: the key does not give them back.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(try_from = "[u8; 32]", into = "[u8; 32]")]
+struct Version {
+    bytes: [u8; 32],
+    key: Arc<RandomizedNonceKey>,
+}
+
+impl TryFrom<[u8; 32]> for Version {
+    type Error = Unspecified;
+
+    fn try_from(bytes: [u8; 32]) -> Result<Self, Unspecified> {
+        let key = Arc::new(RandomizedNonceKey::new(&AES_256_GCM, &bytes)?);
+        Ok(Self { bytes, key })
+    }
+}
+
+impl From<Version> for [u8; 32] {
+    fn from(version: Version) -> Self {
+        version.bytes
+    }
 }
 
 /// The keys by their resource name. Key rings are no more than a part of it.
 #[derive(Default)]
 pub(super) struct Kms {
-    keys: Mutex<BTreeMap<String, Key>>,
+    keys: Kept<Table<Key>>,
     /// `(member, key, verb)`: who may not do what; everybody else may.
     denied: Mutex<BTreeSet<(String, String, &'static str)>>,
 }
 
 impl Kms {
+    /// With what a directory has.
+    pub(super) fn open(data: Option<&DataDirectory>) -> io::Result<Self> {
+        let journal = data.map(|data| &data.journal);
+        Ok(Self {
+            keys: Kept::restored(journal, "kms/", Table::default())?,
+            denied: Mutex::default(),
+        })
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.keys.look().contains_key(name)
+    }
+
     /// Makes a key, or a new primary version of one that is there.
     pub(super) fn rotate(&self, name: &str) -> Result<(), Refusal> {
         let internal = |_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "Internal error.");
         let (mut id, mut bytes) = ([0; KEY_ID_LENGTH], [0; 32]);
         aws_lc_rs::rand::fill(&mut id).map_err(internal)?;
         aws_lc_rs::rand::fill(&mut bytes).map_err(internal)?;
-        let version = Arc::new(RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(internal)?);
-        lock(&self.keys)
-            .entry(name.to_owned())
-            .or_insert(Key {
+        let version = Version::try_from(bytes).map_err(internal)?;
+        self.keys.change(|keys| {
+            let key = keys.get_or_insert_with(name, || Key {
                 id,
                 versions: Vec::new(),
-            })
-            .versions
-            .push(version);
-        Ok(())
+            });
+            key.versions.push(version);
+            Ok(())
+        })
     }
 
     pub(super) fn deny(&self, member: &str, key: &str, verb: &'static str) {
@@ -113,7 +155,7 @@ fn call(world: &World, request: &Request, caller: Option<&str>) -> Result<Value,
         return Err(denied(permission, name));
     }
     let body: Value = serde_json::from_slice(&request.body).map_err(|_| invalid("Invalid JSON payload received."))?;
-    let keys = lock(&world.kms.keys);
+    let keys = world.kms.keys.look();
     let key = keys.get(name).ok_or_else(|| {
         Refusal::new(
             StatusCode::NOT_FOUND,
@@ -136,7 +178,7 @@ fn call(world: &World, request: &Request, caller: Option<&str>) -> Result<Value,
 fn create(world: &World, request: &Request, parent: &str) -> Result<Value, Refusal> {
     let id = request.parameter("cryptoKeyId").filter(|id| !id.is_empty());
     let name = format!("{parent}/{}", id.ok_or_else(|| invalid("crypto_key_id must be set."))?);
-    if lock(&world.kms.keys).contains_key(&name) {
+    if world.kms.has(&name) {
         let message = format!("CryptoKey {name} already exists.");
         return Err(Refusal::new(StatusCode::CONFLICT, "ALREADY_EXISTS", message));
     }
@@ -179,6 +221,7 @@ fn encrypt(name: &str, key: &Key, body: &Value, additional: &[u8]) -> Result<Val
     let failed = || Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "Internal error.");
     let primary = key.versions.last().ok_or_else(failed)?;
     let nonce = primary
+        .key
         .seal_in_place_append_tag(Aad::from(additional), &mut sealed)
         .map_err(|_| failed())?;
     let mut ciphertext = key.id.to_vec();
@@ -210,6 +253,7 @@ fn decrypt(key: &Key, body: &Value, additional: &[u8]) -> Result<Value, Refusal>
     let mut plaintext = sealed.to_vec();
     let length = used
         .ok_or_else(failed)?
+        .key
         .open_in_place(Nonce::from(nonce), Aad::from(additional), &mut plaintext)
         .map_err(|_| failed())?
         .len();

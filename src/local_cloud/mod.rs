@@ -1,7 +1,7 @@
 //! A small Google Cloud on loopback: each API a real HTTP listener that demands what Google demands.
 //!
 //! It imports nothing of ours, so that a mistake in our clients or our signer cannot be mirrored here: signatures are
-//! verified from the received bytes, tokens are made and checked by hand. Everything is in memory.
+//! verified from the received bytes, tokens are made and checked by hand. Everything is in memory, or kept in a directory (`data`).
 //!
 //! ```text
 //! server (listeners, raw paths) -> faults -> storage | pubsub | metadata | iam | sts | jwks | kms | front_door
@@ -11,10 +11,11 @@
 //!
 //! The accounts of a deployment are held to the bindings of `deploy/policy.json` once [`LocalCloud::enforce`] is called; every
 //! other known caller is an owner, who may do everything but act as a service account. What Google has and this has not:
-//! other policies, exactly-once delivery, object holds, ACLs, copy, rewrite and compose.
+//! other policies, exactly-once delivery, object holds and ACLs.
 
 mod clock;
 mod control;
+mod data;
 mod faults;
 mod federation;
 mod front_door;
@@ -41,10 +42,11 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD},
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 
 pub use self::{
     clock::Clock,
+    data::{DataDirectory, DataError},
     faults::{Effect, Fault},
     observe::{Call, Observation, Seen},
     pubsub::{Acknowledgement, number_of},
@@ -100,6 +102,8 @@ struct World {
     faults: Faults,
     watchers: Watchers,
     http: reqwest::Client,
+    /// Where peers listened before.
+    ports: data::Ports,
     stopped: watch::Receiver<bool>,
 }
 
@@ -152,8 +156,22 @@ impl LocalCloud {
     ///
     /// When a port cannot be bound, or a key cannot be made.
     pub async fn start(settings: Settings) -> io::Result<Self> {
+        Self::start_with(settings, None).await
+    }
+
+    /// The same with what a directory has, where every change is kept from now on: buckets, objects, topics, subscriptions and
+    /// their messages, accounts and their keys, and KMS keys. The peers get the ports they had, as far as these are free. What
+    /// waits for a push waits until [`LocalCloud::resume`].
+    ///
+    /// # Errors
+    ///
+    /// The same, and when the directory cannot be read or written.
+    pub async fn start_with(settings: Settings, data: Option<DataDirectory>) -> io::Result<Self> {
         let (clock, project) = (settings.clock.clone(), settings.project.clone());
-        let identity = tokio::task::spawn_blocking(move || Identity::new(clock, project)).await??;
+        let of_identity = data.clone();
+        let identity = tokio::task::spawn_blocking(move || Identity::open(clock, project, of_identity.as_ref()))
+            .await?
+            .map_err(|error| data::unreadable(&error))?;
         let (worker, signer) = (&settings.worker_service_account, &settings.signer_service_account);
         for account in [worker, signer, &settings.push_service_account] {
             identity.add_account(account);
@@ -173,8 +191,9 @@ impl LocalCloud {
             Peer::Kms,
             Peer::FrontDoor,
         ];
+        let ports = data::Ports::of(data.as_ref())?;
         for peer in peers {
-            let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+            let listener = ports.bind(&format!("{peer:?}")).await?;
             urls.push(format!("http://{}", listener.local_addr()?));
             listeners.push((peer, listener));
         }
@@ -210,16 +229,17 @@ impl LocalCloud {
         };
         let world = Arc::new(World {
             clock: settings.clock.clone(),
-            settings,
             urls,
             identity,
             policies: Policies::default(),
-            storage: Storage::default(),
-            pubsub: Pubsub::on(emulator),
-            kms: Kms::default(),
+            storage: Storage::open(data.as_ref()).map_err(|error| data::unreadable(&error))?,
+            pubsub: Pubsub::open(data.as_ref(), &settings.clock, emulator).map_err(|error| data::unreadable(&error))?,
+            kms: Kms::open(data.as_ref()).map_err(|error| data::unreadable(&error))?,
+            ports,
             front_door: FrontDoor::default(),
             faults: Faults::default(),
             watchers: Watchers::default(),
+            settings,
             http,
             stopped: stopped.clone(),
         });
@@ -292,7 +312,20 @@ impl LocalCloud {
     ///
     /// Google's, when the topic is not there, or a setting is out of range.
     pub fn create_subscription(&self, wanted: &Subscription<'_>) -> Result<String, Refusal> {
-        let name = format!("projects/{}/subscriptions/{}", self.world.settings.project, wanted.name);
+        let body = self.subscription_body(wanted);
+        let name = self.subscription_name(wanted.name);
+        self.world
+            .pubsub
+            .create_subscription(&self.world, body, !wanted.temporary)?;
+        Ok(name)
+    }
+
+    fn subscription_name(&self, id: &str) -> String {
+        format!("projects/{}/subscriptions/{id}", self.world.settings.project)
+    }
+
+    fn subscription_body(&self, wanted: &Subscription<'_>) -> Value {
+        let name = self.subscription_name(wanted.name);
         let mut body = json!({
             "name": name,
             "topic": self.topic_name(wanted.topic),
@@ -316,8 +349,7 @@ impl LocalCloud {
             body["deadLetterPolicy"] =
                 json!({"deadLetterTopic": self.topic_name(topic), "maxDeliveryAttempts": attempts});
         }
-        self.world.pubsub.create_subscription(&self.world, body)?;
-        Ok(name)
+        body
     }
 
     /// Publishes one message on a topic (its id); the message's id.
@@ -395,8 +427,7 @@ impl LocalCloud {
     pub fn register_key(&self, email: &str, key_id: &str, private_key_pem: &str) -> io::Result<()> {
         self.world
             .identity
-            .add_public_key(email, key_id, identity::public_of_private(private_key_pem)?);
-        Ok(())
+            .add_public_key(email, key_id, identity::public_of_private(private_key_pem)?)
     }
 
     /// Grants `roles/iam.serviceAccountTokenCreator` on an account.

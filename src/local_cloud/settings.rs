@@ -106,4 +106,6 @@ pub struct Subscription<'a> {
     pub unwrapped: Option<bool>,
     /// One message of an ordering key at a time.
     pub ordered: bool,
+    /// Gone with the process, also where a directory keeps the others.
+    pub temporary: bool,
 }

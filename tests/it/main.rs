@@ -47,6 +47,7 @@ mod keys;
 mod links;
 mod local_cloud;
 mod local_command;
+mod local_data;
 mod local_page;
 mod logs;
 mod meanwhile;

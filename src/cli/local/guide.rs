@@ -102,9 +102,10 @@ curl {page}/api/worker -d '{{"action": "kill"}}'
 curl -X PUT {page}/api/worker/variables -d '{{"MAX_PAGES": "2"}}'
 curl {metrics}
 
-The worker's log is on stderr. Ctrl-C ends all of it, and what it holds is gone."#,
+The worker's log is on stderr. Ctrl-C ends all of it, and what it holds is {afterwards}."#,
             pubsub = urls.pubsub,
             metadata = world.metadata,
+            afterwards = if world.cloud.is_kept() { "kept" } else { "gone" },
         )
     }
 }

@@ -320,18 +320,23 @@ fn source(message: &Value, data: Option<&Value>) -> (Option<String>, Option<Stri
 /// What a message tells of a job.
 type Take = fn(&Jobs, &Value);
 
-/// Follows the pushes, and the three topics for as long as the tasks live.
+/// Follows the pushes, and the three topics for as long as the tasks live, after what a data directory has of them: what waits for
+/// the worker, and results and dead letters that nobody has taken.
 pub(super) fn watch(jobs: &Arc<Jobs>, world: &World) -> Result<JoinSet<()>, String> {
     let mut tasks = JoinSet::new();
     let told = Arc::clone(jobs);
     world.cloud.watch(move |observation| told.observe(observation));
-    let followed: [(&str, Take); 3] = [
-        (EVENTS, Jobs::event),
-        (RESULTS, Jobs::result),
-        (DEAD_LETTERS, Jobs::dead_letter),
+    let followed: [(&str, &str, Take); 3] = [
+        (EVENTS, PUSH, Jobs::event),
+        (RESULTS, RESULTS, Jobs::result),
+        (DEAD_LETTERS, DEAD_LETTERS, Jobs::dead_letter),
     ];
-    for (topic, take) in followed {
+    for (topic, waiting, take) in followed {
         let (subscription, jobs, cloud) = (world.watch(topic)?, Arc::clone(jobs), Arc::clone(&world.cloud));
+        // None where somebody has deleted it: then nothing waits there.
+        for message in cloud.waiting(waiting).unwrap_or_default() {
+            take(&jobs, &message);
+        }
         tasks.spawn(async move {
             loop {
                 match cloud.receive(&subscription, 100).await {

@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 use super::{
     super::{
         Refusal, World,
-        server::{Request, lock},
+        data::{Kept, NotKept},
+        server::Request,
     },
     model::{PushConfig, Settings, check_retention, subscription, without},
 };
@@ -151,12 +152,13 @@ fn camel(field: &str) -> String {
 
 /// `topics.patch`
 pub(super) fn patch_topic(world: &World, name: &str, body: &Value) -> Result<Value, Refusal> {
-    let mut topics = lock(&world.pubsub.topics);
-    let old = topics.get(name).ok_or_else(|| Refusal::no_resource(name))?;
-    let updated = masked(old, body, "topic", "Topic", &TOPIC)?;
-    let updated = topic(name, updated)?;
-    topics.insert(name.to_owned(), updated.clone());
-    Ok(updated)
+    world.pubsub.topics.change(|topics| {
+        let old = topics.get(name).ok_or_else(|| Refusal::no_resource(name))?;
+        let updated = masked(old, body, "topic", "Topic", &TOPIC)?;
+        let updated = topic(name, updated)?;
+        topics.insert(name.to_owned(), updated.clone());
+        Ok(updated)
+    })
 }
 
 /// `subscriptions.patch`
@@ -171,7 +173,7 @@ pub(super) fn patch_subscription(world: &World, name: &str, body: &Value) -> Res
     )?;
     let updated = world.pubsub.checked(world, subscription(updated)?)?;
     let answer = updated.json();
-    *lock(&found.settings) = updated;
+    found.set(updated)?;
     found.touch();
     Ok(answer)
 }
@@ -187,7 +189,7 @@ pub(super) fn modify_push_config(world: &World, name: &str, body: &Value) -> Res
         push_config,
         ..found.settings()
     };
-    *lock(&found.settings) = world.pubsub.checked(world, updated)?;
+    found.set(world.pubsub.checked(world, updated)?)?;
     found.touch();
     Ok(json!({}))
 }
@@ -195,8 +197,13 @@ pub(super) fn modify_push_config(world: &World, name: &str, body: &Value) -> Res
 /// `subscriptions.detach`: drops the messages, for good.
 pub(super) fn detach(world: &World, name: &str) -> Result<Value, Refusal> {
     let found = world.pubsub.subscription(name)?;
-    lock(&found.settings).detached = true;
-    lock(&found.queue).clear();
+    found.settings.change_with(
+        |settings| {
+            settings.detached = true;
+            Ok::<_, NotKept>(())
+        },
+        |held, ()| Kept::change_all(&[&found.queue], &mut [held], |_, queue| queue.clear()),
+    )?;
     found.touch();
     Ok(json!({}))
 }
@@ -216,7 +223,10 @@ pub(super) fn seek(world: &World, name: &str, body: &Value) -> Result<Value, Ref
         .parse()
         .map_err(|error| Refusal::argument(format!("Invalid time given: (time={time}): {error}.")))?;
     let retain = found.settings().retain_acked_messages;
-    lock(&found.queue).seek(time, retain);
+    found.queue.change(|queue| {
+        queue.seek(time, retain);
+        Ok::<_, NotKept>(())
+    })?;
     found.touch();
     Ok(json!({}))
 }

@@ -10,6 +10,7 @@ mod rest;
 
 use std::{
     collections::BTreeMap,
+    io,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -30,10 +31,15 @@ use self::{
     filter::Filter,
     model::{Message, Settings, check_drafts, check_name},
     push::Pace,
-    queue::{Look, Queue, Taken},
+    queue::{Delivery, Look, Queue, Taken},
     rest::wait,
 };
-use super::{Refusal, World, server::lock};
+use super::{
+    Refusal, World,
+    clock::Clock,
+    data::{DataDirectory, Held, Journal, Kept, Loose, NotKept, Single, Table, commit},
+    server::lock,
+};
 
 /// Google's ids are numbers of 14 to 17 digits; nobody may read more into them but who asks this cloud what came first.
 const FIRST_ID: u64 = 10_000_000_000_000_000;
@@ -85,10 +91,10 @@ impl Refusal {
 
 /// One subscription and its messages.
 pub(super) struct Subscription {
-    settings: Mutex<Settings>,
+    settings: Kept<Single<Settings>>,
     /// Which messages it gets; it never changes.
     filter: Option<Filter>,
-    queue: Mutex<Queue>,
+    queue: Kept<Queue>,
     pace: Mutex<Pace>,
     deleted: Mutex<bool>,
     /// Counts what happened, so that pushers and pullers look again.
@@ -96,8 +102,26 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
+    fn new(settings: Kept<Single<Settings>>, filter: Option<Filter>, queue: Kept<Queue>) -> Self {
+        Self {
+            settings,
+            filter,
+            queue,
+            pace: Mutex::default(),
+            deleted: Mutex::default(),
+            changed: watch::Sender::new(0),
+        }
+    }
+
     fn settings(&self) -> Settings {
-        lock(&self.settings).clone()
+        Settings::clone(&self.settings.look())
+    }
+
+    fn set(&self, settings: Settings) -> Result<(), NotKept> {
+        self.settings.change(|value| {
+            **value = settings;
+            Ok(())
+        })
     }
 
     fn is_deleted(&self) -> bool {
@@ -109,52 +133,116 @@ impl Subscription {
     }
 
     /// Leases up to `most` messages, and sends off those that are given up.
-    fn take(&self, world: &World, settings: &Settings, most: usize, one_of_a_key: bool) -> Taken {
+    fn take(&self, world: &World, settings: &Settings, most: usize, one_of_a_key: bool) -> Result<Taken, NotKept> {
         let given_up_by = working(world, settings.clone());
-        let look = Look {
-            settings: &given_up_by,
-            most,
-            one_of_a_key,
-            second: world.settings.pubsub_second,
-            now: world.clock.now(),
-        };
-        let mut taken = lock(&self.queue).take(&look);
-        forward_dead(world, settings, std::mem::take(&mut taken.dead));
-        taken
+        loop {
+            let look = Look {
+                settings: &given_up_by,
+                most,
+                one_of_a_key,
+                second: world.settings.pubsub_second,
+                now: world.clock.now(),
+            };
+            let mut taken = self.queue.change(|queue| Ok::<_, NotKept>(queue.take(&look)))?;
+            let dead = std::mem::take(&mut taken.dead);
+            if dead.is_empty() {
+                return Ok(taken);
+            }
+            forward_dead(world, self, settings, dead);
+            // What waited behind them in its order may go now.
+            if !taken.deliveries.is_empty() {
+                return Ok(taken);
+            }
+        }
     }
 
-    fn acknowledge(&self, world: &World, ack_ids: &[impl AsRef<str>]) {
-        let retain = lock(&self.settings).retain_acked_messages;
-        let mut queue = lock(&self.queue);
-        for id in ack_ids {
-            queue.acknowledge(id.as_ref(), retain, world.pubsub.published());
-        }
-        drop(queue);
+    fn acknowledge(&self, world: &World, ack_ids: &[impl AsRef<str>]) -> Result<(), NotKept> {
+        let retain = self.settings.look().retain_acked_messages;
+        self.queue.change(|queue| {
+            for id in ack_ids {
+                queue.acknowledge(id.as_ref(), retain, world.pubsub.published());
+            }
+            Ok::<_, NotKept>(())
+        })?;
         self.touch();
+        Ok(())
     }
 }
 
 /// All topics and subscriptions.
 #[derive(Default)]
 pub(super) struct Pubsub {
-    topics: Mutex<BTreeMap<String, Value>>,
+    topics: Kept<Table<Value>>,
     subscriptions: Mutex<BTreeMap<String, Arc<Subscription>>>,
     published: AtomicU64,
+    journal: Option<Arc<Journal>>,
+    /// Subscriptions of an earlier process, which nothing is pushed to before [`Pubsub::resume`].
+    held_back: Mutex<Vec<Arc<Subscription>>>,
     /// What keeps topics and subscriptions instead.
     pub(super) emulator: Option<Emulator>,
 }
 
+/// Where things are kept.
+const TOPICS: &str = "pubsub/topic/";
+const SUBSCRIPTIONS: &str = "pubsub/subscription/";
+const PUBLISHED: &str = "pubsub/published";
+
+fn place_of_queue(subscription: &str) -> String {
+    format!("pubsub/queue/{subscription}/")
+}
+
 impl Pubsub {
-    pub(super) fn on(emulator: Option<Emulator>) -> Self {
-        Self {
-            emulator,
-            ..Self::default()
+    /// With what a directory has. An emulator keeps everything itself.
+    pub(super) fn open(data: Option<&DataDirectory>, clock: &Clock, emulator: Option<Emulator>) -> io::Result<Self> {
+        let Some(journal) = data.map(|data| &data.journal).filter(|_| emulator.is_none()) else {
+            return Ok(Self {
+                emulator,
+                ..Self::default()
+            });
+        };
+        let published: Option<(String, u64)> = journal.read(PUBLISHED)?.into_iter().next();
+        let published = published.map_or(0, |(_, published)| published);
+        let mut subscriptions = BTreeMap::new();
+        for (name, settings) in journal.read::<Settings>(SUBSCRIPTIONS)? {
+            let now = clock.now();
+            let (retention, ordered) = (settings.retention(), settings.enable_message_ordering);
+            let filter = settings.parsed_filter().map_err(io::Error::other)?;
+            let place = format!("{SUBSCRIPTIONS}{name}");
+            let settings = Kept::new(Some(journal), place, Single::restored(settings));
+            // Every number in a queue is a message of the cloud: none is given again, nor is an ack id.
+            let queue = Kept::restored(Some(journal), place_of_queue(&name), Queue::after(published, ordered))?;
+            let expired = queue.change(|queue| {
+                queue.forget_published_until(now - retention);
+                queue.begin_again();
+                Ok::<_, NotKept>(())
+            });
+            expired.map_err(io::Error::other)?;
+            subscriptions.insert(name, Arc::new(Subscription::new(settings, filter, queue)));
+        }
+        Ok(Self {
+            topics: Kept::restored(Some(journal), TOPICS, Table::default())?,
+            held_back: Mutex::new(subscriptions.values().cloned().collect()),
+            subscriptions: Mutex::new(subscriptions),
+            published: published.into(),
+            journal: Some(Arc::clone(journal)),
+            emulator: None,
+        })
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        self.journal.is_some()
+    }
+
+    /// Begins to push what an earlier process left.
+    pub(super) fn resume(&self, world: &Arc<World>) {
+        for subscription in std::mem::take(&mut *lock(&self.held_back)) {
+            tokio::spawn(push::run(Arc::clone(world), subscription));
         }
     }
 
     /// Whether a topic is there; of an emulator's that is found out when something is published.
     pub(super) fn has_topic(&self, name: &str) -> bool {
-        self.emulator.is_some() || lock(&self.topics).contains_key(name)
+        self.emulator.is_some() || self.topics.look().contains_key(name)
     }
 
     pub(super) fn create_topic(&self, name: &str, body: Value) -> Result<Value, Refusal> {
@@ -164,28 +252,41 @@ impl Pubsub {
             emulator.create_topic(name);
             return Ok(topic);
         }
-        let mut topics = lock(&self.topics);
-        if topics.contains_key(name) {
-            return Err(Refusal::resource_exists(name));
-        }
-        topics.insert(name.to_owned(), topic.clone());
-        Ok(topic)
+        self.topics.change(|topics| {
+            if topics.contains_key(name) {
+                return Err(Refusal::resource_exists(name));
+            }
+            topics.insert(name.to_owned(), topic.clone());
+            Ok(topic)
+        })
     }
 
     fn delete_topic(&self, name: &str) -> Result<(), Refusal> {
-        lock(&self.topics)
-            .remove(name)
-            .ok_or_else(|| Refusal::no_resource(name))?;
-        for subscription in lock(&self.subscriptions).values() {
-            let mut settings = lock(&subscription.settings);
-            if settings.topic == name {
-                DELETED_TOPIC.clone_into(&mut settings.topic);
-            }
-        }
-        Ok(())
+        let subscriptions = lock(&self.subscriptions);
+        let of_topic: Vec<_> = subscriptions
+            .values()
+            .map(|subscription| &subscription.settings)
+            .collect();
+        self.topics.change_with(
+            |topics| topics.remove(name).ok_or_else(|| Refusal::no_resource(name)),
+            |held, _| {
+                Kept::change_all(&of_topic, &mut [held], |_, settings| {
+                    if settings.topic == name {
+                        DELETED_TOPIC.clone_into(&mut settings.topic);
+                    }
+                })?;
+                Ok(())
+            },
+        )
     }
 
-    pub(super) fn create_subscription(&self, world: &Arc<World>, settings: Value) -> Result<Value, Refusal> {
+    /// Makes a subscription, which ends with the process unless it `outlives` that.
+    pub(super) fn create_subscription(
+        &self,
+        world: &Arc<World>,
+        settings: Value,
+        outlives: bool,
+    ) -> Result<Value, Refusal> {
         let settings = Settings {
             detached: false,
             ..model::subscription(settings)?
@@ -202,23 +303,36 @@ impl Pubsub {
         let filter = settings.parsed_filter()?;
         let answer = settings.json();
         let name = settings.name.clone();
-        let subscription = Arc::new(Subscription {
-            queue: Mutex::new(Queue::new(settings.enable_message_ordering)),
-            settings: Mutex::new(settings),
-            filter,
-            pace: Mutex::default(),
-            deleted: Mutex::default(),
-            changed: watch::Sender::new(0),
-        });
-        {
+        let ordered = settings.enable_message_ordering;
+        let journal = self.journal.as_ref().filter(|_| outlives);
+        let settings = Kept::new(journal, format!("{SUBSCRIPTIONS}{name}"), Single::new(settings));
+        let subscription = {
             let mut subscriptions = lock(&self.subscriptions);
             if subscriptions.contains_key(&name) {
                 return Err(Refusal::resource_exists(&name));
             }
+            settings.change(|_| Ok::<_, NotKept>(()))?;
+            let queue = Kept::new(journal, place_of_queue(&name), Queue::after(self.published(), ordered));
+            let subscription = Arc::new(Subscription::new(settings, filter, queue));
             subscriptions.insert(name, Arc::clone(&subscription));
-        }
+            subscription
+        };
         tokio::spawn(push::run(Arc::clone(world), subscription));
         Ok(answer)
+    }
+
+    /// Sets a subscription's push endpoint and its dead-letter policy.
+    pub(super) fn redirect(&self, world: &World, name: &str, wanted: Value) -> Result<(), Refusal> {
+        let subscription = self.subscription(name)?;
+        let wanted = model::subscription(wanted)?;
+        let changed = Settings {
+            push_config: wanted.push_config,
+            dead_letter_policy: wanted.dead_letter_policy,
+            ..subscription.settings()
+        };
+        subscription.set(self.checked(world, changed)?)?;
+        subscription.touch();
+        Ok(())
     }
 
     /// Settings as Google takes them: in bounds, and with nothing that is not there.
@@ -252,18 +366,25 @@ impl Pubsub {
             .iter()
             .filter_map(|message| message["ackId"].as_str())
             .collect();
-        self.subscription(name)?.acknowledge(world, &ids);
+        self.subscription(name)?.acknowledge(world, &ids)?;
         Ok(received)
     }
 
     /// How many messages a subscription has not seen acknowledged.
     pub(super) fn backlog(&self, subscription: &str) -> Result<usize, Refusal> {
-        Ok(lock(&self.subscription(subscription)?.queue).len())
+        Ok(self.subscription(subscription)?.queue.look().len())
+    }
+
+    /// The messages that a subscription has not seen acknowledged, oldest first.
+    pub(super) fn waiting(&self, subscription: &str) -> Result<Vec<Value>, Refusal> {
+        let subscription = self.subscription(subscription)?;
+        let queue = subscription.queue.look();
+        Ok(queue.messages().map(|message| message.json()).collect())
     }
 
     /// What a subscription has seen acknowledged, oldest first.
     pub(super) fn acknowledgements(&self, subscription: &str) -> Result<Vec<Acknowledgement>, Refusal> {
-        Ok(lock(&self.subscription(subscription)?.queue).acknowledged())
+        Ok(self.subscription(subscription)?.queue.look().acknowledged())
     }
 
     /// How many messages were published so far.
@@ -272,12 +393,13 @@ impl Pubsub {
     }
 
     fn delete_subscription(&self, name: &str) -> Result<(), Refusal> {
-        let subscription = lock(&self.subscriptions)
-            .remove(name)
-            .ok_or_else(|| Refusal::no_resource(name))?;
+        let mut subscriptions = lock(&self.subscriptions);
+        let subscription = subscriptions.get(name).ok_or_else(|| Refusal::no_resource(name))?;
+        let mut settings = Loose::remove(self.journal.as_ref(), &format!("{SUBSCRIPTIONS}{name}"));
+        Kept::change_all(&[&subscription.queue], &mut [&mut settings], |_, queue| queue.clear())?;
         *lock(&subscription.deleted) = true;
-        lock(&subscription.queue).clear();
         subscription.touch();
+        subscriptions.remove(name);
         Ok(())
     }
 
@@ -290,38 +412,87 @@ impl Pubsub {
         if !self.has_topic(topic) {
             return Err(Refusal::no_resource(topic));
         }
+        let drafts = drafts.into_iter().map(|draft| (topic.to_owned(), draft)).collect();
+        Ok(self.distribute(world, drafts, None)?)
+    }
+
+    /// Publishes what other changes of the cloud are announced by, together with them. A topic that was deleted since loses its
+    /// messages, as Google's does.
+    pub(super) fn announce(
+        &self,
+        world: &World,
+        mut messages: Vec<(String, Draft)>,
+        along: &mut dyn Held,
+    ) -> Result<(), NotKept> {
+        messages.retain(|(topic, draft)| self.has_topic(topic) && check_drafts(std::slice::from_ref(draft)).is_ok());
+        if let Some(emulator) = &self.emulator {
+            commit(&mut [along])?;
+            for (topic, draft) in messages {
+                // Only what is too large is refused, and that is not here any more.
+                let _nothing = emulator.publish(&topic, &[draft]);
+            }
+            return Ok(());
+        }
+        if messages.is_empty() {
+            return commit(&mut [along]);
+        }
+        self.distribute(world, messages, Some(along)).map(drop)
+    }
+
+    /// Puts messages into all queues that they belong in, all of them or none; the message ids.
+    fn distribute(
+        &self,
+        world: &World,
+        drafts: Vec<(String, Draft)>,
+        along: Option<&mut dyn Held>,
+    ) -> Result<Vec<String>, NotKept> {
+        let subscriptions = lock(&self.subscriptions);
         let published = world.clock.now();
-        let messages: Vec<Arc<Message>> = drafts
+        let messages: Vec<(String, Arc<Message>)> = drafts
             .into_iter()
-            .map(|draft| {
-                let number = FIRST_ID + self.published.fetch_add(1, Ordering::SeqCst);
-                Arc::new(Message {
-                    id: number.to_string(),
-                    published,
-                    draft,
-                })
+            .map(|(topic, draft)| {
+                let id = (FIRST_ID + self.published.fetch_add(1, Ordering::SeqCst)).to_string();
+                (topic, Arc::new(Message { id, published, draft }))
             })
             .collect();
-        for subscription in lock(&self.subscriptions).values() {
-            let retain = {
-                let settings = lock(&subscription.settings);
-                if settings.topic != topic || settings.detached {
+        let (mut takers, mut shares) = (Vec::new(), Vec::new());
+        for subscription in subscriptions.values() {
+            let (topic, retain) = {
+                let settings = subscription.settings.look();
+                if settings.detached {
                     continue;
                 }
-                settings.retain_acked_messages
+                (settings.topic.clone(), settings.retain_acked_messages)
             };
-            let wanted = |message: &&Arc<Message>| {
+            let wanted = |(other, message): &&(String, Arc<Message>)| {
                 let filter = subscription.filter.as_ref();
-                filter.is_none_or(|filter| filter.matches(&message.draft.attributes))
+                *other == topic && filter.is_none_or(|filter| filter.matches(&message.draft.attributes))
             };
-            let mut queue = lock(&subscription.queue);
-            for message in messages.iter().filter(wanted) {
-                queue.add(Arc::clone(message), retain);
+            let share: Vec<&Arc<Message>> = messages.iter().filter(wanted).map(|(_, message)| message).collect();
+            if !share.is_empty() {
+                takers.push(subscription);
+                shares.push((share, retain));
             }
-            drop(queue);
+        }
+        let mut count = match &self.journal {
+            Some(journal) => Loose::put(Some(journal), PUBLISHED, &self.published()),
+            None => Loose::default(),
+        };
+        let queues: Vec<&Kept<Queue>> = takers.iter().map(|subscription| &subscription.queue).collect();
+        let add = |index: usize, queue: &mut Queue| {
+            let (share, retain) = &shares[index];
+            for message in share {
+                queue.add(Arc::clone(message), *retain);
+            }
+        };
+        match along {
+            Some(along) => Kept::change_all(&queues, &mut [along, &mut count], add)?,
+            None => Kept::change_all(&queues, &mut [&mut count], add)?,
+        }
+        for subscription in takers {
             subscription.touch();
         }
-        Ok(messages.iter().map(|message| message.id.clone()).collect())
+        Ok(messages.iter().map(|(_, message)| message.id.clone()).collect())
     }
 }
 
@@ -342,15 +513,20 @@ fn working(world: &World, mut settings: Settings) -> Settings {
     settings
 }
 
-/// Publishes on the dead-letter topic what a subscription gave up.
-fn forward_dead(world: &World, settings: &Settings, dead: Vec<(Arc<Message>, u32)>) {
+/// Publishes on the dead-letter topic what a subscription gave up, and forgets it then: it is in one of the two at any time.
+fn forward_dead(world: &World, subscription: &Subscription, settings: &Settings, dead: Vec<Delivery>) {
     let Some(policy) = &settings.dead_letter_policy else {
         return;
     };
     let ["projects", project, "subscriptions", id] = settings.name.split('/').collect::<Vec<_>>()[..] else {
         return;
     };
-    for (message, attempts) in dead {
+    for Delivery {
+        ack_id,
+        message,
+        attempt,
+    } in dead
+    {
         let mut draft = message.draft.clone();
         let mut set = |key: &str, value: String| {
             draft
@@ -359,11 +535,25 @@ fn forward_dead(world: &World, settings: &Settings, dead: Vec<(Arc<Message>, u32
         };
         set("Subscription", id.to_owned());
         set("SubscriptionProject", project.to_owned());
-        set("DeliveryCount", attempts.to_string());
+        set("DeliveryCount", attempt.to_string());
         set("TopicPublishTime", message.publish_time());
         // A dead-letter topic that was deleted since loses the message: Google's documentation warns of it.
-        if let Err(refusal) = world.pubsub.publish(world, &policy.dead_letter_topic, vec![draft]) {
-            tracing::warn!(error = %refusal, subscription = settings.name, "a dead letter was lost");
+        match world.pubsub.publish(world, &policy.dead_letter_topic, vec![draft]) {
+            Ok(_) => {}
+            // It stays, and is tried again when the lease that it is held under ends.
+            Err(refusal) if refusal.status == "UNAVAILABLE" => continue,
+            Err(refusal) => {
+                tracing::warn!(error = %refusal, subscription = settings.name, "a dead letter was lost");
+            }
         }
+        let forgotten = subscription.queue.change(|queue| {
+            queue.forget_dead(&ack_id);
+            Ok::<_, NotKept>(())
+        });
+        if let Err(error) = forgotten {
+            tracing::warn!(%error, subscription = settings.name, "a dead letter is forwarded again");
+        }
+        // What waits behind it in its order may go now.
+        subscription.touch();
     }
 }

@@ -17,8 +17,9 @@ use super::{
 const LARGEST_REQUEST: usize = 10 * 1024 * 1024;
 
 /// A message that is to be published.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(in super::super) struct Draft {
+    #[serde(with = "as_base64")]
     pub(in super::super) data: Vec<u8>,
     pub(in super::super) attributes: BTreeMap<String, String>,
     pub(in super::super) ordering_key: String,
@@ -50,7 +51,7 @@ impl Draft {
 }
 
 /// A published message.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Message {
     pub(super) id: String,
     pub(super) published: DateTime<Utc>,
@@ -68,6 +69,22 @@ impl Message {
         message["messageId"] = json!(self.id);
         message["publishTime"] = json!(self.publish_time());
         message
+    }
+}
+
+/// A message's data in the journal.
+mod as_base64 {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    use super::super::super::{base64_of_google, to_base64};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        to_base64(bytes).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        base64_of_google(&text).ok_or_else(|| D::Error::custom("not base64"))
     }
 }
 

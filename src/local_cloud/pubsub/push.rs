@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::{
     super::{
         Refusal, World,
+        data::NotKept,
         faults::Effect,
         server::{Peer, lock},
     },
@@ -100,7 +101,10 @@ fn start_deliveries(world: &Arc<World>, subscription: &Arc<Subscription>) -> Opt
     if room == 0 {
         return None;
     }
-    let taken = subscription.take(world, &settings, room, true);
+    // What cannot be counted is not pushed.
+    let Ok(taken) = subscription.take(world, &settings, room, true) else {
+        return Some(Instant::now() + world.settings.pubsub_second);
+    };
     lock(&subscription.pace).outstanding += taken.deliveries.len();
     for delivery in taken.deliveries {
         let (world, subscription, settings) = (Arc::clone(world), Arc::clone(subscription), settings.clone());
@@ -120,11 +124,15 @@ async fn deliver(world: &World, subscription: &Subscription, settings: &Settings
         _ = stopped.wait_for(|stopped| *stopped) => return,
     };
     watched.answered(status.map(|status| status.as_u16()));
+    // Where that cannot be kept the message is delivered again: once more is what Pub/Sub may always do.
     if status.is_some_and(acknowledges) {
         lock(&subscription.pace).succeeded(world.settings.push_window);
-        subscription.acknowledge(world, &[&delivery.ack_id]);
+        let _again = subscription.acknowledge(world, &[&delivery.ack_id]);
     } else {
-        lock(&subscription.queue).nack(&delivery.ack_id, settings, second);
+        let _again = subscription.queue.change(|queue| {
+            queue.nack(&delivery.ack_id, settings, second);
+            Ok::<_, NotKept>(())
+        });
         lock(&subscription.pace).failed(second);
         subscription.touch();
     }

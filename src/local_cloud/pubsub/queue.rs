@@ -3,6 +3,8 @@
 //! With ordering, the messages of a key keep their order: what was handed out behind one that failed is handed out again after
 //! it, also what was acknowledged meanwhile (Google calls it consistent redelivery).
 
+mod records;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
@@ -12,6 +14,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
+use self::records::{Progress, Standing};
 use super::model::{Message, Settings};
 
 struct Entry {
@@ -57,8 +60,8 @@ pub(super) struct Delivery {
 #[derive(Default)]
 pub(super) struct Taken {
     pub(super) deliveries: Vec<Delivery>,
-    /// Messages whose attempts are used up, and how many there were.
-    pub(super) dead: Vec<(Arc<Message>, u32)>,
+    /// Messages whose attempts are used up: held like a delivery until they are somewhere else.
+    pub(super) dead: Vec<Delivery>,
     /// When another look is worth while, if nothing else happens.
     pub(super) again_at: Option<Instant>,
 }
@@ -90,6 +93,7 @@ pub(super) struct Look<'a> {
     pub(super) now: DateTime<Utc>,
 }
 
+#[derive(Default)]
 pub(super) struct Queue {
     ordered: bool,
     entries: BTreeMap<u64, Entry>,
@@ -100,18 +104,41 @@ pub(super) struct Queue {
     retained: BTreeMap<u64, Arc<Message>>,
     /// What is published before is not delivered: the target of a seek.
     from: Option<DateTime<Utc>>,
+    /// What was written down.
+    kept: BTreeMap<u64, Standing>,
+    kept_progress: Progress,
 }
 
 impl Queue {
-    pub(super) fn new(ordered: bool) -> Self {
+    /// An empty queue, whose numbers follow this one.
+    pub(super) fn after(number: u64, ordered: bool) -> Self {
         Self {
             ordered,
-            entries: BTreeMap::new(),
-            next: 0,
-            leases: 0,
-            acknowledged: VecDeque::new(),
-            retained: BTreeMap::new(),
-            from: None,
+            next: number,
+            ..Self::default()
+        }
+    }
+
+    /// The messages that are not acknowledged, oldest first.
+    pub(super) fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
+        let waiting = self.entries.values().filter(|entry| !entry.acknowledged);
+        waiting.map(|entry| &entry.message)
+    }
+
+    /// Makes all of it ready when a process begins: no lease is left, and what was acknowledged behind one of its key comes again
+    /// after it, as it does when a lease runs out.
+    pub(super) fn begin_again(&mut self) {
+        for entry in self.entries.values_mut().filter(|entry| entry.acknowledged) {
+            entry.acknowledged = false;
+            entry.attempts = entry.attempts.saturating_sub(1);
+        }
+    }
+
+    /// Forgets a dead message that is somewhere else now.
+    pub(super) fn forget_dead(&mut self, ack_id: &str) {
+        let entry = self.leased(ack_id).and_then(|number| self.entries.remove(&number));
+        if let Some(entry) = entry {
+            self.settle(entry.key());
         }
     }
 
@@ -130,27 +157,35 @@ impl Queue {
         self.entries.values().filter(|entry| !entry.acknowledged).count()
     }
 
+    /// Forgets all messages for good, and how far it was: the subscription gets none any more.
     pub(super) fn clear(&mut self) {
         self.entries.clear();
         self.retained.clear();
+        self.from = None;
+        self.leases = 0;
     }
 
     /// Leases messages, oldest first.
     pub(super) fn take(&mut self, look: &Look<'_>) -> Taken {
         let (now, settings) = (Instant::now(), look.settings);
         let mut taken = Taken::default();
-        self.forget(look);
+        self.forget_published_until(look.now - settings.retention());
         self.expire(now, settings, look.second);
         if let Some(policy) = &settings.dead_letter_policy {
             let spent = |entry: &Entry| {
                 !entry.acknowledged && entry.lease.is_none() && entry.attempts >= policy.max_delivery_attempts
             };
-            let numbers: Vec<u64> = self.numbers(spent).collect();
-            for number in numbers {
-                if let Some(entry) = self.entries.remove(&number) {
-                    taken.dead.push((Arc::clone(&entry.message), entry.attempts));
-                    self.settle(entry.key());
-                }
+            for (number, entry) in self.entries.iter_mut().filter(|(_, entry)| spent(entry)) {
+                let ack_id = format!("{number}-dead");
+                entry.lease = Some(Lease {
+                    ack_id: ack_id.clone(),
+                    until: now + settings.ack_deadline(look.second),
+                });
+                taken.dead.push(Delivery {
+                    ack_id,
+                    message: Arc::clone(&entry.message),
+                    attempt: entry.attempts,
+                });
             }
         }
         let mut held_back = BTreeSet::new();
@@ -196,8 +231,7 @@ impl Queue {
     }
 
     /// Drops what is older than messages are retained, acknowledged or not.
-    fn forget(&mut self, look: &Look<'_>) {
-        let since = look.now - look.settings.retention();
+    pub(super) fn forget_published_until(&mut self, since: DateTime<Utc>) {
         // They are in the order in which they were published.
         while let Some(oldest) = self
             .entries

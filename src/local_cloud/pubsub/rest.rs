@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{
     super::{
         Refusal, World, base64_of_google,
+        data::NotKept,
         policy::pubsub_refusal,
         server::{Request, json as json_answer, lock, rpc_error},
     },
@@ -89,7 +90,9 @@ async fn call(world: &Arc<World>, caller: Option<&str>, request: &Request) -> Re
     let segments: Vec<&str> = path.split('/').collect();
     match (method, &segments[..], verb) {
         ("PUT", ["projects", _, "topics", _], "") => pubsub.create_topic(&path, body(request)?),
-        ("GET", ["projects", _, "topics", _], "") => lock(&pubsub.topics)
+        ("GET", ["projects", _, "topics", _], "") => pubsub
+            .topics
+            .look()
             .get(&path)
             .cloned()
             .ok_or_else(|| Refusal::no_resource(&path)),
@@ -97,9 +100,10 @@ async fn call(world: &Arc<World>, caller: Option<&str>, request: &Request) -> Re
         ("PATCH", ["projects", _, "topics", _], "") => manage::patch_topic(world, &path, &body(request)?),
         ("GET", ["projects", _, "topics"], "") => {
             let prefix = format!("{path}/");
-            let topics = lock(&pubsub.topics).clone().into_iter();
-            let of_project = topics.filter(|(name, _)| name.starts_with(&prefix)).collect();
-            manage::page(request, "topics", of_project)
+            let topics = pubsub.topics.look();
+            let of_project = topics.iter().filter(|(name, _)| name.starts_with(&prefix));
+            let of_project = of_project.map(|(name, topic)| (name.clone(), topic.clone()));
+            manage::page(request, "topics", of_project.collect())
         }
         ("GET", ["projects", _, "topics", _, "subscriptions"], "") => {
             let topic = path.strip_suffix("/subscriptions").unwrap_or(&path);
@@ -119,7 +123,7 @@ async fn call(world: &Arc<World>, caller: Option<&str>, request: &Request) -> Re
         ("PUT", ["projects", _, "subscriptions", _], "") => {
             let mut settings = body(request)?;
             settings["name"] = json!(path);
-            pubsub.create_subscription(world, settings)
+            pubsub.create_subscription(world, settings, true)
         }
         ("GET", ["projects", _, "subscriptions", _], "") => Ok(pubsub.subscription(&path)?.settings().json()),
         ("PATCH", ["projects", _, "subscriptions", _], "") => manage::patch_subscription(world, &path, &body(request)?),
@@ -285,7 +289,7 @@ pub(super) async fn wait(
             let message = "This method is not supported for this subscription type.";
             return Err(Refusal::failed_precondition(message));
         }
-        let taken = subscription.take(world, &settings, most.min(1000), false);
+        let taken = subscription.take(world, &settings, most.min(1000), false)?;
         if !taken.deliveries.is_empty() {
             let received: Vec<Value> = taken
                 .deliveries
@@ -336,7 +340,7 @@ fn ack_ids(request: &Request) -> Result<AckIds, Refusal> {
 
 fn acknowledge(world: &World, name: &str, request: &Request) -> Result<Value, Refusal> {
     let subscription = world.pubsub.subscription(name)?;
-    subscription.acknowledge(world, &ack_ids(request)?.ack_ids);
+    subscription.acknowledge(world, &ack_ids(request)?.ack_ids)?;
     Ok(json!({}))
 }
 
@@ -351,15 +355,16 @@ fn modify_ack_deadline(world: &World, name: &str, request: &Request) -> Result<V
     }
     let second: Duration = world.settings.pubsub_second;
     let settings = subscription.settings();
-    let mut queue = lock(&subscription.queue);
-    for id in &ids.ack_ids {
-        if seconds == 0 {
-            queue.nack(id, &settings, second);
-        } else {
-            queue.extend(id, second * seconds);
+    subscription.queue.change(|queue| {
+        for id in &ids.ack_ids {
+            if seconds == 0 {
+                queue.nack(id, &settings, second);
+            } else {
+                queue.extend(id, second * seconds);
+            }
         }
-    }
-    drop(queue);
+        Ok::<_, NotKept>(())
+    })?;
     subscription.touch();
     Ok(json!({}))
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{
     super::{
         Refusal, World, base64_of_google,
-        server::{Request, decode, json as json_answer, lock},
+        server::{Request, decode, json as json_answer},
         to_base64,
     },
     body, list, no_content, notify, number,
@@ -43,7 +43,7 @@ pub(super) fn handle(world: &World, request: &Request, path: &str) -> Result<Res
     let bucket = decode(parts.next().unwrap_or_default());
     match (method, parts.next(), parts.next()) {
         ("GET", None, None) => {
-            let store = lock(&world.storage.store);
+            let store = world.storage.look();
             let bucket = store.bucket(&bucket)?;
             check(request, bucket)?;
             Ok(json_answer(StatusCode::OK, &resource(world, bucket)))
@@ -53,7 +53,7 @@ pub(super) fn handle(world: &World, request: &Request, path: &str) -> Result<Res
         ("GET", Some("storageLayout"), None) => layout(world, &bucket),
         ("GET", Some("managedFolders"), None) => {
             // There are none. gcloud looks before it deletes a bucket.
-            lock(&world.storage.store).bucket(&bucket)?;
+            world.storage.look().bucket(&bucket)?;
             let list = json!({"kind": "storage#managedFolders"});
             Ok(json_answer(StatusCode::OK, &list))
         }
@@ -131,7 +131,7 @@ fn location_type(location: &str) -> &'static str {
 }
 
 fn layout(world: &World, bucket: &str) -> Result<Response, Refusal> {
-    let store = lock(&world.storage.store);
+    let store = world.storage.look();
     let bucket = store.bucket(bucket)?;
     let layout = json!({
         "kind": "storage#storageLayout",
@@ -169,17 +169,18 @@ fn insert(world: &World, request: &Request) -> Result<Response, Refusal> {
         .and_then(|name| name.as_str().map(str::to_owned))
         .ok_or_else(|| Refusal::required("Required parameter: name"))?;
     let location = asked.remove("location");
-    let mut store = lock(&world.storage.store);
-    let bucket = store.create_bucket(&name, false, &world.clock)?;
-    if let Some(location) = location.as_ref().and_then(Value::as_str) {
-        bucket.location = location.to_uppercase();
-    }
-    let applied = apply(world, bucket, &asked);
-    if let Err(refusal) = applied {
-        store.buckets.remove(&name);
-        return Err(refusal);
-    }
-    Ok(json_answer(StatusCode::OK, &resource(world, store.bucket(&name)?)))
+    world.storage.configure(|store| {
+        let bucket = store.create_bucket(&name, false, &world.clock)?;
+        if let Some(location) = location.as_ref().and_then(Value::as_str) {
+            bucket.location = location.to_uppercase();
+        }
+        let applied = apply(world, bucket, &asked);
+        if let Err(refusal) = applied {
+            store.buckets.remove(&name);
+            return Err(refusal);
+        }
+        Ok(json_answer(StatusCode::OK, &resource(world, store.bucket(&name)?)))
+    })
 }
 
 fn list_all(world: &World, request: &Request) -> Result<Response, Refusal> {
@@ -193,7 +194,7 @@ fn list_all(world: &World, request: &Request) -> Result<Response, Refusal> {
         Some(most) => usize::try_from(most).unwrap_or(0).clamp(1, 1000),
         None => 1000,
     };
-    let store = lock(&world.storage.store);
+    let store = world.storage.look();
     let mut found = store
         .buckets
         .values()
@@ -220,12 +221,13 @@ fn update(world: &World, request: &Request, name: &str) -> Result<Response, Refu
         }
     }
     let now = world.clock.now();
-    let mut store = lock(&world.storage.store);
-    let bucket = store.bucket_mut(name)?;
-    check(request, bucket)?;
-    apply(world, bucket, &asked)?;
-    changed(bucket, now);
-    Ok(json_answer(StatusCode::OK, &resource(world, bucket)))
+    world.storage.configure(|store| {
+        let bucket = store.bucket_mut(name)?;
+        check(request, bucket)?;
+        apply(world, bucket, &asked)?;
+        changed(bucket, now);
+        Ok(json_answer(StatusCode::OK, &resource(world, bucket)))
+    })
 }
 
 fn changed(bucket: &mut Bucket, now: DateTime<Utc>) {
@@ -277,13 +279,14 @@ fn includes(current: &Value, asked: &Value) -> bool {
 }
 
 fn delete(world: &World, request: &Request, name: &str) -> Result<Response, Refusal> {
-    let mut store = lock(&world.storage.store);
-    let bucket = store.bucket(name)?;
-    check(request, bucket)?;
-    if !bucket.objects.is_empty() {
-        let message = "The bucket you tried to delete is not empty.";
-        return Err(Refusal::new(StatusCode::CONFLICT, "conflict", message));
-    }
-    store.buckets.remove(name);
-    Ok(no_content())
+    world.storage.configure(|store| {
+        let bucket = store.bucket(name)?;
+        check(request, bucket)?;
+        if !bucket.objects.is_empty() {
+            let message = "The bucket you tried to delete is not empty.";
+            return Err(Refusal::new(StatusCode::CONFLICT, "conflict", message));
+        }
+        store.buckets.remove(name);
+        Ok(no_content())
+    })
 }

@@ -1,21 +1,23 @@
 //! `compose`: one object out of up to 32 of the same bucket, one after the other. gcloud uploads large files so.
 
+use std::io::Read;
+
 use axum::{
     body::Bytes,
     http::{Method, StatusCode},
     response::Response,
 };
-use bytes::BytesMut;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
     super::{
         Refusal, World,
-        server::{Request, json as json_answer, lock},
+        data::blocking,
+        server::{Request, json as json_answer},
     },
-    body, bucket_and_object, fields_of, may_replace, notify, permit, preconditions, resource,
-    store::{Content, Fields, Preconditions, Store},
+    body, bucket_and_object, fields_of, may_replace, permit, preconditions, resource,
+    store::{Fields, Object, Payload, Preconditions, Store},
     unknown_method,
 };
 
@@ -66,32 +68,52 @@ pub(super) fn handle(
         Value::Null => Fields::default(),
         destination => fields_of(destination)?,
     };
-    let (object, changes) = {
-        let mut store = lock(&world.storage.store);
-        let content = composed(&store, bucket, &sources)?;
-        store.insert((bucket, name), fields, content, &conditions, &world.clock)?
-    };
-    notify::publish(world, bucket, &changes);
-    Ok(json_answer(StatusCode::OK, &resource::object(world, bucket, &object)))
+    loop {
+        let parts = parts(&world.storage.look(), bucket, &sources)?;
+        world.storage.look().may_insert(bucket, name, &conditions)?;
+        // Bytes are read and written before the store is locked. If a source is another one by then, once more.
+        let payload = composed(world, &parts)?;
+        let fields = fields.clone();
+        let object = world.storage.change(world, bucket, |store| {
+            let now = self::parts(store, bucket, &sources)?;
+            let mut pairs = now.iter().zip(&parts);
+            if !pairs.all(|(now, then)| now.generation == then.generation) {
+                return Ok((None, Vec::new()));
+            }
+            let inserted = store.insert((bucket, name), fields, payload, &conditions, &world.clock);
+            inserted.map(|(object, changes)| (Some(object), changes))
+        })?;
+        if let Some(object) = object {
+            return Ok(json_answer(StatusCode::OK, &resource::object(world, bucket, &object)));
+        }
+    }
 }
 
-fn composed(store: &Store, bucket: &str, sources: &[Source]) -> Result<Content, Refusal> {
-    let mut content = BytesMut::new();
-    let mut components = 0;
-    for source in sources {
+/// The sources as they are now.
+fn parts(store: &Store, bucket: &str, sources: &[Source]) -> Result<Vec<Object>, Refusal> {
+    let part = |source: &Source| {
         let object = store.object(bucket, &source.name, integer(&source.generation)?)?;
         let conditions = Preconditions {
             generation_match: integer(&source.object_preconditions["ifGenerationMatch"])?,
             ..Preconditions::default()
         };
         conditions.check(&Method::POST, Some(object))?;
-        content.extend_from_slice(&object.content);
-        components += object.components.unwrap_or(1);
+        Ok(object.clone())
+    };
+    sources.iter().map(part).collect()
+}
+
+fn composed(world: &World, parts: &[Object]) -> Result<Payload, Refusal> {
+    let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.content.len()).sum());
+    for part in parts {
+        let read = blocking(|| part.content.reader()?.read_to_end(&mut bytes));
+        read.map_err(|error| {
+            let message = format!("{} cannot be read: {error}", part.name);
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "backendError", message)
+        })?;
     }
-    Ok(Content {
-        bytes: Bytes::from(content),
-        components: Some(components),
-    })
+    let components = parts.iter().map(|part| part.components.unwrap_or(1)).sum();
+    world.storage.content(Bytes::from(bytes), Some(components))
 }
 
 /// A 64-bit number, which JSON carries as a string.

@@ -7,10 +7,10 @@ use serde_json::json;
 use super::{
     super::{
         Refusal, World,
-        server::{Request, decode, json as json_answer, lock},
+        server::{Request, decode, json as json_answer},
     },
-    fields_of, may_replace, notify, number, permit, preconditions, resource,
-    store::{Content, Fields, Preconditions},
+    fields_of, may_replace, number, permit, preconditions, resource,
+    store::{Fields, Payload, Preconditions},
     unknown_method,
 };
 
@@ -50,12 +50,11 @@ impl Copy {
         let conditions = preconditions(request)?;
         may_replace(world, caller, (bucket, name), &conditions)?;
         let of_source = source_preconditions(request)?;
-        let (object, changes) = {
-            let mut store = lock(&world.storage.store);
+        let object = world.storage.change(world, bucket, |store| {
             let generation = number(request, "sourceGeneration")?;
             let source = store.object(&self.source.0, &self.source.1, generation)?;
             of_source.check(&axum::http::Method::POST, Some(source))?;
-            let content = Content::from(source);
+            let content = Payload::from(source);
             // A body takes the place of all that the source says about itself. The storage class is the target's in any case.
             let fields = match request.body.iter().all(u8::is_ascii_whitespace) || request.body.as_ref() == b"{}" {
                 true => Fields {
@@ -64,9 +63,8 @@ impl Copy {
                 },
                 false => fields_of(&super::body(request)?)?,
             };
-            store.insert((bucket, name), fields, content, &conditions, &world.clock)?
-        };
-        notify::publish(world, bucket, &changes);
+            store.insert((bucket, name), fields, content, &conditions, &world.clock)
+        })?;
         let resource = resource::object(world, bucket, &object);
         if !self.rewrites {
             return Ok(json_answer(StatusCode::OK, &resource));

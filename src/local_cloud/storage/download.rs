@@ -10,7 +10,10 @@ use axum::{
 use flate2::read::MultiGzDecoder;
 
 use super::{
-    super::server::{Request, text},
+    super::{
+        data::Content,
+        server::{Request, text},
+    },
     store::{Object, STANDARD_CLASS},
 };
 
@@ -34,7 +37,11 @@ pub(super) fn answer(request: &Request, object: &Object, overrides: &Overrides) 
     let mut answer = if transcode {
         // Google sends the whole of it, whatever range was asked for, and no length.
         let mut plain = Vec::new();
-        let mut answer = match MultiGzDecoder::new(&object.content[..]).read_to_end(&mut plain) {
+        let unpacked = object
+            .content
+            .reader()
+            .and_then(|packed| MultiGzDecoder::new(packed).read_to_end(&mut plain));
+        let mut answer = match unpacked {
             Ok(_) => Response::new(Body::from_stream(futures_util::stream::once(async {
                 Ok::<Bytes, std::io::Error>(Bytes::from(plain))
             }))),
@@ -43,12 +50,18 @@ pub(super) fn answer(request: &Request, object: &Object, overrides: &Overrides) 
         set(&mut answer, "warning", "214 UploadServer gunzipped");
         answer
     } else {
-        match request
-            .header("range")
-            .and_then(|range| byte_range(range, object.content.len()))
-        {
-            None => Response::new(Body::from(object.content.clone())),
-            Some(Some(range)) => partial(&object.content, range),
+        let size = object.content.len();
+        match request.header("range").and_then(|range| byte_range(range, size)) {
+            None => whole(&object.content, 0..size),
+            Some(Some(range)) => {
+                let value = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+                let mut answer = whole(&object.content, range);
+                if answer.status() == StatusCode::OK {
+                    *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+                    set(&mut answer, header::CONTENT_RANGE.as_str(), &value);
+                }
+                answer
+            }
             Some(None) => {
                 let mut answer = text(
                     StatusCode::RANGE_NOT_SATISFIABLE,
@@ -155,11 +168,18 @@ fn byte_range(header: &str, size: usize) -> Option<Option<Range<usize>>> {
     Some((range.start < range.end).then_some(range))
 }
 
-fn partial(content: &Bytes, range: Range<usize>) -> Response {
-    let total = content.len();
-    let value = format!("bytes {}-{}/{total}", range.start, range.end - 1);
-    let mut answer = Response::new(Body::from(content.slice(range)));
-    *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
-    set(&mut answer, header::CONTENT_RANGE.as_str(), &value);
-    answer
+/// Some of the bytes, with their number: a body that is read from a file does not know it.
+fn whole(content: &Content, range: Range<usize>) -> Response {
+    let length = range.len();
+    match content.body(range) {
+        Ok(body) => {
+            let mut answer = Response::new(body);
+            set(&mut answer, header::CONTENT_LENGTH.as_str(), &length.to_string());
+            answer
+        }
+        Err(error) => {
+            tracing::error!(%error, "an object's file does not open");
+            text(StatusCode::SERVICE_UNAVAILABLE, "The object's bytes cannot be read.")
+        }
+    }
 }

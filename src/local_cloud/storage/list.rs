@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{
     super::{
         Refusal, World, base64_of_google,
-        server::{Request, json as json_answer, lock},
+        server::{Request, json as json_answer},
         to_base64,
     },
     glob::Glob,
@@ -44,7 +44,7 @@ pub(super) fn objects(world: &World, request: &Request, bucket: &str) -> Result<
             .filter(|most| *most > 0)
             .map_or(1000, |most| most.min(1000)),
     };
-    let store = lock(&world.storage.store);
+    let store = world.storage.look();
     let mut items = Vec::new();
     let mut prefixes = BTreeSet::new();
     // The page ends after this entry: an object's name, or a prefix that stands for all that begin with it.

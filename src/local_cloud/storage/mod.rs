@@ -16,7 +16,11 @@ mod store;
 mod upload;
 mod xml;
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    sync::{Arc, Mutex},
+};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -25,12 +29,13 @@ use axum::{
 use serde_json::{Value, json};
 
 use self::{
-    notify::Notification,
-    store::{Fields, Preconditions, Store},
-    upload::fields_of,
+    notify::{Change, Notification},
+    store::{Fields, Payload, Preconditions, Store, crc32c_text, md5_text},
+    upload::{Session, fields_of},
 };
 use super::{
     Refusal, World,
+    data::{Content, DataDirectory, Files, Kept, Look, NotKept},
     policy::storage_refusal,
     server::{Request, decode, json as json_answer, lock, text},
 };
@@ -38,20 +43,96 @@ use super::{
 /// What is stored, and the host names that belong to buckets.
 #[derive(Default)]
 pub(super) struct Storage {
-    store: Mutex<Store>,
+    store: Kept<Store>,
+    /// Where the bytes of objects are, when they are not in memory.
+    files: Option<Arc<Files>>,
+    /// Resumable uploads that go on; they end with the process.
+    sessions: Mutex<HashMap<String, Session>>,
     bound_hosts: Mutex<BTreeMap<String, String>>,
 }
 
 impl Storage {
+    /// With what a directory has.
+    pub(super) fn open(data: Option<&DataDirectory>) -> io::Result<Self> {
+        let files = data.map(|data| Arc::clone(&data.files));
+        let journal = data.map(|data| &data.journal);
+        let store = Kept::restored(journal, "storage/", Store::new(files.clone()))?;
+        if let Some(files) = &files {
+            files.sweep()?;
+        }
+        Ok(Self {
+            store,
+            files,
+            ..Self::default()
+        })
+    }
+
+    pub(super) fn has_bucket(&self, name: &str) -> bool {
+        self.look().bucket(name).is_ok()
+    }
+
+    pub(super) fn has_notification(&self, bucket: &str, topic: &str) -> bool {
+        let store = self.look();
+        let of_bucket = store.bucket(bucket).map(|bucket| &bucket.notifications);
+        of_bucket.is_ok_and(|all| all.iter().any(|notification| notification.topic == topic))
+    }
+
+    pub(super) fn has_object(&self, bucket: &str, name: &str) -> bool {
+        self.look().object(bucket, name, None).is_ok()
+    }
+
+    fn look(&self) -> Look<'_, Store> {
+        self.store.look()
+    }
+
+    /// Makes content of bytes, and computes its hashes: before the store is locked, because it may have to wait for a disk.
+    /// `components` says of how many parts it was composed; then it has no MD5.
+    fn content(&self, bytes: axum::body::Bytes, components: Option<u32>) -> Result<Payload, Refusal> {
+        let crc32c = crc32c_text(&bytes);
+        let md5 = components.is_none().then(|| md5_text(&bytes));
+        let content = Content::new(self.files.as_deref(), bytes).map_err(backend)?;
+        Ok(Payload {
+            content,
+            crc32c,
+            md5,
+            components,
+        })
+    }
+
+    /// Changes objects of a bucket: the one way to do so. What is to be announced of it is kept together with the change, or
+    /// neither is.
+    fn change<R>(
+        &self,
+        world: &World,
+        bucket: &str,
+        change: impl FnOnce(&mut Store) -> Result<(R, Vec<Change>), Refusal>,
+    ) -> Result<R, Refusal> {
+        let changed = self.store.change_with(
+            |store| {
+                let (result, changes) = change(store)?;
+                let messages = notify::messages(world, store.bucket(bucket)?, &changes);
+                Ok((result, messages))
+            },
+            |held, (result, messages)| {
+                world.pubsub.announce(world, messages, held)?;
+                Ok(result)
+            },
+        );
+        changed.map_err(reworded)
+    }
+
+    /// Changes what nobody is told of: buckets and their settings.
+    fn configure<R>(&self, change: impl FnOnce(&mut Store) -> Result<R, Refusal>) -> Result<R, Refusal> {
+        self.store.change(change).map_err(reworded)
+    }
+
     /// Makes `host` a name of `bucket`, as a load balancer before it would.
     pub(super) fn bind_host(&self, host: &str, bucket: &str) {
         lock(&self.bound_hosts).insert(host.to_owned(), bucket.to_owned());
     }
 
     pub(super) fn create_bucket(&self, world: &World, name: &str, versioning: bool) -> Result<(), Refusal> {
-        lock(&self.store)
-            .create_bucket(name, versioning, &world.clock)
-            .map(|_| ())
+        self.configure(|store| store.create_bucket(name, versioning, &world.clock).map(|_| ()))
     }
 
     /// Stores an object, whatever is there, and tells who wants to know; its resource.
@@ -66,20 +147,34 @@ impl Storage {
     }
 
     pub(super) fn unconditional_writes(&self, bucket: &str) -> Result<u64, Refusal> {
-        lock(&self.store)
-            .bucket(bucket)
-            .map(|bucket| bucket.unconditional_writes)
+        self.look().bucket(bucket).map(|bucket| bucket.unconditional_writes)
     }
 
     pub(super) fn create_notification(&self, world: &World, bucket: &str, body: &Value) -> Result<Value, Refusal> {
         let mut notification = Notification::read(world, body)?;
-        let mut store = lock(&self.store);
-        let bucket = store.bucket_mut(bucket)?;
-        bucket.notifications_made += 1;
-        notification.id = bucket.notifications_made.to_string();
-        let resource = notification.resource(world, &bucket.name);
-        bucket.notifications.push(notification);
-        Ok(resource)
+        self.configure(|store| {
+            let bucket = store.bucket_mut(bucket)?;
+            bucket.notifications_made += 1;
+            notification.id = bucket.notifications_made.to_string();
+            let resource = notification.resource(world, &bucket.name);
+            bucket.notifications.push(notification);
+            Ok(resource)
+        })
+    }
+}
+
+/// Cloud Storage's words for a change that could not be kept.
+fn backend(error: NotKept) -> Refusal {
+    reworded(error.into())
+}
+
+fn reworded(refusal: Refusal) -> Refusal {
+    match refusal.status {
+        "UNAVAILABLE" => Refusal {
+            status: "backendError",
+            ..refusal
+        },
+        _ => refusal,
     }
 }
 
@@ -230,7 +325,7 @@ fn authorized(world: &World, request: &Request) -> Result<Option<String>, Refusa
 fn permit(world: &World, caller: Option<&str>, permission: &str, bucket: &str) -> Result<(), Refusal> {
     let bucket = decode(bucket);
     // That a bucket is not there anybody may know.
-    if !bucket.is_empty() && lock(&world.storage.store).bucket(&bucket).is_err() {
+    if !bucket.is_empty() && world.storage.look().bucket(&bucket).is_err() {
         return Ok(());
     }
     let resource = format!("bucket/{bucket}");
@@ -251,7 +346,7 @@ fn may_replace(
     conditions: &Preconditions,
 ) -> Result<(), Refusal> {
     permit(world, caller, "storage.objects.create", bucket)?;
-    let there = lock(&world.storage.store).object(bucket, name, None).is_ok();
+    let there = world.storage.look().object(bucket, name, None).is_ok();
     if there && conditions.generation_match != Some(0) {
         permit(world, caller, "storage.objects.delete", bucket)?;
     }
@@ -317,7 +412,7 @@ fn media(world: &World, request: &Request, path: &str) -> Result<Response, Refus
     }
     let (bucket, name) = bucket_and_object(path)?;
     let object = {
-        let store = lock(&world.storage.store);
+        let store = world.storage.look();
         let object = store.object(&bucket, &name, number(request, "generation")?)?;
         preconditions(request)?.check(&request.method, Some(object))?;
         object.clone()
@@ -337,16 +432,15 @@ fn object_api(world: &World, request: &Request, path: &str) -> Result<Response, 
     match request.method.as_str() {
         "GET" if request.parameter("alt").as_deref() == Some("media") => media(world, request, path),
         "GET" => {
-            let store = lock(&world.storage.store);
+            let store = world.storage.look();
             let object = store.object(&bucket, &name, generation)?;
             conditions.check(&request.method, Some(object))?;
             Ok(json_answer(StatusCode::OK, &resource::object(world, &bucket, object)))
         }
-        "DELETE" => {
-            let changes = lock(&world.storage.store).delete(&bucket, &name, generation, &conditions, &world.clock)?;
-            notify::publish(world, &bucket, &changes);
-            Ok(no_content())
-        }
+        "DELETE" => world.storage.change(world, &bucket, |store| {
+            let changes = store.delete(&bucket, &name, generation, &conditions, &world.clock)?;
+            Ok((no_content(), changes))
+        }),
         "PATCH" | "PUT" => {
             // No body is no change.
             let change = if request.body.is_empty() {
@@ -355,13 +449,12 @@ fn object_api(world: &World, request: &Request, path: &str) -> Result<Response, 
                 body(request)?
             };
             let replace = request.method == "PUT";
-            let (object, changes) = lock(&world.storage.store).update(
-                (&bucket, &name, generation),
-                &conditions,
-                &world.clock,
-                |fields| merge(fields, &change, replace),
-            )?;
-            notify::publish(world, &bucket, &changes);
+            let object = world.storage.change(world, &bucket, |store| {
+                let address = (&*bucket, &*name, generation);
+                store.update(address, &conditions, &world.clock, |fields| {
+                    merge(fields, &change, replace)
+                })
+            })?;
             Ok(json_answer(StatusCode::OK, &resource::object(world, &bucket, &object)))
         }
         _ => Err(unknown_method()),

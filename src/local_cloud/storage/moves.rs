@@ -8,11 +8,11 @@ use axum::{
 use super::{
     super::{
         Refusal, World,
-        server::{Request, decode, json as json_answer, lock},
+        server::{Request, decode, json as json_answer},
     },
     copy::source_preconditions,
-    may_replace, notify, permit, preconditions, resource,
-    store::Content,
+    may_replace, permit, preconditions, resource,
+    store::Payload,
     unknown_method,
 };
 
@@ -49,17 +49,16 @@ impl Move {
             return Err(Refusal::invalid("The source and destination object names must differ."));
         }
         let of_source = source_preconditions(request)?;
-        let (object, changes) = {
-            let mut store = lock(&world.storage.store);
+        let object = world.storage.change(world, bucket, |store| {
             let source = store.object(bucket, &self.source, None)?;
             of_source.check(&Method::POST, Some(source))?;
-            let (fields, content) = (source.fields.clone(), Content::from(source));
+            let (fields, content) = (source.fields.clone(), Payload::from(source));
             let (object, mut changes) =
                 store.insert((bucket, &self.target), fields, content, &conditions, &world.clock)?;
+            // It is still the one that was checked: nothing is left half done.
             changes.extend(store.delete(bucket, &self.source, None, &of_source, &world.clock)?);
-            (object, changes)
-        };
-        notify::publish(world, bucket, &changes);
+            Ok((object, changes))
+        })?;
         Ok(json_answer(StatusCode::OK, &resource::object(world, bucket, &object)))
     }
 }

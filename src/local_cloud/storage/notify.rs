@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use axum::{http::StatusCode, response::Response};
 use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
     super::{
         Refusal, World, pubsub,
-        server::{Request, json as json_answer, lock},
+        server::{Request, json as json_answer},
     },
     body, no_content, resource,
-    store::Object,
+    store::{Bucket, Object},
     unknown_method,
 };
 
@@ -59,7 +60,7 @@ impl Change {
 }
 
 /// One `notificationConfig` of a bucket.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Notification {
     pub(super) id: String,
     /// `projects/P/topics/T`
@@ -133,12 +134,10 @@ impl Notification {
     }
 }
 
-/// Publishes changes to every topic that wants them. Called without the store's lock.
-pub(super) fn publish(world: &World, bucket: &str, changes: &[Change]) {
-    let configurations = lock(&world.storage.store)
-        .bucket(bucket)
-        .map(|found| found.notifications.clone());
-    for notification in configurations.unwrap_or_default() {
+/// What is to be published of these changes: a topic and a message for each configuration that wants to know.
+pub(super) fn messages(world: &World, bucket: &Bucket, changes: &[Change]) -> Vec<(String, pubsub::Draft)> {
+    let mut messages = Vec::new();
+    for notification in &bucket.notifications {
         let topic = format!("topic/{}", notification.topic);
         if !world
             .policies
@@ -147,21 +146,19 @@ pub(super) fn publish(world: &World, bucket: &str, changes: &[Change]) {
             continue;
         }
         for change in changes.iter().filter(|change| notification.wants(change)) {
-            let attributes = attributes(bucket, &notification, change);
+            let attributes = attributes(&bucket.name, notification, change);
             let data = if notification.payload_format == "JSON_API_V1" {
-                let resource = resource::object(world, bucket, &change.object);
+                let resource = resource::object(world, &bucket.name, &change.object);
                 let mut text = serde_json::to_vec_pretty(&resource).unwrap_or_default();
                 text.push(b'\n');
                 text
             } else {
                 Vec::new()
             };
-            // A topic that was deleted since loses its notifications, as Google's does.
-            let _ = world
-                .pubsub
-                .publish(world, &notification.topic, vec![pubsub::Draft::new(data, attributes)]);
+            messages.push((notification.topic.clone(), pubsub::Draft::new(data, attributes)));
         }
     }
+    messages
 }
 
 fn attributes(bucket: &str, notification: &Notification, change: &Change) -> BTreeMap<String, String> {
@@ -194,7 +191,7 @@ pub(super) fn handle(world: &World, request: &Request, bucket: &str, id: Option<
             Ok(json_answer(StatusCode::OK, &resource))
         }
         ("GET", None) => {
-            let store = lock(&world.storage.store);
+            let store = world.storage.look();
             let notifications = &store.bucket(bucket)?.notifications;
             let mut list = json!({"kind": "storage#notifications"});
             if !notifications.is_empty() {
@@ -203,23 +200,25 @@ pub(super) fn handle(world: &World, request: &Request, bucket: &str, id: Option<
             }
             Ok(json_answer(StatusCode::OK, &list))
         }
-        ("GET" | "DELETE", Some(id)) => {
-            let mut store = lock(&world.storage.store);
-            let notifications = &mut store.bucket_mut(bucket)?.notifications;
-            let index = notifications
-                .iter()
-                .position(|notification| notification.id == id)
-                .ok_or_else(|| {
-                    let message = format!("The specified notification does not exist: {id}");
-                    Refusal::new(StatusCode::NOT_FOUND, "notFound", message)
-                })?;
-            if request.method == "GET" {
-                let resource = notifications[index].resource(world, bucket);
-                return Ok(json_answer(StatusCode::OK, &resource));
-            }
-            notifications.remove(index);
-            Ok(no_content())
+        ("GET", Some(id)) => {
+            let store = world.storage.look();
+            let notifications = &store.bucket(bucket)?.notifications;
+            let resource = notifications[position(notifications, id)?].resource(world, bucket);
+            Ok(json_answer(StatusCode::OK, &resource))
         }
+        ("DELETE", Some(id)) => world.storage.configure(|store| {
+            let notifications = &mut store.bucket_mut(bucket)?.notifications;
+            notifications.remove(position(notifications, id)?);
+            Ok(no_content())
+        }),
         _ => Err(unknown_method()),
     }
+}
+
+fn position(notifications: &[Notification], id: &str) -> Result<usize, Refusal> {
+    let found = notifications.iter().position(|notification| notification.id == id);
+    found.ok_or_else(|| {
+        let message = format!("The specified notification does not exist: {id}");
+        Refusal::new(StatusCode::NOT_FOUND, "notFound", message)
+    })
 }

@@ -1,20 +1,20 @@
-//! Buckets and objects in memory: generations, preconditions, versions. Knows no HTTP.
+//! Buckets and objects: generations, preconditions, versions. Knows no HTTP.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{collections::BTreeMap, io, sync::Arc};
 
-use axum::{
-    body::Bytes,
-    http::{Method, StatusCode},
-};
+use axum::http::{Method, StatusCode};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    super::{Refusal, clock::Clock},
+    super::{
+        Refusal,
+        clock::Clock,
+        data::{Content, Durable, Files, Journal, Sink, Table},
+    },
     notify::{Change, Notification},
-    upload::Session,
 };
 
 /// What a client may say about an object; the names are those of the JSON API.
@@ -33,8 +33,8 @@ pub(super) struct Fields {
 /// What buckets and objects are that were not asked to be anything else.
 pub(super) const STANDARD_CLASS: &str = "STANDARD";
 
-/// One generation of an object.
-#[derive(Clone, Debug)]
+/// One generation of an object; with a data directory a record is all that is here.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Object {
     pub(super) name: String,
     pub(super) generation: i64,
@@ -43,7 +43,7 @@ pub(super) struct Object {
     pub(super) updated: DateTime<Utc>,
     /// When it stopped to be the live one.
     pub(super) deleted: Option<DateTime<Utc>>,
-    pub(super) content: Bytes,
+    pub(super) content: Content,
     pub(super) fields: Fields,
     pub(super) crc32c: String,
     /// None of an object that was composed.
@@ -95,25 +95,22 @@ pub(super) fn md5_text(content: &[u8]) -> String {
     STANDARD.encode(Md5::digest(content))
 }
 
-/// The bytes of an object that is to be, and of how many parts they were composed.
-pub(super) struct Content {
-    pub(super) bytes: Bytes,
+/// The bytes of an object that is to be, with their hashes.
+pub(super) struct Payload {
+    pub(super) content: Content,
+    pub(super) crc32c: String,
+    /// None of what was composed.
+    pub(super) md5: Option<String>,
+    /// Of how many parts it was composed.
     pub(super) components: Option<u32>,
 }
 
-impl From<Bytes> for Content {
-    fn from(bytes: Bytes) -> Self {
-        Self {
-            bytes,
-            components: None,
-        }
-    }
-}
-
-impl From<&Object> for Content {
+impl From<&Object> for Payload {
     fn from(object: &Object) -> Self {
         Self {
-            bytes: object.content.clone(),
+            content: object.content.clone(),
+            crc32c: object.crc32c.clone(),
+            md5: object.md5.clone(),
             components: object.components,
         }
     }
@@ -156,6 +153,7 @@ impl Preconditions {
     }
 }
 
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Bucket {
     pub(super) name: String,
     pub(super) created: DateTime<Utc>,
@@ -168,10 +166,12 @@ pub(super) struct Bucket {
     pub(super) labels: BTreeMap<String, String>,
     pub(super) metageneration: u64,
     /// By name, oldest generation first; only the last can be live.
-    pub(super) objects: BTreeMap<String, Vec<Object>>,
+    #[serde(skip)]
+    pub(super) objects: Table<Vec<Object>>,
     pub(super) notifications: Vec<Notification>,
     pub(super) notifications_made: u64,
     /// Objects written without saying which generation they replace.
+    #[serde(skip)]
     pub(super) unconditional_writes: u64,
 }
 
@@ -195,12 +195,67 @@ impl Bucket {
 /// Everything that is stored.
 #[derive(Default)]
 pub(super) struct Store {
-    pub(super) buckets: BTreeMap<String, Bucket>,
-    pub(super) sessions: HashMap<String, Session>,
+    pub(super) buckets: Table<Bucket>,
     last_generation: i64,
+    /// The last generation that was written down.
+    kept_generation: i64,
+    files: Option<Arc<Files>>,
+}
+
+impl Durable for Store {
+    fn drain(&mut self, at: &str, sink: &mut Sink) {
+        let generation = self.last_generation;
+        if generation != self.kept_generation {
+            sink.put(format!("{at}generation/last"), &generation);
+            self.kept_generation = generation;
+        }
+        self.buckets.touched(|name, bucket| match bucket {
+            Some(bucket) => {
+                sink.put(format!("{at}bucket/{name}"), bucket);
+                bucket.objects.drain(&format!("{at}object/{name}/"), sink);
+            }
+            None => sink.remove(format!("{at}bucket/{name}")),
+        });
+    }
+
+    fn restore(&mut self, at: &str, journal: &Journal) -> io::Result<()> {
+        let mut buckets: BTreeMap<String, Bucket> = journal.read(&format!("{at}bucket/"))?.into_iter().collect();
+        for (name, bucket) in &mut buckets {
+            let mut objects = BTreeMap::new();
+            for (object, mut generations) in journal.read::<Vec<Object>>(&format!("{at}object/{name}/"))? {
+                for generation in &mut generations {
+                    let Some(files) = &self.files else { continue };
+                    files
+                        .adopt(&mut generation.content)
+                        .map_err(|error| io::Error::new(error.kind(), format!("gs://{name}/{object}: {error}")))?;
+                }
+                objects.insert(object, generations);
+            }
+            bucket.objects = objects.into();
+            bucket.unconditional_writes = self.buckets.get(name).map_or(0, |old| old.unconditional_writes);
+        }
+        self.buckets = buckets.into();
+        let generation = journal.read(&format!("{at}generation/"))?.into_iter().next();
+        self.kept_generation = generation.map_or(0, |(_, generation)| generation);
+        self.last_generation = self.last_generation.max(self.kept_generation);
+        Ok(())
+    }
+
+    fn settled(&mut self) {
+        if let Some(files) = &self.files {
+            files.remove_unused();
+        }
+    }
 }
 
 impl Store {
+    pub(super) fn new(files: Option<Arc<Files>>) -> Self {
+        Self {
+            files,
+            ..Self::default()
+        }
+    }
+
     /// Generations are time stamps in microseconds, and never the same twice, whatever the clock does.
     fn next_generation(&mut self, now: DateTime<Utc>) -> i64 {
         self.last_generation = now.timestamp_micros().max(self.last_generation + 1);
@@ -229,16 +284,17 @@ impl Store {
                 "Your previous request to create the named bucket succeeded and you already own it.",
             ));
         }
-        Ok(self.buckets.entry(name.to_owned()).or_insert(Bucket {
+        let now = clock.now();
+        Ok(self.buckets.get_or_insert_with(name, || Bucket {
             name: name.to_owned(),
-            created: clock.now(),
-            updated: clock.now(),
+            created: now,
+            updated: now,
             location: "US".to_owned(),
             storage_class: STANDARD_CLASS.to_owned(),
             versioning,
             labels: BTreeMap::new(),
             metageneration: 1,
-            objects: BTreeMap::new(),
+            objects: Table::default(),
             notifications: Vec::new(),
             notifications_made: 0,
             unconditional_writes: 0,
@@ -270,14 +326,13 @@ impl Store {
         &mut self,
         (bucket, name): (&str, &str),
         mut fields: Fields,
-        content: impl Into<Content>,
+        payload: Payload,
         conditions: &Preconditions,
         clock: &Clock,
     ) -> Result<(Object, Vec<Change>), Refusal> {
         self.may_insert(bucket, name, conditions)?;
         let default_class = &self.bucket(bucket)?.storage_class;
         fields.storage_class.get_or_insert_with(|| default_class.clone());
-        let Content { bytes, components } = content.into();
         let now = clock.now();
         let generation = self.next_generation(now);
         let object = Object {
@@ -287,16 +342,17 @@ impl Store {
             created: now,
             updated: now,
             deleted: None,
-            crc32c: crc32c_text(&bytes),
-            md5: components.is_none().then(|| md5_text(&bytes)),
-            components,
-            content: bytes,
+            content: payload.content,
+            crc32c: payload.crc32c,
+            md5: payload.md5,
+            components: payload.components,
             fields,
         };
         let bucket = self.bucket_mut(bucket)?;
         bucket.unconditional_writes += u64::from(conditions.generation_match.is_none());
         let replaced = retire(bucket, name, now);
-        bucket.objects.entry(name.to_owned()).or_default().push(object.clone());
+        let versions = bucket.objects.get_or_insert_with(name, Vec::new);
+        versions.push(object.clone());
         let changes = match replaced {
             Some(old) => vec![
                 Change::finalized(object.clone(), Some(old.generation)),
@@ -326,7 +382,7 @@ impl Store {
                     .collect())
             }
             Some(generation) => {
-                let versions = bucket.objects.entry(name.to_owned()).or_default();
+                let versions = bucket.objects.get_or_insert_with(name, Vec::new);
                 let index = versions.iter().position(|object| object.generation == generation);
                 let removed = index.map(|index| versions.remove(index));
                 if versions.is_empty() {
@@ -405,13 +461,13 @@ mod tests {
         let (mut store, clock) = (Store::default(), Clock::default());
         store.create_bucket("bucket", false, &clock).unwrap();
         let address = ("bucket", "object");
-        let inserted = store.insert(
-            address,
-            Fields::default(),
-            Bytes::new(),
-            &Preconditions::default(),
-            &clock,
-        );
+        let content = Payload {
+            content: Content::new(None, axum::body::Bytes::new()).unwrap(),
+            crc32c: crc32c_text(&[]),
+            md5: Some(md5_text(&[])),
+            components: None,
+        };
+        let inserted = store.insert(address, Fields::default(), content, &Preconditions::default(), &clock);
         let mut object = inserted.unwrap().0;
         object.generation = 300;
         assert_eq!(STANDARD.decode(object.etag()).unwrap(), [0x08, 0xac, 0x02, 0x10, 0x01]);

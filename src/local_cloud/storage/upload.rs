@@ -13,7 +13,7 @@ use super::{
         Refusal, World, base64_of_google, identity,
         server::{Request, decode, lock, text, with_type},
     },
-    authorized, body, download, may_replace, multipart, notify, permit, preconditions, resource,
+    authorized, body, download, may_replace, multipart, permit, preconditions, resource,
     store::{Fields, Preconditions, crc32c_text, md5_text},
     unknown_method, xml,
 };
@@ -153,9 +153,10 @@ fn insert(
     content: Bytes,
     conditions: &Preconditions,
 ) -> Result<Bytes, Refusal> {
-    let (object, changes) =
-        lock(&world.storage.store).insert((bucket, name), fields, content, conditions, &world.clock)?;
-    notify::publish(world, bucket, &changes);
+    let content = world.storage.content(content, None)?;
+    let object = world.storage.change(world, bucket, |store| {
+        store.insert((bucket, name), fields, content, conditions, &world.clock)
+    })?;
     Ok(serde_json::to_vec_pretty(&resource::object(world, bucket, &object))
         .unwrap_or_default()
         .into())
@@ -236,13 +237,12 @@ fn start(world: &World, request: &Request, caller: Option<&str>, bucket: String)
     let length = request.header("x-upload-content-length").map(str::parse).transpose();
     let total = length.map_err(|_| Refusal::invalid("Invalid X-Upload-Content-Length"))?;
     let id = identity::random_hex(32);
-    let mut store = lock(&world.storage.store);
-    store.may_insert(&bucket, &name, &conditions)?;
+    world.storage.look().may_insert(&bucket, &name, &conditions)?;
     let query = format!("uploadType=resumable&upload_id={id}");
     let location = format!("http://{}{}?{query}", request.host(), request.path);
     let expected = Expected::of_json(&metadata).or(Expected::of_headers(&request.headers));
     let received = BytesMut::new();
-    store.sessions.insert(
+    lock(&world.storage.sessions).insert(
         id.clone(),
         Session {
             bucket,
@@ -264,15 +264,15 @@ fn start(world: &World, request: &Request, caller: Option<&str>, bucket: String)
 /// A chunk, or a question how far it got. The session's id is the proof of identity, as at Google.
 fn resume(world: &World, request: &Request, id: &str) -> Result<Response, Refusal> {
     let gone = || Refusal::new(StatusCode::NOT_FOUND, "notFound", "No such upload session.");
-    let mut store = lock(&world.storage.store);
+    let mut sessions = lock(&world.storage.sessions);
     if request.method == "DELETE" {
-        store.sessions.remove(id).ok_or_else(gone)?;
+        sessions.remove(id).ok_or_else(gone)?;
         return Ok(text(StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST), ""));
     }
     if request.method != "PUT" && request.method != "POST" {
         return Err(unknown_method());
     }
-    let session = store.sessions.get_mut(id).ok_or_else(gone)?;
+    let session = sessions.get_mut(id).ok_or_else(gone)?;
     if let Some(done) = &session.done {
         return Ok(stored(done.clone()));
     }
@@ -284,18 +284,25 @@ fn resume(world: &World, request: &Request, id: &str) -> Result<Response, Refusa
     let checked = session.expected.check(&content);
     let (bucket, name) = (session.bucket.clone(), session.name.clone());
     let (fields, conditions) = (session.fields.clone(), session.conditions);
-    drop(store);
-    let result = checked.and_then(|()| insert(world, (&bucket, &name), fields, content, &conditions));
-    let mut store = lock(&world.storage.store);
+    drop(sessions);
+    let result = checked.and_then(|()| insert(world, (&bucket, &name), fields, content.clone(), &conditions));
+    let mut sessions = lock(&world.storage.sessions);
     match result {
         Ok(resource) => {
-            if let Some(session) = store.sessions.get_mut(id) {
+            if let Some(session) = sessions.get_mut(id) {
                 session.done = Some(resource.clone());
             }
             Ok(stored(resource))
         }
+        // Once there is room again the client asks again.
+        Err(refusal) if refusal.code == StatusCode::SERVICE_UNAVAILABLE => {
+            if let Some(session) = sessions.get_mut(id) {
+                session.received = content.into();
+            }
+            Err(refusal)
+        }
         Err(refusal) => {
-            store.sessions.remove(id);
+            sessions.remove(id);
             Err(refusal)
         }
     }
@@ -374,8 +381,7 @@ pub(super) fn start_signed(world: &World, request: &Request, bucket: &str, name:
     };
     let id = identity::random_hex(32);
     let conditions = xml::conditions(request)?;
-    let mut store = lock(&world.storage.store);
-    store.may_insert(bucket, name, &conditions)?;
+    world.storage.look().may_insert(bucket, name, &conditions)?;
     let session = Session {
         bucket: bucket.to_owned(),
         name: name.to_owned(),
@@ -386,7 +392,7 @@ pub(super) fn start_signed(world: &World, request: &Request, bucket: &str, name:
         received: BytesMut::new(),
         done: None,
     };
-    store.sessions.insert(id.clone(), session);
+    lock(&world.storage.sessions).insert(id.clone(), session);
     let mut answer = text(StatusCode::CREATED, "");
     let location = format!(
         "http://{}/upload/storage/v1/b/{bucket}/o?uploadType=resumable&upload_id={id}",

@@ -14,7 +14,7 @@ use super::{
         server::{Request, decode, lock, with_type},
     },
     download::{self, Overrides, set},
-    notify, signed,
+    signed,
     store::{Fields, Object, Preconditions},
     upload::{self, Expected},
 };
@@ -62,6 +62,7 @@ impl From<Refusal> for XmlError {
                 Self::new(code, "NoSuchKey", "The specified key does not exist.").details(message)
             }
             StatusCode::NOT_FOUND => Self::new(code, "NoSuchBucket", &message),
+            StatusCode::SERVICE_UNAVAILABLE => Self::new(code, "ServiceUnavailable", &message),
             StatusCode::PRECONDITION_FAILED => Self::new(code, "PreconditionFailed", &message),
             _ => Self::new(code, "InvalidArgument", "Invalid argument.").details(message),
         }
@@ -102,8 +103,10 @@ fn serve(world: &World, request: &Request) -> Result<Response, XmlError> {
         "DELETE" => {
             let conditions = conditions(request)?;
             let generation = generation(request)?;
-            let changes = lock(&world.storage.store).delete(&bucket, &name, generation, &conditions, &world.clock)?;
-            notify::publish(world, &bucket, &changes);
+            world.storage.change(world, &bucket, |store| {
+                let changes = store.delete(&bucket, &name, generation, &conditions, &world.clock)?;
+                Ok(((), changes))
+            })?;
             Ok(super::no_content())
         }
         "POST" if request.header("x-goog-resumable") == Some("start") => {
@@ -119,10 +122,10 @@ fn serve(world: &World, request: &Request) -> Result<Response, XmlError> {
 
 /// A signed URL can do what its signer can at this moment.
 fn permit(world: &World, request: &Request, caller: &str, bucket: &str, name: &str) -> Result<(), XmlError> {
-    if lock(&world.storage.store).bucket(bucket).is_err() {
+    if world.storage.look().bucket(bucket).is_err() {
         return Ok(());
     }
-    let replaces = || lock(&world.storage.store).object(bucket, name, None).is_ok();
+    let replaces = || world.storage.look().object(bucket, name, None).is_ok();
     let needed: &[&str] = match request.method.as_str() {
         "GET" if name.is_empty() => &["storage.objects.list"],
         "GET" | "HEAD" => &["storage.objects.get"],
@@ -179,7 +182,7 @@ pub(super) fn conditions(request: &Request) -> Result<Preconditions, Refusal> {
 
 fn get(world: &World, request: &Request, bucket: &str, name: &str, signed: bool) -> Result<Response, XmlError> {
     let object = {
-        let store = lock(&world.storage.store);
+        let store = world.storage.look();
         let object = store.object(bucket, name, generation(request)?)?;
         conditions(request)?.check(&Method::GET, Some(object))?;
         object.clone()
@@ -235,9 +238,10 @@ fn put(world: &World, request: &Request, bucket: &str, name: &str) -> Result<Res
         XmlError::new(StatusCode::BAD_REQUEST, "BadDigest", message).details(refusal.message)
     })?;
     let conditions = conditions(request)?;
-    let (object, changes) =
-        lock(&world.storage.store).insert((bucket, name), fields, request.body.clone(), &conditions, &world.clock)?;
-    notify::publish(world, bucket, &changes);
+    let content = world.storage.content(request.body.clone(), None)?;
+    let object = world.storage.change(world, bucket, |store| {
+        store.insert((bucket, name), fields, content, &conditions, &world.clock)
+    })?;
     let mut answer = Response::default();
     set(&mut answer, "x-goog-generation", &object.generation.to_string());
     set(&mut answer, "x-goog-metageneration", "1");
@@ -248,7 +252,7 @@ fn put(world: &World, request: &Request, bucket: &str, name: &str) -> Result<Res
 
 fn list(world: &World, request: &Request, bucket: &str) -> Result<Response, XmlError> {
     let prefix = request.parameter("prefix").unwrap_or_default();
-    let store = lock(&world.storage.store);
+    let store = world.storage.look();
     let found = store.bucket(bucket)?;
     let contents: String = found
         .objects
