@@ -5,6 +5,7 @@ use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use unicode_script::{Script, UnicodeScript};
 
 use super::inspect::Remarks;
 use crate::engine::Finding;
@@ -21,6 +22,9 @@ pub enum WarningCode {
     /// Text is set in another font than the document asks for.
     #[serde(rename = "font.substituted")]
     FontSubstituted,
+    /// No font has some characters, and empty boxes are drawn for them.
+    #[serde(rename = "glyph.missing")]
+    GlyphMissing,
     /// Something that the document links to is not in the output.
     #[serde(rename = "link.not_followed")]
     LinkNotFollowed,
@@ -49,6 +53,7 @@ impl WarningCode {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::FontSubstituted => "font.substituted",
+            Self::GlyphMissing => "glyph.missing",
             Self::LinkNotFollowed => "link.not_followed",
             Self::MacroNotRun => "macro.not_run",
             Self::SheetHidden => "sheet.hidden",
@@ -124,6 +129,9 @@ pub(super) fn warnings(remarks: &Remarks, findings: &[Finding], format: Format, 
             Finding::FontSubstituted { asked, used } if drawn => {
                 add(WarningCode::FontSubstituted, format!("{asked} -> {used}"));
             }
+            Finding::GlyphMissing(character) if format == Format::Pdf => {
+                add(WarningCode::GlyphMissing, boxes(*character));
+            }
             Finding::HiddenSheets(sheets) if format == Format::Pdf => {
                 add(WarningCode::SheetHidden, count(*sheets, "sheet"));
             }
@@ -139,6 +147,7 @@ pub(super) fn warnings(remarks: &Remarks, findings: &[Finding], format: Format, 
             }
             Finding::More(more) => omitted += *more as usize,
             Finding::FontSubstituted { .. }
+            | Finding::GlyphMissing(_)
             | Finding::HiddenSheets(_)
             | Finding::HiddenSlides(_)
             | Finding::ChangesShown => {}
@@ -158,6 +167,15 @@ pub(super) fn warnings(remarks: &Remarks, findings: &[Finding], format: Format, 
         });
     }
     all
+}
+
+/// The writing that no font has, rather than the document's own text; a symbol by its number, which is all that there is.
+fn boxes(character: char) -> String {
+    let what = match character.script() {
+        Script::Common | Script::Inherited | Script::Unknown => format!("U+{:04X}", u32::from(character)),
+        script => script.full_name().replace('_', " "),
+    };
+    format!("{what}: no font here has some of its characters, and empty boxes are drawn")
 }
 
 const CURRENT_DATE: &str = "the date or time of the conversion is printed";

@@ -5,15 +5,16 @@ use std::fs;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::conversion::{Export, Image, Setup};
 use super::finding::{self, Finding};
-use super::format::Kind;
+use super::format::{Check, Kind};
 use super::look::{self, FontsInUse};
 use super::office::{self, Complaint, Document, Office, Value};
 use super::protocol::{CONFINED_LINE, Job, NotConfined, Preparation, Report};
 use super::setup::{self, Failed};
-use super::{export, image, page_layout};
+use super::{export, glyphs, image, page_layout, pdf};
 use crate::sandbox::Jail;
 
 /// `com.sun.star.document.MacroExecMode.NEVER_EXECUTE`.
@@ -104,12 +105,26 @@ fn load_and_store(office: &Office, job: &Job, to: &OwnedFd) {
             tell(serde_json::to_vec(&Report::Done));
             let mut findings: Vec<Finding> = loads.open.as_ref().map(look::look).unwrap_or_default();
             findings.extend(fonts.substituted());
+            findings.extend(without_glyph(job));
             tell(serde_json::to_vec(&finding::bounded(findings)));
         }
         Err(report) => tell(serde_json::to_vec(&report)),
     }
     // The last document is left open: the process ends without running LibreOffice's destructors.
     std::mem::forget(loads.open);
+}
+
+/// How long all PDFs of a job are looked through for characters.
+const LOOKED_THROUGH: Duration = Duration::from_secs(2);
+
+/// The characters of the job's PDFs that no font has. What cannot be read is left out, as in every look.
+fn without_glyph(job: &Job) -> impl Iterator<Item = Finding> {
+    let deadline = Instant::now() + LOOKED_THROUGH;
+    let pdfs = job.exports.iter().filter(|export| *export.format.check() == Check::Pdf);
+    let characters = pdfs.filter_map(|export| pdf::characters(&in_directory(&export.file), deadline).ok());
+    glyphs::missing(&characters.flatten().collect())
+        .into_iter()
+        .map(Finding::GlyphMissing)
 }
 
 /// The loads of a job, one after the other.

@@ -1,7 +1,8 @@
 //! What a conversion noticed about its document that a reader of the output should know.
 //!
 //! Said by a child that may be compromised: a closed set of things, and of a document's text nothing but the names of
-//! fonts, which are bounded and cleaned once more when they arrive.
+//! fonts, which are bounded and cleaned once more when they arrive, and single characters, which go no further than the engine's
+//! caller.
 
 use std::fmt;
 
@@ -30,6 +31,8 @@ pub enum Finding {
     CurrentDate,
     /// Tracked changes are marked in the text.
     ChangesShown,
+    /// No font has this character, so that an empty box is drawn for it.
+    GlyphMissing(char),
     /// So many findings more.
     More(u32),
 }
@@ -43,6 +46,7 @@ impl fmt::Debug for Finding {
             Self::HiddenSlides(_) => "HiddenSlides",
             Self::CurrentDate => "CurrentDate",
             Self::ChangesShown => "ChangesShown",
+            Self::GlyphMissing(_) => "GlyphMissing",
             Self::More(_) => "More",
         })
     }

@@ -29,6 +29,7 @@ mod floor;
 mod fonts;
 mod footprint;
 mod format;
+mod glyphs;
 mod hot;
 mod image;
 mod look;

@@ -253,6 +253,51 @@ fn with_the_font_there_is_no_warning() {
     assert_eq!(line["warnings"], json!([]));
 }
 
+/// A word in the script of which the test font has a character, and no font of a system; behind it what needs no font.
+const BOXED: &str = "<text:p>Vai \u{a500}\u{a501}, and a\u{ad}b\u{200b}c\u{a0}d\u{fe0f}</text:p>";
+const EMPTY_BOXES: &str = "no font here has some of its characters, and empty boxes are drawn";
+
+#[test]
+fn characters_that_no_font_has_are_told_by_their_script() {
+    let without = "<text:p>caf\u{e9} cafe\u{301} g\u{301} \u{2610} a\u{ad}b\u{200b}c\u{a0}d \u{f0b7}</text:p>";
+    let expected = format!("glyph.missing: Vai: {EMPTY_BOXES}");
+    check(&text(BOXED), &text(without), "fodt", &["odt", "docx"], &expected);
+    // A symbol belongs to no script.
+    let directory = tempfile::tempdir().unwrap();
+    let symbol = text("<text:p>one \u{1fa89} two</text:p>");
+    let files = in_formats(directory.path(), "symbol", &symbol, "fodt", &[]);
+    let line = &convert(directory.path(), &files, &[])[0];
+    assert_eq!(warnings(line), [format!("glyph.missing: U+1FA89: {EMPTY_BOXES}")]);
+    // The pages of a picture and a text have no fonts of their own to read.
+    for format in ["png", "txt"] {
+        let line = &convert(directory.path(), &files, &["--to", format])[0];
+        assert_eq!(line["warnings"], json!([]), "{format}");
+    }
+    // PDF/A has objects of its own, and its fonts are the same.
+    let archival = convert(directory.path(), &files, &["--option", "pdfa=PDF/A-2b"]);
+    assert_eq!(
+        warnings(&archival[0]),
+        [format!("glyph.missing: U+1FA89: {EMPTY_BOXES}")]
+    );
+}
+
+#[test]
+fn a_character_that_any_font_lends_is_not_missing() {
+    let directory = tempfile::tempdir().unwrap();
+    let lent = text("<text:p>\u{a500}</text:p>");
+    let files = in_formats(directory.path(), "lent", &lent, "fodt", &[]);
+    let output = Command::new(env!("CARGO_BIN_EXE_platen"))
+        .args(["convert", "--json", "--out"])
+        .args([directory.path(), &files[0]])
+        .env("FONTS", fixture("fonts"))
+        .output()
+        .unwrap();
+    let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(line["warnings"], json!([]));
+    let embedded = fonts::fonts_of(Path::new(line["output"].as_str().unwrap()));
+    assert_eq!(embedded, ["PlatenTest"]);
+}
+
 #[test]
 fn links_are_named_by_scheme_and_host_alone() {
     let directory = tempfile::tempdir().unwrap();

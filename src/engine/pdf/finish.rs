@@ -85,7 +85,7 @@ fn rewrite(path: &Path, to: File, finish: &Finish, deadline: Instant) -> Result<
 }
 
 /// The one cross-reference table, and what the trailer after it says.
-struct Table {
+pub(super) struct Table {
     /// Where it begins.
     at: u64,
     /// By object number; 0 for none.
@@ -99,7 +99,7 @@ struct Table {
 }
 
 impl Table {
-    fn read(path: &Path, deadline: Instant) -> Result<Self> {
+    pub(super) fn read(path: &Path, deadline: Instant) -> Result<Self> {
         let file = open(path)?;
         let size = file.metadata()?.len();
         let tail = read_some(&file, size.saturating_sub(TAIL), TAIL)?;
@@ -154,7 +154,7 @@ impl Table {
         Ok(table)
     }
 
-    fn offset(&self, number: u64) -> Result<u64> {
+    pub(super) fn offset(&self, number: u64) -> Result<u64> {
         let offset = usize::try_from(number).ok().and_then(|number| self.offsets.get(number));
         offset
             .copied()
@@ -163,7 +163,7 @@ impl Table {
     }
 
     /// How long a stream is: a number, or the number of an object that is one.
-    fn length(&self, value: &[u8]) -> Result<u64> {
+    pub(super) fn length(&self, value: &[u8]) -> Result<u64> {
         if let Ok(length) = digits(value) {
             return Ok(length);
         }

@@ -5,6 +5,7 @@
 //! section, that names the catalog, that names the page tree's root, that has the `/Count`.
 //! (The crate `lopdf` reads a file whole into memory and brings a hundred packages.)
 
+mod characters;
 mod finish;
 mod lexer;
 mod predictor;
@@ -22,6 +23,7 @@ use flate2::read::ZlibDecoder;
 use lexer::Lexer;
 use predictor::Unpredicted;
 
+pub(super) use characters::characters;
 pub use finish::Finish;
 pub(super) use finish::finish;
 pub use protect::{Changes, Permissions, Printing, Protection};
