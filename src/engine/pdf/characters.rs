@@ -5,7 +5,7 @@
 //! texts of the pages are not read: that would cost a page's time for each page.
 
 use std::collections::BTreeSet;
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
@@ -14,16 +14,17 @@ use memchr::memmem;
 
 use super::finish::Table;
 use super::lexer::Lexer;
-use super::tokens::{Object, Tokens};
-use super::{PdfError, Result, open};
+use super::{PdfError, Result, open, read_some};
 
 const TO_UNICODE: &[u8] = b"/ToUnicode ";
 /// What is read of the file at once, and the most of ` 12345678 0 R` that may stand behind its end.
-const CHUNK: usize = 256 << 10;
+const CHUNK: usize = 32 << 10;
 const OVERLAP: usize = 32;
 /// Maps that are read: a font of a document has one for each 255 characters.
 const MOST_MAPS: usize = 1000;
-/// The most that is read of one, in bytes: 255 characters take some eight thousand.
+/// The most that is read of one, in bytes, as it is in the file and inflated: 255 characters take some eight thousand. Little
+/// memory is touched on purpose: in a child each page of it is a fault.
+const LARGEST_PACKED: u64 = 8 << 10;
 const LARGEST_MAP: u64 = 64 << 10;
 
 /// The characters that the fonts of the PDF at `path` stand for.
@@ -37,28 +38,29 @@ pub(in crate::engine) fn characters(path: &Path, deadline: Instant) -> Result<BT
         return Ok(characters);
     }
     let table = Table::read(path, deadline)?;
+    let file = open(path)?;
     for number in maps {
-        let mut tokens = Tokens::new(open(path)?, table.offset(number)?, deadline)?;
-        if tokens.number()? != number || tokens.number()? != 0 {
+        let bytes = read_some(&file, table.offset(number)?, LARGEST_PACKED)?;
+        let mut lexer = Lexer::new(&bytes);
+        if lexer.number()? != number {
             return Err(PdfError::Malformed("an object is not the one that its table names"));
         }
-        tokens.word(b"obj")?;
-        let (Object::Dictionary(entries), _) = tokens.object(None)? else {
-            return Err(PdfError::Malformed("a font's characters are no stream"));
-        };
-        let value = |name: &[u8]| {
-            let entry = entries.iter().find(|(key, _)| key == name);
-            entry.map(|(_, value)| value.as_slice())
-        };
-        let length = table.length(value(b"Length").ok_or(PdfError::Malformed("a stream has no length"))?)?;
-        let raw = tokens.stream(length)?;
+        lexer.number()?;
+        lexer.word(b"obj")?;
+        let dictionary = Lexer::new(lexer.rest());
+        let mut data = dictionary;
+        data.stream_data()?;
+        let filter = dictionary.entry(b"Filter").map(|mut filter| filter.name());
         let mut map = Vec::new();
-        match value(b"Filter") {
-            None => raw.take(LARGEST_MAP).read_to_end(&mut map)?,
-            Some(b"/FlateDecode") => ZlibDecoder::new(raw).take(LARGEST_MAP).read_to_end(&mut map)?,
-            Some(_) => return Err(PdfError::Malformed("a font's characters are compressed in another way")),
+        match filter {
+            Ok(Some(b"FlateDecode")) => ZlibDecoder::new(data.rest()).take(LARGEST_MAP).read_to_end(&mut map)?,
+            Ok(_) => return Err(PdfError::Malformed("a font's characters are compressed in another way")),
+            Err(_) => data.rest().take(LARGEST_MAP).read_to_end(&mut map)?,
         };
         read_map(&map, &mut characters);
+        if Instant::now() >= deadline {
+            return Err(PdfError::TooLong);
+        }
     }
     Ok(characters)
 }
@@ -66,7 +68,7 @@ pub(in crate::engine) fn characters(path: &Path, deadline: Instant) -> Result<BT
 /// The numbers of the objects that say which characters glyphs stand for. Found by looking through the file: LibreOffice
 /// writes the dictionaries of fonts in the clear, and a walk through pages and their resources would read more of it.
 fn maps(path: &Path, deadline: Instant) -> Result<BTreeSet<u64>> {
-    let mut file = BufReader::with_capacity(CHUNK, open(path)?);
+    let mut file = open(path)?;
     let finder = memmem::Finder::new(TO_UNICODE);
     let (mut maps, mut bytes) = (BTreeSet::new(), Vec::new());
     loop {
@@ -185,8 +187,8 @@ mod tests {
             CHUNK,
             CHUNK + 1,
         ] {
-            // The length of the picture is written in digits as well.
-            let pdf = made(at - before - 5 + 1, MAP);
+            // The length of the picture is written as well: one digit before, five here.
+            let pdf = made(at - before - 4 + 1, MAP);
             assert_eq!(memmem::find(&pdf, TO_UNICODE), Some(at));
             assert_eq!(characters_of(&pdf), Ok("Hfi\u{6f22}\u{1f600}".to_owned()), "{at}");
         }

@@ -163,7 +163,7 @@ impl Table {
     }
 
     /// How long a stream is: a number, or the number of an object that is one.
-    pub(super) fn length(&self, value: &[u8]) -> Result<u64> {
+    fn length(&self, value: &[u8]) -> Result<u64> {
         if let Ok(length) = digits(value) {
             return Ok(length);
         }
