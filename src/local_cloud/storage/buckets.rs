@@ -10,10 +10,13 @@ use super::{
         server::{Request, decode, json as json_answer},
         to_base64,
     },
-    body, list, no_content, notify, number,
+    list, notify,
+    object::STANDARD_CLASS,
+    objects::no_content,
+    parameters::{body, number},
     resource::time,
-    store::{Bucket, STANDARD_CLASS},
-    unknown_method,
+    route::unknown_method,
+    store::Bucket,
 };
 
 /// What only the service sets. Clients send it back with what they change.

@@ -16,9 +16,14 @@ use super::{
         data::blocking,
         server::{Request, json as json_answer},
     },
-    body, bucket_and_object, fields_of, may_replace, permit, preconditions, resource,
-    store::{Fields, Object, Payload, Preconditions, Store},
-    unknown_method,
+    access::{may_replace, permit},
+    object::{Fields, Object, Payload},
+    objects::fields_of,
+    parameters::{body, bucket_and_object, preconditions},
+    preconditions::Preconditions,
+    resource,
+    route::unknown_method,
+    store::Store,
 };
 
 const MOST_SOURCES: usize = 32;

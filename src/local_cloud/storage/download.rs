@@ -14,7 +14,7 @@ use super::{
         data::Content,
         server::{Request, text},
     },
-    store::{Object, STANDARD_CLASS},
+    object::{Object, STANDARD_CLASS},
 };
 
 /// What the query of a signed URL puts in place of the object's own headers.

@@ -12,7 +12,8 @@ use super::{
         to_base64,
     },
     glob::Glob,
-    number, resource,
+    parameters::number,
+    resource,
 };
 
 pub(super) fn objects(world: &World, request: &Request, bucket: &str) -> Result<Response, Refusal> {

@@ -12,9 +12,12 @@ use super::{
         Refusal, World, pubsub,
         server::{Request, json as json_answer},
     },
-    body, no_content, resource,
-    store::{Bucket, Object},
-    unknown_method,
+    object::Object,
+    objects::no_content,
+    parameters::body,
+    resource,
+    route::unknown_method,
+    store::Bucket,
 };
 
 /// Something that happened to an object.

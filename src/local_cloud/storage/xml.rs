@@ -14,9 +14,12 @@ use super::{
         server::{Request, decode, lock, with_type},
     },
     download::{self, Overrides, set},
-    signed,
-    store::{Fields, Object, Preconditions},
-    upload::{self, Expected},
+    expected::Expected,
+    object::{Fields, Object},
+    objects::no_content,
+    parameters::{number, number_header},
+    preconditions::Preconditions,
+    sessions, signed,
 };
 
 /// An error document.
@@ -107,10 +110,10 @@ fn serve(world: &World, request: &Request) -> Result<Response, XmlError> {
                 let changes = store.delete(&bucket, &name, generation, &conditions, &world.clock)?;
                 Ok(((), changes))
             })?;
-            Ok(super::no_content())
+            Ok(no_content())
         }
         "POST" if request.header("x-goog-resumable") == Some("start") => {
-            Ok(upload::start_signed(world, request, &bucket, &name)?)
+            Ok(sessions::start_signed(world, request, &bucket, &name)?)
         }
         _ => Err(XmlError::new(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -169,13 +172,13 @@ fn address(world: &World, request: &Request) -> Result<(String, String), XmlErro
 }
 
 fn generation(request: &Request) -> Result<Option<i64>, Refusal> {
-    super::number(request, "generation")
+    number(request, "generation")
 }
 
 pub(super) fn conditions(request: &Request) -> Result<Preconditions, Refusal> {
     Ok(Preconditions {
-        generation_match: upload::number_header(request, "x-goog-if-generation-match")?,
-        metageneration_match: upload::number_header(request, "x-goog-if-metageneration-match")?,
+        generation_match: number_header(request, "x-goog-if-generation-match")?,
+        metageneration_match: number_header(request, "x-goog-if-metageneration-match")?,
         ..Preconditions::default()
     })
 }
