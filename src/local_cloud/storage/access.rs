@@ -18,8 +18,8 @@ pub(super) fn authorized(world: &World, request: &Request) -> Result<Option<Stri
         None => Err(Refusal::new(
             StatusCode::UNAUTHORIZED,
             "required",
-            "Anonymous caller does not have storage.objects access to the Google Cloud Storage object. Permission \
-             denied on resource (or it may not exist).",
+            "Anonymous caller does not have storage.objects.get access to the Google Cloud Storage object. Permission \
+             'storage.objects.get' denied on resource (or it may not exist).",
         )),
         Some(token) => world.identity.caller(token).map(Some).ok_or_else(|| {
             let message = "Invalid Credentials";

@@ -91,5 +91,6 @@ pub(super) fn source_preconditions(request: &Request) -> Result<Preconditions, R
         generation_not_match: number(request, "ifSourceGenerationNotMatch")?,
         metageneration_match: number(request, "ifSourceMetagenerationMatch")?,
         metageneration_not_match: number(request, "ifSourceMetagenerationNotMatch")?,
+        ..Preconditions::default()
     })
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{
     super::{Refusal, base64_of_google},
-    object::{crc32c_text, md5_text},
+    object::Hashes,
 };
 
 /// The hashes that the client says the content has.
@@ -51,11 +51,11 @@ impl Expected {
         }
     }
 
-    pub(super) fn check(&self, content: &[u8]) -> Result<(), Refusal> {
-        let (crc32c, md5) = (crc32c_text(content), md5_text(content));
-        for (what, expected, actual) in [("CRC32C", &self.crc32c, crc32c), ("MD5 hash", &self.md5, md5)] {
+    pub(super) fn check(&self, actual: &Hashes) -> Result<(), Refusal> {
+        let md5 = actual.md5.as_deref().unwrap_or_default();
+        for (what, expected, actual) in [("CRC32C", &self.crc32c, &*actual.crc32c), ("MD5 hash", &self.md5, md5)] {
             let Some(expected) = expected else { continue };
-            if base64_of_google(expected) != base64_of_google(&actual) {
+            if base64_of_google(expected) != base64_of_google(actual) {
                 return Err(Refusal::invalid(format!(
                     "Provided {what} \"{expected}\" doesn't match calculated {what} \"{actual}\"."
                 )));

@@ -11,6 +11,7 @@ mod glob;
 mod list;
 mod moves;
 mod multipart;
+mod not_here;
 mod notify;
 mod object;
 mod objects;
@@ -24,9 +25,10 @@ mod signed;
 mod store;
 mod upload;
 mod xml;
+mod xml_list;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     io,
     sync::{Arc, Mutex},
 };
@@ -36,9 +38,9 @@ use serde_json::Value;
 pub(super) use self::route::handle;
 use self::{
     notify::{Change, Notification},
-    object::{Payload, crc32c_text, md5_text},
+    object::{Hashes, Payload},
     refusal::{backend, reworded},
-    sessions::Session,
+    sessions::Sessions,
     store::Store,
 };
 use super::{
@@ -47,14 +49,16 @@ use super::{
     server::lock,
 };
 
+/// The largest object, so that what a request asks for can be held in memory. Google's can have 5 TiB.
+const LARGEST_OBJECT: usize = 4 << 30;
+
 /// What is stored, and the host names that belong to buckets.
 #[derive(Default)]
 pub(super) struct Storage {
     store: Kept<Store>,
     /// Where the bytes of objects are, when they are not in memory.
     files: Option<Arc<Files>>,
-    /// Resumable uploads that go on; they end with the process.
-    sessions: Mutex<HashMap<String, Session>>,
+    sessions: Sessions,
     bound_hosts: Mutex<BTreeMap<String, String>>,
 }
 
@@ -92,11 +96,14 @@ impl Storage {
         self.store.look()
     }
 
-    /// Makes content of bytes, and computes its hashes: before the store is locked, because it may have to wait for a disk.
-    /// `components` says of how many parts it was composed; then it has no MD5.
-    fn content(&self, bytes: axum::body::Bytes, components: Option<u32>) -> Result<Payload, Refusal> {
-        let crc32c = crc32c_text(&bytes);
-        let md5 = components.is_none().then(|| md5_text(&bytes));
+    /// Makes content of bytes: before the store is locked, because it may have to wait for a disk. `components` says of how many
+    /// parts it was composed.
+    fn content(
+        &self,
+        bytes: axum::body::Bytes,
+        Hashes { crc32c, md5 }: Hashes,
+        components: Option<u32>,
+    ) -> Result<Payload, Refusal> {
         let content = Content::new(self.files.as_deref(), bytes).map_err(backend)?;
         Ok(Payload {
             content,

@@ -7,7 +7,10 @@ use chrono::{DateTime, Utc};
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
-use super::super::{Refusal, data::Content};
+use super::super::{
+    Refusal, base64_of_google,
+    data::{Content, blocking},
+};
 
 /// What a client may say about an object; the names are those of the JSON API.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -60,6 +63,15 @@ impl Object {
         format!("crc32c={}{}", self.crc32c, md5.unwrap_or_default())
     }
 
+    /// The XML API's etag: the MD5 in hexadecimal digits, as long as an object has one.
+    pub(super) fn xml_etag(&self) -> String {
+        let Some(md5) = self.md5.as_deref().and_then(base64_of_google) else {
+            return format!("\"-{}\"", self.etag());
+        };
+        let digits: String = md5.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("\"{digits}\"")
+    }
+
     pub(super) fn content_type(&self) -> &str {
         self.fields
             .content_type
@@ -78,13 +90,37 @@ fn varint(bytes: &mut Vec<u8>, value: i64) {
 }
 
 /// The CRC32C of these bytes as Google words it: base64 of the big-endian number.
-pub(super) fn crc32c_text(content: &[u8]) -> String {
+fn crc32c_text(content: &[u8]) -> String {
     STANDARD.encode(crc32c::crc32c(content).to_be_bytes())
 }
 
 /// The MD5 of these bytes in base64.
-pub(super) fn md5_text(content: &[u8]) -> String {
+fn md5_text(content: &[u8]) -> String {
     STANDARD.encode(Md5::digest(content))
+}
+
+/// The hashes of bytes.
+pub(super) struct Hashes {
+    pub(super) crc32c: String,
+    /// None is made of what was composed.
+    pub(super) md5: Option<String>,
+}
+
+impl Hashes {
+    /// Reads all of it, which takes a while: nothing may be locked.
+    pub(super) fn of(content: &[u8]) -> Self {
+        blocking(|| Self {
+            crc32c: crc32c_text(content),
+            md5: Some(md5_text(content)),
+        })
+    }
+
+    pub(super) fn of_composed(content: &[u8]) -> Self {
+        Self {
+            crc32c: blocking(|| crc32c_text(content)),
+            md5: None,
+        }
+    }
 }
 
 /// The bytes of an object that is to be, with their hashes.

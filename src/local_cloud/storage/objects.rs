@@ -102,7 +102,15 @@ pub(super) fn fields_of(metadata: &Value) -> Result<Fields, Refusal> {
 /// Refuses what an object cannot have here, so that nothing is promised that is not done.
 pub(super) fn possible(object: &Value) -> Result<(), Refusal> {
     let asks = |value: &Value| ![Value::Null, json!(false), json!([])].contains(value);
-    let mut impossible = ["acl", "temporaryHold", "eventBasedHold", "retention"].into_iter();
+    let mut impossible = [
+        "acl",
+        "customTime",
+        "eventBasedHold",
+        "kmsKeyName",
+        "retention",
+        "temporaryHold",
+    ]
+    .into_iter();
     match impossible.find(|name| asks(&object[name])) {
         Some(name) => Err(Refusal::invalid(format!(
             "The local cloud's objects cannot have {name}."

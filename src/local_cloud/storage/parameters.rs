@@ -8,7 +8,7 @@ use super::{
         Refusal,
         server::{Request, decode},
     },
-    preconditions::Preconditions,
+    preconditions::{Etags, Preconditions},
     route::unknown_method,
 };
 
@@ -36,6 +36,8 @@ pub(super) fn preconditions(request: &Request) -> Result<Preconditions, Refusal>
         generation_not_match: number(request, "ifGenerationNotMatch")?,
         metageneration_match: number(request, "ifMetagenerationMatch")?,
         metageneration_not_match: number(request, "ifMetagenerationNotMatch")?,
+        etags: Etags::of_headers(&request.headers),
+        ..Preconditions::default()
     })
 }
 

@@ -8,7 +8,7 @@ use super::{
         server::{Request, text},
     },
     access::{authorized, bucket_of, permission, permit},
-    buckets, compose, copy, fields, moves,
+    buckets, compose, copy, fields, moves, not_here,
     objects::{media, object_api},
     signed, upload, xml,
 };
@@ -21,14 +21,20 @@ pub(in super::super) fn handle(world: &World, request: &Request) -> Response {
     let uploads = ["/upload/storage/v1/b/", "/resumable/upload/storage/v1/b/"];
     let uploaded = uploads.iter().find_map(|prefix| request.path.strip_prefix(prefix));
     let result = if let Some(path) = uploaded {
-        upload::handle(world, request, path)
+        not_here::asked(request).and_then(|()| upload::handle(world, request, path))
     } else if let Some(path) = request.path.strip_prefix("/download/storage/v1/b/") {
         authorized(world, request).and_then(|caller| {
+            not_here::asked(request)?;
             permit(world, caller.as_deref(), "storage.objects.get", bucket_of(path))?;
             media(world, request, path)
         })
-    } else if let Some(path) = request.path.strip_prefix("/storage/v1/b") {
+    } else if let Some(path) = request
+        .path
+        .strip_prefix("/storage/v1/b")
+        .filter(|path| path.is_empty() || path.starts_with('/'))
+    {
         authorized(world, request).and_then(|caller| {
+            not_here::asked(request)?;
             let (caller, below) = (caller.as_deref(), path.trim_start_matches('/'));
             if let Some(copy) = copy::Copy::read(below) {
                 return copy.handle(world, request, caller);
