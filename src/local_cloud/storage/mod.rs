@@ -1,6 +1,7 @@
 //! Cloud Storage: `route` has the JSON API's addresses, `xml` and `signed` have the XML API and signed URLs, `store` what is stored.
 
 mod access;
+mod batch;
 mod buckets;
 mod compose;
 mod copy;

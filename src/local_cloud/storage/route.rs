@@ -8,7 +8,7 @@ use super::{
         server::{Request, text},
     },
     access::{authorized, bucket_of, permission, permit},
-    buckets, compose, copy, fields, moves, not_here,
+    batch, buckets, compose, copy, fields, moves, not_here,
     objects::{media, object_api},
     signed, upload, xml,
 };
@@ -28,6 +28,8 @@ pub(in super::super) fn handle(world: &World, request: &Request) -> Response {
             permit(world, caller.as_deref(), "storage.objects.get", bucket_of(path))?;
             media(world, request, path)
         })
+    } else if request.path.trim_end_matches('/') == batch::PATH {
+        batch::handle(world, request)
     } else if let Some(path) = request
         .path
         .strip_prefix("/storage/v1/b")
