@@ -262,7 +262,13 @@ async fn answer(world: &Arc<World>, site: &Site, connection: &Connection, reques
         Peer::Push => text(StatusCode::NOT_FOUND, "pushes have no listener"),
     };
     let answer = faults::after(effect.as_ref(), connection, answer).await;
-    watched.returned(answer.status().as_u16());
+    let is_absent = answer.extensions().get::<storage::Hidden>().is_some();
+    let status = if is_absent {
+        StatusCode::NOT_FOUND
+    } else {
+        answer.status()
+    };
+    watched.returned(status.as_u16());
     answer
 }
 

@@ -44,6 +44,17 @@ pub(super) fn permit(world: &World, caller: Option<&str>, permission: &str, buck
     }
 }
 
+/// Marks an answer that hides from its caller that an object is not there, for those who see everything.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Hidden;
+
+/// Whoever may not list a bucket is not told that an object is absent: the 403 that Google sends in place of a 404 for reads.
+pub(super) fn hides_absence(world: &World, caller: Option<&str>, bucket: &str, refusal: &Refusal) -> Option<Refusal> {
+    let (caller, list) = (caller?, "storage.objects.list");
+    let may_list = world.policies.allows(caller, list, &format!("bucket/{bucket}"));
+    (refusal.is_no_object() && !may_list).then(|| storage_refusal(caller, list))
+}
+
 /// Google's 403, where a caller may not make an object, or not in the place of the one that is there. One that demands that
 /// nothing is there needs no right to delete.
 pub(super) fn may_replace(

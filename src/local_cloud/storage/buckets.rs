@@ -11,7 +11,7 @@ use super::{
         to_base64,
     },
     list, notify,
-    object::STANDARD_CLASS,
+    object::STORAGE_CLASSES,
     objects::no_content,
     parameters::{body, number},
     preconditions::Etags,
@@ -32,7 +32,6 @@ const OUTPUT_ONLY: [&str; 9] = [
     "timeCreated",
     "updated",
 ];
-const STORAGE_CLASSES: [&str; 4] = [STANDARD_CLASS, "NEARLINE", "COLDLINE", "ARCHIVE"];
 
 /// A call on the raw path after `/storage/v1/b`, of no object.
 pub(super) fn handle(world: &World, request: &Request, path: &str) -> Result<Response, Refusal> {

@@ -36,7 +36,7 @@ use std::{
 
 use serde_json::Value;
 
-pub(super) use self::route::handle;
+pub(super) use self::{access::Hidden, route::handle};
 use self::{
     notify::{Change, Notification},
     object::{Hashes, Payload},

@@ -25,6 +25,30 @@ pub(super) struct Fields {
     pub(super) metadata: Option<BTreeMap<String, String>>,
 }
 
+impl Fields {
+    /// What Google demands of them.
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        let metadata = self.metadata.iter().flatten();
+        let size: usize = metadata.map(|(key, value)| key.len() + value.len()).sum();
+        if size > MOST_METADATA {
+            return Err(Refusal::invalid(format!(
+                "The custom metadata has {size} bytes, and the most are {MOST_METADATA}."
+            )));
+        }
+        let known = |class: &str| STORAGE_CLASSES.iter().chain(&OLD_CLASSES).any(|known| *known == class);
+        match self.storage_class.as_deref().filter(|class| !known(class)) {
+            Some(class) => Err(Refusal::invalid(format!("Invalid storage class: {class}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Keys and values of custom metadata, in bytes (cloud.google.com/storage/quotas#objects).
+const MOST_METADATA: usize = 8 * 1024;
+pub(super) const STORAGE_CLASSES: [&str; 4] = [STANDARD_CLASS, "NEARLINE", "COLDLINE", "ARCHIVE"];
+/// Objects can still have them.
+const OLD_CLASSES: [&str; 3] = ["MULTI_REGIONAL", "REGIONAL", "DURABLE_REDUCED_AVAILABILITY"];
+
 /// What buckets and objects are that were not asked to be anything else.
 pub(super) const STANDARD_CLASS: &str = "STANDARD";
 
@@ -99,6 +123,9 @@ fn md5_text(content: &[u8]) -> String {
     STANDARD.encode(Md5::digest(content))
 }
 
+/// Bytes whose hashes are made in no time.
+const QUICK: usize = 64 * 1024;
+
 /// The hashes of bytes.
 pub(super) struct Hashes {
     pub(super) crc32c: String,
@@ -109,10 +136,14 @@ pub(super) struct Hashes {
 impl Hashes {
     /// Reads all of it, which takes a while: nothing may be locked.
     pub(super) fn of(content: &[u8]) -> Self {
-        blocking(|| Self {
+        let hash = || Self {
             crc32c: crc32c_text(content),
             md5: Some(md5_text(content)),
-        })
+        };
+        match content.len() < QUICK {
+            true => hash(),
+            false => blocking(hash),
+        }
     }
 
     pub(super) fn of_composed(content: &[u8]) -> Self {

@@ -41,9 +41,10 @@ pub(super) fn preconditions(request: &Request) -> Result<Preconditions, Refusal>
     })
 }
 
+/// Every body of the JSON API is an object.
 pub(super) fn body(request: &Request) -> Result<Value, Refusal> {
-    serde_json::from_slice(&request.body)
-        .map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "parseError", "Parse Error"))
+    let object: Option<Value> = serde_json::from_slice(&request.body).ok().filter(Value::is_object);
+    object.ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "parseError", "Parse Error"))
 }
 
 /// A number in a header, the XML API's form of a precondition.

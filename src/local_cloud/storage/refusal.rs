@@ -61,6 +61,10 @@ impl Refusal {
         )
     }
 
+    pub(super) fn is_no_object(&self) -> bool {
+        self.code == StatusCode::NOT_FOUND && self.message.starts_with("No such object")
+    }
+
     /// The error as the JSON API answers it; 304 has no body.
     pub(super) fn answer(&self) -> Response {
         if self.code == StatusCode::NOT_MODIFIED {

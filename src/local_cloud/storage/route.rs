@@ -5,9 +5,9 @@ use axum::{http::StatusCode, response::Response};
 use super::{
     super::{
         Refusal, World,
-        server::{Request, text},
+        server::{Request, decode, text},
     },
-    access::{authorized, bucket_of, permission, permit},
+    access::{Hidden, authorized, bucket_of, hides_absence, permission, permit},
     batch, buckets, compose, copy, fields, moves, not_here,
     objects::{media, object_api},
     signed, upload, xml,
@@ -67,20 +67,30 @@ pub(in super::super) fn handle(world: &World, request: &Request) -> Response {
         None => result,
     };
     result.unwrap_or_else(|refusal| {
+        let hidden = hidden(world, request, &refusal);
+        let refusal = hidden.as_ref().unwrap_or(&refusal);
         let wants_media = request.parameter("alt").as_deref() == Some("media");
         // The download service is not the JSON front end: its errors are bare sentences.
-        if wants_media && request.method == "GET" && refusal.code != StatusCode::UNAUTHORIZED {
-            return text(
-                refusal.code,
-                if refusal.code == StatusCode::NOT_MODIFIED {
-                    ""
-                } else {
-                    &refusal.message
-                },
-            );
+        let is_media = wants_media && request.method == "GET" && refusal.code != StatusCode::UNAUTHORIZED;
+        let mut answer = match is_media {
+            true if refusal.code == StatusCode::NOT_MODIFIED => text(refusal.code, ""),
+            true => text(refusal.code, &refusal.message),
+            false => refusal.answer(),
+        };
+        if hidden.is_some() {
+            answer.extensions_mut().insert(Hidden);
         }
-        refusal.answer()
+        answer
     })
+}
+
+/// What a read is answered instead, if its caller may not know that the object is not there.
+fn hidden(world: &World, request: &Request, refusal: &Refusal) -> Option<Refusal> {
+    let places = ["/download/storage/v1/b/", "/storage/v1/b/"];
+    let below = places.iter().find_map(|place| request.path.strip_prefix(place));
+    let below = below.filter(|_| request.method == "GET")?;
+    let caller = authorized(world, request).ok()?;
+    hides_absence(world, caller.as_deref(), &decode(bucket_of(below)), refusal)
 }
 
 pub(super) fn unknown_method() -> Refusal {

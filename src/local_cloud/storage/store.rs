@@ -1,6 +1,6 @@
 //! Buckets and objects: generations, preconditions, versions. Knows no HTTP.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, io, net::Ipv4Addr, sync::Arc};
 
 use axum::http::{Method, StatusCode};
 use chrono::{DateTime, Utc};
@@ -132,13 +132,7 @@ impl Store {
         versioning: bool,
         clock: &Clock,
     ) -> Result<&mut Bucket, Refusal> {
-        let legal = (3..=222).contains(&name.len())
-            && name
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte))
-            && name.starts_with(|first: char| first.is_ascii_alphanumeric())
-            && name.ends_with(|last: char| last.is_ascii_alphanumeric());
-        if !legal {
+        if !is_bucket_name(name) {
             return Err(Refusal::invalid(format!("Invalid bucket name: '{name}'")));
         }
         if self.buckets.contains_key(name) {
@@ -195,6 +189,7 @@ impl Store {
         clock: &Clock,
     ) -> Result<(Object, Vec<Change>), Refusal> {
         self.may_insert(bucket, name, conditions)?;
+        fields.check()?;
         let default_class = &self.bucket(bucket)?.storage_class;
         fields.storage_class.get_or_insert_with(|| default_class.clone());
         let now = clock.now();
@@ -277,11 +272,27 @@ impl Store {
         let Some(object) = object else {
             return Err(Refusal::no_object(bucket_name, name));
         };
-        change(&mut object.fields)?;
+        let mut fields = object.fields.clone();
+        change(&mut fields)?;
+        fields.check()?;
+        object.fields = fields;
         object.metageneration += 1;
         object.updated = clock.now();
         Ok((object.clone(), vec![Change::updated(object.clone())]))
     }
+}
+
+/// Google's rules (cloud.google.com/storage/docs/buckets#naming).
+fn is_bucket_name(name: &str) -> bool {
+    let is_legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+    (3..=222).contains(&name.len())
+        && name.bytes().all(is_legal)
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.ends_with(|last: char| last.is_ascii_alphanumeric())
+        && name.split('.').all(|part| (1..=63).contains(&part.len()))
+        && name.parse::<Ipv4Addr>().is_err()
+        && !name.starts_with("goog")
+        && !name.contains("google")
 }
 
 /// Takes the live object away, or keeps it as noncurrent where the bucket keeps versions.

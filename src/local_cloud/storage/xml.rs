@@ -15,6 +15,7 @@ use super::{
         policy::storage_refusal,
         server::{Request, decode, lock, text, with_type},
     },
+    access::hides_absence,
     download::{self, Overrides, set},
     expected::Expected,
     not_here,
@@ -102,7 +103,7 @@ fn serve(world: &World, request: &Request) -> Result<Response, XmlError> {
     match request.method.as_str() {
         "GET" | "HEAD" if name.is_empty() => Ok(xml_list::objects(world, request, &bucket)?),
         _ if name.is_empty() => Err(not_allowed()),
-        "GET" | "HEAD" => get(world, request, &bucket, &name, caller.is_some()),
+        "GET" | "HEAD" => get(world, request, (&bucket, &name), caller.as_deref()),
         "PUT" => put(world, request, &bucket, &name),
         "DELETE" => {
             let conditions = conditions(request)?;
@@ -160,11 +161,14 @@ fn permit(world: &World, request: &Request, caller: &str, bucket: &str, name: &s
     };
     for permission in needed {
         if !world.policies.allows(caller, permission, &format!("bucket/{bucket}")) {
-            let refusal = storage_refusal(caller, permission);
-            return Err(XmlError::new(refusal.code, "AccessDenied", "Access denied.").details(refusal.message));
+            return Err(denied(storage_refusal(caller, permission)));
         }
     }
     Ok(())
+}
+
+fn denied(refusal: Refusal) -> XmlError {
+    XmlError::new(refusal.code, "AccessDenied", "Access denied.").details(refusal.message)
 }
 
 /// Bucket and object of path-style, virtual-hosted and bucket-bound addresses.
@@ -175,7 +179,7 @@ fn address(world: &World, request: &Request) -> Result<(String, String), XmlErro
     let of_host = lock(&world.storage.bound_hosts)
         .get(host)
         .cloned()
-        .or_else(|| host.split_once(".storage.").map(|(bucket, _)| bucket.to_owned()));
+        .or_else(|| bucket_of_host(host).map(str::to_owned));
     let (bucket, name) = match of_host {
         Some(bucket) => (bucket, path),
         None => {
@@ -191,6 +195,13 @@ fn address(world: &World, request: &Request) -> Result<(String, String), XmlErro
         ));
     }
     Ok((bucket, decode(name)))
+}
+
+/// Clients put the bucket before the name of Google's service, or before that of the address they were given.
+fn bucket_of_host(host: &str) -> Option<&str> {
+    let of_google = host.split_once(".storage.").map(|(bucket, _)| bucket);
+    let here = [".localhost", ".127.0.0.1"];
+    of_google.or_else(|| here.iter().find_map(|name| host.strip_suffix(name)))
 }
 
 fn generation(request: &Request) -> Result<Option<i64>, Refusal> {
@@ -216,15 +227,24 @@ pub(super) fn conditions(request: &Request) -> Result<Preconditions, Refusal> {
     })
 }
 
-fn get(world: &World, request: &Request, bucket: &str, name: &str, known: bool) -> Result<Response, XmlError> {
+fn get(
+    world: &World,
+    request: &Request,
+    (bucket, name): (&str, &str),
+    caller: Option<&str>,
+) -> Result<Response, XmlError> {
     let object = {
         let store = world.storage.look();
-        let object = store.object(bucket, name, generation(request)?)?;
+        let found = store.object(bucket, name, generation(request)?);
+        let object = found.map_err(|refusal| match hides_absence(world, caller, bucket, &refusal) {
+            Some(hidden) => denied(hidden),
+            None => refusal.into(),
+        })?;
         conditions(request)?.check(&Method::GET, Some(object))?;
         object.clone()
     };
     // Only who is known may choose the headers of the answer.
-    let overrides = if known {
+    let overrides = if caller.is_some() {
         Overrides {
             content_type: request.parameter("response-content-type"),
             content_disposition: request.parameter("response-content-disposition"),

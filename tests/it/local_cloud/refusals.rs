@@ -5,7 +5,7 @@ use std::io::Write;
 use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
 
-use super::{Fixture, answer, ok};
+use super::{Fixture, answer, ok, raw};
 
 #[tokio::test]
 async fn etags_are_conditions() {
@@ -307,5 +307,73 @@ async fn pages_of_versions_are_no_longer_than_asked() {
         let mut once = found.clone();
         once.dedup();
         assert_eq!((found.len(), once.len()), (5, 5), "pages of {size}");
+    }
+}
+
+/// `platen sign --style virtual-hosted` and Python's `virtual_hosted_style` put the bucket before the host that they were given.
+#[tokio::test]
+async fn a_bucket_is_found_by_the_name_of_the_host() {
+    let cloud = Fixture::start().await;
+    let base = &cloud.cloud.urls().storage;
+    cloud.cloud.create_bucket("by.host", false).unwrap();
+    cloud.upload("by.host", "by.host/a", b"hello").await;
+    let port = base.rsplit_once(':').unwrap().1;
+    let auth = format!("Bearer {}", cloud.token);
+    for (host, path) in [
+        ("by.host.localhost", "/by.host/a"),
+        ("by.host.127.0.0.1", "/by.host/a"),
+        ("by.host.storage.googleapis.com", "/by.host/a"),
+        ("localhost", "/by.host/by.host/a"),
+        ("127.0.0.1", "/by.host/by.host/a"),
+    ] {
+        let host = format!("{host}:{port}");
+        let answer = raw(base, "GET", path, &[("host", &host), ("authorization", &auth)]).await;
+        assert_eq!((answer.status, answer.text()), (200, "hello".to_owned()), "{host}");
+    }
+}
+
+#[tokio::test]
+async fn what_google_does_not_take_is_not_taken() {
+    let cloud = Fixture::start().await;
+    cloud.cloud.create_bucket("rules", false).unwrap();
+    cloud.upload("rules", "a", b"hello").await;
+    let base = &cloud.cloud.urls().storage;
+    let object = |metadata: Value| {
+        let patch = cloud.http.patch(cloud.storage("rules/o/a")).bearer_auth(&cloud.token);
+        answer(patch.json(&metadata))
+    };
+    assert_eq!(object(json!({"metadata": {"k": "v".repeat(8191)}})).await.0, 200);
+    assert_eq!(object(json!({"metadata": {"k": "v".repeat(8192)}})).await.0, 400);
+    assert_eq!(object(json!({"metadata": {"other": "v"}})).await.0, 400, "together");
+    assert_eq!(object(json!([1])).await.0, 400);
+    let there = ok(cloud.get(cloud.storage("rules/o/a"))).await;
+    assert_eq!(there["metageneration"], "2", "a refusal changes nothing");
+    let session = cloud.post(format!(
+        "{base}/upload/storage/v1/b/rules/o?uploadType=resumable&name=b"
+    ));
+    let begun = session.json(&json!({"storageClass": "GLACIER"})).send().await.unwrap();
+    let whole = cloud.http.put(begun.headers()["location"].to_str().unwrap()).body("x");
+    assert_eq!(answer(whole).await.0, 400);
+    for (name, status) in [
+        ("ok", 400),
+        ("192.168.5.4", 400),
+        ("goog-mine", 400),
+        ("my-google-bucket", 400),
+        ("two..dots", 400),
+        ("-dash", 400),
+        (&*"x".repeat(64), 400),
+        (&*"x".repeat(63), 200),
+        (&*format!("{}.{}", "x".repeat(63), "y".repeat(63)), 200),
+        ("a_b-c.d1", 200),
+    ] {
+        let made = cloud.post(cloud.storage("?project=p")).json(&json!({"name": name}));
+        assert_eq!(answer(made).await.0, status, "{name}");
+    }
+    cloud.cloud.create_topic("events").unwrap();
+    let topic = "//pubsub.googleapis.com/projects/local-project/topics/events";
+    for (event, status) in [("OBJECT_FINALISE", 400), ("OBJECT_FINALIZE", 200)] {
+        let body = json!({"topic": topic, "payload_format": "NONE", "event_types": [event]});
+        let made = cloud.post(cloud.storage("rules/notificationConfigs")).json(&body);
+        assert_eq!(answer(made).await.0, status, "{event}");
     }
 }
