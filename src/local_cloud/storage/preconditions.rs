@@ -85,7 +85,16 @@ impl Etags {
     }
 
     /// Checks them against the etags of what is there; `None` where nothing is.
+    ///
+    /// Google looks at them when it reads, and passes over them in changes (Python's client documents it so): nobody shall rely on
+    /// them here for a change that would lose another one there.
     pub(super) fn check(&self, reads: bool, there: Option<&[String]>) -> Result<(), Refusal> {
+        if !reads && (self.wanted.is_some() || self.unwanted.is_some()) {
+            return Err(Refusal::invalid(
+                "Cloud Storage takes If-Match and If-None-Match for reads alone. Use ifGenerationMatch or \
+                 ifMetagenerationMatch.",
+            ));
+        }
         let matches = |named: &Vec<String>| {
             there.is_some_and(|there| {
                 let is_there = |named: &String| there.iter().any(|etag| bare(etag) == named);
@@ -96,8 +105,7 @@ impl Etags {
             return Err(Refusal::precondition());
         }
         match self.unwanted.as_ref().is_some_and(matches) {
-            true if reads => Err(Refusal::not_modified()),
-            true => Err(Refusal::precondition()),
+            true => Err(Refusal::not_modified()),
             false => Ok(()),
         }
     }
