@@ -375,3 +375,38 @@ fn incomplete(request: &Request, received: usize) -> Response {
     }
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As many bytes as that, without having them.
+    fn holding(sessions: &Sessions, now: DateTime<Utc>, bytes: usize) -> String {
+        let place = ("bucket".to_owned(), "object".to_owned());
+        let conditions = Preconditions::default();
+        let session = Session::new(place, Fields::default(), conditions, Expected::default(), None);
+        let id = sessions.begin(now, session);
+        lock(&sessions.0)[&id].length.store(bytes, Ordering::Relaxed);
+        id
+    }
+
+    #[test]
+    fn sessions_that_rest_make_room_and_no_others() {
+        let (sessions, start) = (Sessions::default(), DateTime::UNIX_EPOCH);
+        let (third, minute) = (MOST_BYTES / 3, TimeDelta::minutes(1));
+        let oldest = holding(&sessions, start, third);
+        let old = holding(&sessions, start + minute, third);
+        let empty = holding(&sessions, start, 0);
+        let recent = holding(&sessions, start + minute * 3, third);
+        let now = start + minute * 3;
+        let is_there = |id: &String| lock(&sessions.0).contains_key(id);
+        assert!(sessions.make_room(now, MOST_BYTES - third * 3), "it fits");
+        assert!(is_there(&oldest));
+        assert!(sessions.make_room(now, third));
+        assert!(!is_there(&oldest) && is_there(&old) && is_there(&empty));
+        // What was touched a moment ago is not taken from its client.
+        assert!(!sessions.make_room(now, MOST_BYTES));
+        assert!(is_there(&recent) && is_there(&empty) && !is_there(&old));
+        assert!(sessions.find(now, &recent).is_some());
+    }
+}
