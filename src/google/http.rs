@@ -12,6 +12,8 @@ use tokio::time::{Instant, timeout_at};
 use super::{Error, Kind};
 use crate::trace;
 
+/// The longest text that is taken for a sentence. It may name an object, of up to 1,024 bytes.
+const BARE_SENTENCE: usize = 2 * 1024;
 /// How much of an error's body is read to find Google's message.
 const ERROR_BODY_LIMIT: usize = 16 * 1024;
 /// How long it is waited for.
@@ -296,6 +298,13 @@ fn wait(value: &str) -> Option<Duration> {
     Some((date.to_utc() - chrono::Utc::now()).to_std().unwrap_or_default())
 }
 
+/// Cloud Storage's downloads say why in one sentence without a frame, which tells an object that is absent from a right that is missing.
+fn bare_sentence(text: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    let is_sentence = !text.is_empty() && text.len() <= BARE_SENTENCE && !text.starts_with(['<', '{', '[']);
+    (is_sentence && !text.contains(['\r', '\n'])).then(|| clean(text))
+}
+
 /// Google's own words: the JSON APIs say `{"error":{"message","errors":[{"reason"}]}}`, the OAuth endpoints
 /// `{"error":"invalid_grant","error_description":"..."}`.
 fn google_message(text: &[u8]) -> (Option<String>, Option<String>) {
@@ -319,7 +328,7 @@ fn google_message(text: &[u8]) -> (Option<String>, Option<String>) {
         reason: Option<String>,
     }
     let Ok(body) = serde_json::from_slice::<Body>(text) else {
-        return (None, None);
+        return (bare_sentence(text), None);
     };
     let (message, reason) = match body.error {
         Some(ErrorField::Status { message, errors }) => (message, errors.into_iter().find_map(|item| item.reason)),

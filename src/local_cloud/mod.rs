@@ -13,6 +13,7 @@
 //! other known caller is an owner, who may do everything but act as a service account. What Google has and this has not:
 //! other policies, exactly-once delivery, object holds and ACLs.
 
+mod bodies;
 mod clock;
 mod control;
 mod data;
@@ -44,17 +45,8 @@ use base64::{
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-pub use self::{
-    clock::Clock,
-    data::{DataDirectory, DataError},
-    faults::{Effect, Fault},
-    observe::{Call, Observation, Seen},
-    pubsub::{Acknowledgement, number_of},
-    roles::AccountRole,
-    server::Peer,
-    settings::{Settings, Subscription, Urls},
-};
 use self::{
+    bodies::Bodies,
     faults::Faults,
     front_door::FrontDoor,
     identity::Identity,
@@ -64,6 +56,16 @@ use self::{
     pubsub::{Emulator, Pubsub},
     server::{Request, Site},
     storage::Storage,
+};
+pub use self::{
+    clock::Clock,
+    data::{DataDirectory, DataError},
+    faults::{Effect, Fault},
+    observe::{Call, Observation, Seen},
+    pubsub::{Acknowledgement, number_of},
+    roles::AccountRole,
+    server::Peer,
+    settings::{Settings, Subscription, Urls},
 };
 
 /// Why a call was refused: the words of Google's answer.
@@ -102,6 +104,7 @@ struct World {
     faults: Faults,
     watchers: Watchers,
     http: reqwest::Client,
+    bodies: Bodies,
     /// Where peers listened before.
     ports: data::Ports,
     stopped: watch::Receiver<bool>,
@@ -241,6 +244,7 @@ impl LocalCloud {
             watchers: Watchers::default(),
             settings,
             http,
+            bodies: Bodies::default(),
             stopped: stopped.clone(),
         });
         for (peer, listener) in listeners {

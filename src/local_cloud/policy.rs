@@ -191,7 +191,7 @@ fn full_name(settings: &Settings, name: &str, id: &str) -> String {
 
 /// Cloud Storage's refusal of a caller who is known.
 pub(super) fn storage_refusal(email: &str, permission: &str) -> Refusal {
-    let what = if permission.starts_with("storage.buckets.") {
+    let what = if permission.starts_with("storage.buckets.") || permission == "storage.objects.list" {
         "bucket"
     } else {
         "object"

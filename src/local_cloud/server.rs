@@ -31,9 +31,6 @@ use tokio::{
 
 use super::{World, faults, front_door, iam, jwks, kms, metadata, observe::Call, pubsub, storage, sts};
 
-/// The largest request body that is read at all; the APIs' own limits are lower where Google has one.
-const BODY_LIMIT: usize = 1 << 30;
-
 /// One of the APIs of the local cloud.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -205,15 +202,16 @@ async fn answer(world: &Arc<World>, site: &Site, connection: &Connection, reques
             return metadata::handle(world, &request, account);
         }
         Site::PushRelay => {
-            let Ok(Some(body)) = faults::request_body(None, body, BODY_LIMIT).await else {
-                return text(StatusCode::BAD_REQUEST, "the request body broke off");
+            let body = match world.bodies.read(body).await {
+                Ok(body) => body,
+                Err(error) => return error.answer(),
             };
             let request = Request {
                 method: parts.method,
                 path: parts.uri.path().to_owned(),
                 query: parts.uri.query().unwrap_or_default().to_owned(),
                 headers: parts.headers,
-                body,
+                body: body.bytes.clone(),
             };
             return pubsub::relay(world, request).await;
         }
@@ -229,16 +227,21 @@ async fn answer(world: &Arc<World>, site: &Site, connection: &Connection, reques
     let effect = (!scripts)
         .then(|| world.faults.take(peer, parts.method.as_str(), path))
         .flatten();
-    let Ok(body) = faults::request_body(effect.as_ref(), body, BODY_LIMIT).await else {
-        return text(StatusCode::BAD_REQUEST, "the request body broke off");
+    let body = match faults::request_body(effect.as_ref(), body, &world.bodies).await {
+        // Where the body was cut, the effect answers: no peer gets to see the request.
+        Ok(body) => body.unwrap_or_default(),
+        Err(error) => {
+            let answer = error.answer();
+            watched.returned(answer.status().as_u16());
+            return answer;
+        }
     };
     let request = Request {
         method: parts.method,
         path: path.to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),
         headers: parts.headers,
-        // Where the body was cut, the effect answers: no peer gets to see the request.
-        body: body.unwrap_or_default(),
+        body: body.bytes.clone(),
     };
     if scripts {
         return world.faults.handle(peer, &request);
@@ -259,7 +262,13 @@ async fn answer(world: &Arc<World>, site: &Site, connection: &Connection, reques
         Peer::Push => text(StatusCode::NOT_FOUND, "pushes have no listener"),
     };
     let answer = faults::after(effect.as_ref(), connection, answer).await;
-    watched.returned(answer.status().as_u16());
+    let is_absent = answer.extensions().get::<storage::Hidden>().is_some();
+    let status = if is_absent {
+        StatusCode::NOT_FOUND
+    } else {
+        answer.status()
+    };
+    watched.returned(status.as_u16());
     answer
 }
 

@@ -158,21 +158,26 @@ async fn an_absent_object_is_told_from_a_missing_right_also_without_the_right_to
         let message = format!(
             "worker@p.iam.gserviceaccount.com does not have {right} access to the Google Cloud Storage object."
         );
-        Reply::json(
-            403,
-            json!({"error": {"code": 403, "message": message, "errors": [{"message": message, "reason": "forbidden"}]}}),
-        )
+        let framed = json!({"error": {"code": 403, "message": message, "errors": [{"message": message, "reason": "forbidden"}]}});
+        // Downloads are refused in a bare sentence.
+        let kind = ("Content-Type", "text/html; charset=UTF-8".to_owned());
+        [
+            Reply::json(403, framed),
+            Reply::Full(403, vec![kind], message.into_bytes()),
+        ]
     };
     for (right, kind) in [
         ("storage.objects.list", Kind::NotFound),
         ("storage.objects.get", Kind::Forbidden),
     ] {
-        let peer = Peer::replies(vec![refused(right)]);
+        let [framed, bare] = refused(right);
+        let peer = Peer::replies(vec![framed]);
         assert_eq!(
             storage(&peer).metadata("in", "a", None).await.unwrap_err().kind,
             kind,
             "{right}"
         );
+        let peer = Peer::replies(vec![bare]);
         assert_eq!(
             storage(&peer).download("in", "a", 7).await.unwrap_err().kind,
             kind,

@@ -10,7 +10,10 @@ use axum::{
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
-use super::super::server::Connection;
+use super::super::{
+    bodies::{Bodies, Held, NotRead},
+    server::Connection,
+};
 
 /// What a fault does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -172,17 +175,17 @@ fn mixed(number: u64) -> u64 {
 pub(in super::super) async fn request_body(
     effect: Option<&Effect>,
     body: Body,
-    limit: usize,
-) -> Result<Option<Bytes>, axum::Error> {
+    bodies: &Bodies,
+) -> Result<Option<Held>, NotRead> {
     let Some(Effect::CutRequest { cut_request_after }) = effect else {
-        return to_bytes(body, limit).await.map(Some);
+        return bodies.read(body).await.map(Some);
     };
     let mut pieces = body.into_data_stream();
     let mut read = 0;
     while read < *cut_request_after
         && let Some(piece) = pieces.next().await
     {
-        read += piece?.len();
+        read += piece.map_err(|_| NotRead::BrokeOff)?.len();
     }
     Ok(None)
 }

@@ -10,10 +10,14 @@ use super::{
         server::{Request, decode, json as json_answer},
         to_base64,
     },
-    body, list, no_content, notify, number,
+    list, notify,
+    object::STORAGE_CLASSES,
+    objects::no_content,
+    parameters::{body, number},
+    preconditions::Etags,
     resource::time,
-    store::{Bucket, STANDARD_CLASS},
-    unknown_method,
+    route::unknown_method,
+    store::Bucket,
 };
 
 /// What only the service sets. Clients send it back with what they change.
@@ -28,7 +32,6 @@ const OUTPUT_ONLY: [&str; 9] = [
     "timeCreated",
     "updated",
 ];
-const STORAGE_CLASSES: [&str; 4] = [STANDARD_CLASS, "NEARLINE", "COLDLINE", "ARCHIVE"];
 
 /// A call on the raw path after `/storage/v1/b`, of no object.
 pub(super) fn handle(world: &World, request: &Request, path: &str) -> Result<Response, Refusal> {
@@ -93,7 +96,7 @@ fn resource(world: &World, bucket: &Bucket) -> Value {
         "timeCreated": time(bucket.created),
         "updated": time(bucket.updated),
         "metageneration": bucket.metageneration.to_string(),
-        "etag": to_base64(&[&[0x08], &varint(bucket.metageneration)[..]].concat()),
+        "etag": etag(bucket),
         "location": bucket.location,
         "locationType": location_type(&bucket.location),
         "storageClass": bucket.storage_class,
@@ -109,6 +112,10 @@ fn resource(world: &World, bucket: &Bucket) -> Value {
         resource["labels"] = json!(bucket.labels);
     }
     resource
+}
+
+fn etag(bucket: &Bucket) -> String {
+    to_base64(&[&[0x08], &varint(bucket.metageneration)[..]].concat())
 }
 
 /// As in Google's etags: a number of a protocol buffer.
@@ -143,7 +150,7 @@ fn layout(world: &World, bucket: &str) -> Result<Response, Refusal> {
     Ok(json_answer(StatusCode::OK, &layout))
 }
 
-/// The conditions on a bucket's metageneration.
+/// The conditions on a bucket's metageneration and etag.
 fn check(request: &Request, bucket: &Bucket) -> Result<(), Refusal> {
     let metageneration = i64::try_from(bucket.metageneration).unwrap_or(i64::MAX);
     let wanted = number(request, "ifMetagenerationMatch")?;
@@ -151,9 +158,10 @@ fn check(request: &Request, bucket: &Bucket) -> Result<(), Refusal> {
     if wanted.is_some_and(|wanted| wanted != metageneration) {
         return Err(Refusal::precondition());
     }
+    let reads = request.method == "GET";
     match unwanted == Some(metageneration) {
-        false => Ok(()),
-        true if request.method == "GET" => Err(Refusal::not_modified()),
+        false => Etags::of_headers(&request.headers).check(reads, Some(&[etag(bucket)])),
+        true if reads => Err(Refusal::not_modified()),
         true => Err(Refusal::precondition()),
     }
 }
@@ -184,16 +192,16 @@ fn insert(world: &World, request: &Request) -> Result<Response, Refusal> {
 }
 
 fn list_all(world: &World, request: &Request) -> Result<Response, Refusal> {
+    if request.parameter("project").is_none() {
+        return Err(Refusal::required("Required parameter: project"));
+    }
     let prefix = request.parameter("prefix").unwrap_or_default();
     let after = request.parameter("pageToken").map(|token| {
         let name = base64_of_google(&token).and_then(|bytes| String::from_utf8(bytes).ok());
         name.ok_or_else(|| Refusal::invalid("Invalid pageToken"))
     });
     let after = after.transpose()?;
-    let most = match number(request, "maxResults")? {
-        Some(most) => usize::try_from(most).unwrap_or(0).clamp(1, 1000),
-        None => 1000,
-    };
+    let most = list::most(request, "maxResults")?;
     let store = world.storage.look();
     let mut found = store
         .buckets

@@ -16,9 +16,15 @@ use super::{
         data::blocking,
         server::{Request, json as json_answer},
     },
-    body, bucket_and_object, fields_of, may_replace, permit, preconditions, resource,
-    store::{Fields, Object, Payload, Preconditions, Store},
-    unknown_method,
+    access::{may_replace, permit},
+    object::{Fields, Hashes, Object, Payload},
+    objects::fields_of,
+    parameters::{body, bucket_and_object, preconditions},
+    preconditions::Preconditions,
+    resource,
+    route::unknown_method,
+    sessions::fits,
+    store::Store,
 };
 
 const MOST_SOURCES: usize = 32;
@@ -104,7 +110,12 @@ fn parts(store: &Store, bucket: &str, sources: &[Source]) -> Result<Vec<Object>,
 }
 
 fn composed(world: &World, parts: &[Object]) -> Result<Payload, Refusal> {
-    let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.content.len()).sum());
+    let size = parts
+        .iter()
+        .map(|part| part.content.len())
+        .fold(0, usize::saturating_add);
+    fits(size)?;
+    let mut bytes = Vec::with_capacity(size);
     for part in parts {
         let read = blocking(|| part.content.reader()?.read_to_end(&mut bytes));
         read.map_err(|error| {
@@ -112,8 +123,12 @@ fn composed(world: &World, parts: &[Object]) -> Result<Payload, Refusal> {
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "backendError", message)
         })?;
     }
-    let components = parts.iter().map(|part| part.components.unwrap_or(1)).sum();
-    world.storage.content(Bytes::from(bytes), Some(components))
+    let components = parts
+        .iter()
+        .map(|part| part.components.unwrap_or(1))
+        .fold(0, u32::saturating_add);
+    let hashes = Hashes::of_composed(&bytes);
+    world.storage.content(Bytes::from(bytes), hashes, Some(components))
 }
 
 /// A 64-bit number, which JSON carries as a string.

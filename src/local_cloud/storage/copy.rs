@@ -9,9 +9,13 @@ use super::{
         Refusal, World,
         server::{Request, decode, json as json_answer},
     },
-    fields_of, may_replace, number, permit, preconditions, resource,
-    store::{Fields, Payload, Preconditions},
-    unknown_method,
+    access::{may_replace, permit},
+    object::{Fields, Payload},
+    objects::fields_of,
+    parameters::{body, number, preconditions},
+    preconditions::Preconditions,
+    resource,
+    route::unknown_method,
 };
 
 /// `BUCKET/o/OBJECT/copyTo/b/BUCKET/o/OBJECT`, and the same with `rewriteTo`.
@@ -61,7 +65,7 @@ impl Copy {
                     storage_class: None,
                     ..source.fields.clone()
                 },
-                false => fields_of(&super::body(request)?)?,
+                false => fields_of(&body(request)?)?,
             };
             store.insert((bucket, name), fields, content, &conditions, &world.clock)
         })?;
@@ -87,5 +91,6 @@ pub(super) fn source_preconditions(request: &Request) -> Result<Preconditions, R
         generation_not_match: number(request, "ifSourceGenerationNotMatch")?,
         metageneration_match: number(request, "ifSourceMetagenerationMatch")?,
         metageneration_not_match: number(request, "ifSourceMetagenerationNotMatch")?,
+        ..Preconditions::default()
     })
 }

@@ -1,6 +1,9 @@
 //! The bytes of an object: ranges, hashes, and Google's decompressive transcoding.
 
-use std::{io::Read, ops::Range};
+use std::{
+    io::{self, Read},
+    ops::Range,
+};
 
 use axum::{
     body::{Body, Bytes},
@@ -8,14 +11,19 @@ use axum::{
     response::Response,
 };
 use flate2::read::MultiGzDecoder;
+use futures_util::stream;
+use tokio::sync::mpsc;
 
 use super::{
     super::{
-        data::Content,
+        data::{Content, blocking},
         server::{Request, text},
     },
-    store::{Object, STANDARD_CLASS},
+    object::{Object, STANDARD_CLASS},
 };
+
+/// How much is unpacked at once.
+const PIECE: usize = 64 * 1024;
 
 /// What the query of a signed URL puts in place of the object's own headers.
 #[derive(Default)]
@@ -36,15 +44,8 @@ pub(super) fn answer(request: &Request, object: &Object, overrides: &Overrides) 
     let transcode = gzipped && !accepts_gzip && !no_transform;
     let mut answer = if transcode {
         // Google sends the whole of it, whatever range was asked for, and no length.
-        let mut plain = Vec::new();
-        let unpacked = object
-            .content
-            .reader()
-            .and_then(|packed| MultiGzDecoder::new(packed).read_to_end(&mut plain));
-        let mut answer = match unpacked {
-            Ok(_) => Response::new(Body::from_stream(futures_util::stream::once(async {
-                Ok::<Bytes, std::io::Error>(Bytes::from(plain))
-            }))),
+        let mut answer = match unpacked(&object.content) {
+            Ok(plain) => Response::new(plain),
             Err(_) => return text(StatusCode::SERVICE_UNAVAILABLE, "Unable to gunzip the stored content."),
         };
         set(&mut answer, "warning", "214 UploadServer gunzipped");
@@ -104,6 +105,37 @@ pub(super) fn answer(request: &Request, object: &Object, overrides: &Overrides) 
     }
     stored_headers(&mut answer, object);
     answer
+}
+
+/// The content without its compression, taken off while it is sent: little can unpack to very much. What is not compressed at all is
+/// an error now; what turns out to be damaged further on breaks the answer off.
+fn unpacked(content: &Content) -> io::Result<Body> {
+    let mut packed = MultiGzDecoder::new(content.reader()?);
+    let first = blocking(|| piece(&mut packed))?;
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::task::spawn_blocking(move || {
+        let mut next = Ok(first);
+        loop {
+            let ends = next.as_ref().map_or(true, Bytes::is_empty);
+            // Whoever asked may have gone.
+            if sender.blocking_send(next).is_err() || ends {
+                break;
+            }
+            next = piece(&mut packed);
+        }
+    });
+    let pieces = stream::unfold(receiver, async |mut receiver| {
+        let piece: io::Result<Bytes> = receiver.recv().await?;
+        Some((piece, receiver))
+    });
+    Ok(Body::from_stream(pieces))
+}
+
+/// The next bytes; none at the end.
+fn piece(packed: &mut impl Read) -> io::Result<Bytes> {
+    let mut bytes = Vec::with_capacity(PIECE);
+    packed.take(PIECE as u64).read_to_end(&mut bytes)?;
+    Ok(bytes.into())
 }
 
 /// The headers that tell what is stored, on every answer about an object.

@@ -16,6 +16,9 @@ use super::super::{Refusal, server::json as json_answer};
 #[derive(Debug, Default, PartialEq)]
 struct Mask(BTreeMap<String, Mask>);
 
+/// Levels of a mask. No resource has as many, and each takes some of the stack.
+const DEEPEST: usize = 32;
+
 /// The same answer with the fields that are asked for. Errors and bytes of objects are not cut.
 pub(super) fn select(answer: Response, fields: &str) -> Result<Response, Refusal> {
     let is_json = answer
@@ -41,26 +44,28 @@ impl Mask {
     fn read(fields: &str) -> Option<Self> {
         let mut mask = Self::default();
         let mut rest = fields;
-        mask.add(&mut rest)?;
+        mask.add(&mut rest, DEEPEST)?;
         rest.is_empty().then_some(mask)
     }
 
-    /// Reads up to the parenthesis that closes this level.
-    fn add(&mut self, rest: &mut &str) -> Option<()> {
+    /// Reads up to the parenthesis that closes this level, and no deeper than so many more.
+    fn add(&mut self, rest: &mut &str, deepest: usize) -> Option<()> {
         loop {
             let end = rest.find([',', '(', ')']).unwrap_or(rest.len());
             let (path, after) = rest.split_at(end);
             *rest = after;
             let mut below = &mut *self;
+            let mut left = deepest;
             for key in path.split('/').map(str::trim) {
                 if key.is_empty() {
                     return None;
                 }
+                left = left.checked_sub(1)?;
                 below = below.0.entry(key.to_owned()).or_default();
             }
             if let Some(inner) = rest.strip_prefix('(') {
                 *rest = inner;
-                below.add(rest)?;
+                below.add(rest, left)?;
                 *rest = rest.strip_prefix(')')?;
             }
             match rest.strip_prefix(',') {

@@ -3,6 +3,9 @@
 
 /// Patterns that braces stand for, at most.
 const MOST_ALTERNATIVES: usize = 1000;
+/// Characters of a pattern, and of all that its braces stand for: every name of a bucket is compared with each.
+const LONGEST: usize = 1024;
+const LONGEST_EXPANDED: usize = 16 * LONGEST;
 
 enum Token {
     Character(char),
@@ -38,9 +41,15 @@ impl Token {
 pub(super) struct Glob(Vec<Vec<Token>>);
 
 impl Glob {
-    /// `None` for a bracket or brace without its end, and for too many alternatives.
+    /// `None` for a bracket or brace without its end, and for what is too long or has too many alternatives.
     pub(super) fn read(pattern: &str) -> Option<Self> {
+        if pattern.len() > LONGEST {
+            return None;
+        }
         let alternatives = expanded(pattern)?;
+        if alternatives.iter().map(String::len).sum::<usize>() > LONGEST_EXPANDED {
+            return None;
+        }
         let tokens = alternatives.iter().map(|alternative| tokens(alternative));
         tokens.collect::<Option<_>>().map(Self)
     }

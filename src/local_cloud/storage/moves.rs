@@ -10,10 +10,12 @@ use super::{
         Refusal, World,
         server::{Request, decode, json as json_answer},
     },
+    access::{may_replace, permit},
     copy::source_preconditions,
-    may_replace, permit, preconditions, resource,
-    store::Payload,
-    unknown_method,
+    object::Payload,
+    parameters::preconditions,
+    resource,
+    route::unknown_method,
 };
 
 /// `BUCKET/o/OBJECT/moveTo/o/OBJECT`

@@ -4,8 +4,28 @@ use axum::body::Bytes;
 
 /// One part.
 pub(super) struct Part {
-    pub(super) content_type: Option<String>,
+    headers: Vec<(String, String)>,
     pub(super) content: Bytes,
+}
+
+impl Part {
+    /// The first value of a header.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        let found = headers.find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+/// The boundary that a content type names.
+pub(super) fn boundary(content_type: &str) -> Option<&str> {
+    content_type
+        .split(';')
+        .filter_map(|parameter| parameter.trim().split_once('='))
+        .find(|(name, _)| name.eq_ignore_ascii_case("boundary"))
+        // Single quotes are gcloud's.
+        .map(|(_, boundary)| boundary.trim_matches(['"', '\'']))
+        .filter(|boundary| !boundary.is_empty())
 }
 
 /// Splits a body of RFC 2046. `None` where it does not end with the closing boundary. A line may end with a line feed alone, as
@@ -44,22 +64,28 @@ fn find(body: &[u8], from: usize, needle: &[u8]) -> Option<(usize, usize)> {
     Some((at, at + needle.len()))
 }
 
-/// Headers, an empty line, content. A part without headers begins with the empty line.
-fn part(bytes: &Bytes) -> Part {
+/// Headers, an empty line, content. What has no headers begins with the empty line.
+pub(super) fn message(bytes: &Bytes) -> (String, Bytes) {
     let empty = |line: &[u8]| bytes.starts_with(line).then_some((0, line.len()));
     let ends = [find(bytes, 0, b"\r\n\r\n"), find(bytes, 0, b"\n\n")];
     let (end, start) = empty(b"\r\n")
         .or_else(|| empty(b"\n"))
         .or_else(|| ends.into_iter().flatten().min())
         .unwrap_or((bytes.len(), bytes.len()));
-    let (head, content) = (bytes.slice(..end), bytes.slice(start..));
-    let head = String::from_utf8_lossy(&head).into_owned();
-    let content_type = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-type")
-            .then(|| value.trim().to_owned())
-    });
-    Part { content_type, content }
+    (
+        String::from_utf8_lossy(&bytes[..end]).into_owned(),
+        bytes.slice(start..),
+    )
+}
+
+fn part(bytes: &Bytes) -> Part {
+    let (head, content) = message(bytes);
+    let headers = head.lines().filter_map(|line| line.split_once(':'));
+    let headers = headers.map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()));
+    Part {
+        headers: headers.collect(),
+        content,
+    }
 }
 
 #[cfg(test)]
@@ -71,7 +97,7 @@ mod tests {
         Some(
             parts
                 .into_iter()
-                .map(|part| (part.content_type, part.content))
+                .map(|part| (part.header("content-type").map(str::to_owned), part.content))
                 .collect(),
         )
     }

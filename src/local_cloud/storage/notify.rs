@@ -12,10 +12,20 @@ use super::{
         Refusal, World, pubsub,
         server::{Request, json as json_answer},
     },
-    body, no_content, resource,
-    store::{Bucket, Object},
-    unknown_method,
+    object::Object,
+    objects::no_content,
+    parameters::body,
+    resource,
+    route::unknown_method,
+    store::Bucket,
 };
+
+const EVENTS: [&str; 4] = [
+    "OBJECT_ARCHIVE",
+    "OBJECT_DELETE",
+    "OBJECT_FINALIZE",
+    "OBJECT_METADATA_UPDATE",
+];
 
 /// Something that happened to an object.
 pub(super) struct Change {
@@ -94,12 +104,16 @@ impl Notification {
                 .map(str::to_owned)
                 .collect()
         };
+        let event_types = texts(&body["event_types"]);
+        if let Some(unknown) = event_types.iter().find(|event| !EVENTS.contains(&event.as_str())) {
+            return Err(Refusal::invalid(format!("Invalid event type: {unknown}")));
+        }
         let custom = body["custom_attributes"].as_object().into_iter().flatten();
         Ok(Self {
             id: String::new(),
             topic: topic.to_owned(),
             payload_format: payload_format.to_owned(),
-            event_types: texts(&body["event_types"]),
+            event_types,
             object_name_prefix: body["object_name_prefix"].as_str().unwrap_or_default().to_owned(),
             custom_attributes: custom
                 .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{
     super::World,
-    store::{Object, STANDARD_CLASS},
+    object::{Object, STANDARD_CLASS},
 };
 
 /// All but RFC 3986's unreserved characters.

@@ -1,157 +1,21 @@
 //! Buckets and objects: generations, preconditions, versions. Knows no HTTP.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, io, net::Ipv4Addr, sync::Arc};
 
 use axum::http::{Method, StatusCode};
-use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
-use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
 use super::{
     super::{
         Refusal,
         clock::Clock,
-        data::{Content, Durable, Files, Journal, Sink, Table},
+        data::{Durable, Files, Journal, Sink, Table},
     },
     notify::{Change, Notification},
+    object::{Fields, Object, Payload, STANDARD_CLASS, check_name},
+    preconditions::Preconditions,
 };
-
-/// What a client may say about an object; the names are those of the JSON API.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Fields {
-    pub(super) content_type: Option<String>,
-    pub(super) content_encoding: Option<String>,
-    pub(super) content_disposition: Option<String>,
-    pub(super) content_language: Option<String>,
-    pub(super) cache_control: Option<String>,
-    pub(super) storage_class: Option<String>,
-    pub(super) metadata: Option<BTreeMap<String, String>>,
-}
-
-/// What buckets and objects are that were not asked to be anything else.
-pub(super) const STANDARD_CLASS: &str = "STANDARD";
-
-/// One generation of an object; with a data directory a record is all that is here.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Object {
-    pub(super) name: String,
-    pub(super) generation: i64,
-    pub(super) metageneration: i64,
-    pub(super) created: DateTime<Utc>,
-    pub(super) updated: DateTime<Utc>,
-    /// When it stopped to be the live one.
-    pub(super) deleted: Option<DateTime<Utc>>,
-    pub(super) content: Content,
-    pub(super) fields: Fields,
-    pub(super) crc32c: String,
-    /// None of an object that was composed.
-    pub(super) md5: Option<String>,
-    /// Of how many parts it was composed; none of an object that was uploaded.
-    pub(super) components: Option<u32>,
-}
-
-impl Object {
-    /// As Google's: a protocol buffer of generation and metageneration.
-    pub(super) fn etag(&self) -> String {
-        let mut bytes = vec![0x08];
-        varint(&mut bytes, self.generation);
-        bytes.push(0x10);
-        varint(&mut bytes, self.metageneration);
-        STANDARD.encode(bytes)
-    }
-
-    /// `x-goog-hash`, on every answer about the object.
-    pub(super) fn hashes(&self) -> String {
-        let md5 = self.md5.as_ref().map(|md5| format!(",md5={md5}"));
-        format!("crc32c={}{}", self.crc32c, md5.unwrap_or_default())
-    }
-
-    pub(super) fn content_type(&self) -> &str {
-        self.fields
-            .content_type
-            .as_deref()
-            .unwrap_or("application/octet-stream")
-    }
-}
-
-fn varint(bytes: &mut Vec<u8>, value: i64) {
-    let mut rest = value.unsigned_abs();
-    while rest >= 0x80 {
-        bytes.push((rest & 0x7f).to_le_bytes()[0] | 0x80);
-        rest >>= 7;
-    }
-    bytes.push(rest.to_le_bytes()[0]);
-}
-
-/// The CRC32C of these bytes as Google words it: base64 of the big-endian number.
-pub(super) fn crc32c_text(content: &[u8]) -> String {
-    STANDARD.encode(crc32c::crc32c(content).to_be_bytes())
-}
-
-/// The MD5 of these bytes in base64.
-pub(super) fn md5_text(content: &[u8]) -> String {
-    STANDARD.encode(Md5::digest(content))
-}
-
-/// The bytes of an object that is to be, with their hashes.
-pub(super) struct Payload {
-    pub(super) content: Content,
-    pub(super) crc32c: String,
-    /// None of what was composed.
-    pub(super) md5: Option<String>,
-    /// Of how many parts it was composed.
-    pub(super) components: Option<u32>,
-}
-
-impl From<&Object> for Payload {
-    fn from(object: &Object) -> Self {
-        Self {
-            content: object.content.clone(),
-            crc32c: object.crc32c.clone(),
-            md5: object.md5.clone(),
-            components: object.components,
-        }
-    }
-}
-
-/// The four conditions that a request can set, and nothing where it set none.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Preconditions {
-    pub(super) generation_match: Option<i64>,
-    pub(super) generation_not_match: Option<i64>,
-    pub(super) metageneration_match: Option<i64>,
-    pub(super) metageneration_not_match: Option<i64>,
-}
-
-impl Preconditions {
-    /// Checks them against the object that is there. Generation 0 stands for "none is there".
-    pub(super) fn check(&self, method: &Method, object: Option<&Object>) -> Result<(), Refusal> {
-        let generation = object.map_or(0, |object| object.generation);
-        let metageneration = object.map(|object| object.metageneration);
-        let reads = method == Method::GET || method == Method::HEAD;
-        let holds = self.generation_match.is_none_or(|wanted| wanted == generation)
-            && self
-                .metageneration_match
-                .is_none_or(|wanted| metageneration == Some(wanted));
-        if !holds {
-            return Err(Refusal::precondition());
-        }
-        // Where nothing is, there is nothing that could be another generation.
-        let differs = self
-            .generation_not_match
-            .is_none_or(|unwanted| object.is_some_and(|object| object.generation != unwanted))
-            && self
-                .metageneration_not_match
-                .is_none_or(|unwanted| metageneration != Some(unwanted));
-        match (differs, reads) {
-            (true, _) => Ok(()),
-            (false, true) => Err(Refusal::not_modified()),
-            (false, false) => Err(Refusal::precondition()),
-        }
-    }
-}
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Bucket {
@@ -268,13 +132,7 @@ impl Store {
         versioning: bool,
         clock: &Clock,
     ) -> Result<&mut Bucket, Refusal> {
-        let legal = (3..=222).contains(&name.len())
-            && name
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte))
-            && name.starts_with(|first: char| first.is_ascii_alphanumeric())
-            && name.ends_with(|last: char| last.is_ascii_alphanumeric());
-        if !legal {
+        if !is_bucket_name(name) {
             return Err(Refusal::invalid(format!("Invalid bucket name: '{name}'")));
         }
         if self.buckets.contains_key(name) {
@@ -331,6 +189,7 @@ impl Store {
         clock: &Clock,
     ) -> Result<(Object, Vec<Change>), Refusal> {
         self.may_insert(bucket, name, conditions)?;
+        fields.check()?;
         let default_class = &self.bucket(bucket)?.storage_class;
         fields.storage_class.get_or_insert_with(|| default_class.clone());
         let now = clock.now();
@@ -413,11 +272,27 @@ impl Store {
         let Some(object) = object else {
             return Err(Refusal::no_object(bucket_name, name));
         };
-        change(&mut object.fields)?;
+        let mut fields = object.fields.clone();
+        change(&mut fields)?;
+        fields.check()?;
+        object.fields = fields;
         object.metageneration += 1;
         object.updated = clock.now();
         Ok((object.clone(), vec![Change::updated(object.clone())]))
     }
+}
+
+/// Google's rules (cloud.google.com/storage/docs/buckets#naming).
+fn is_bucket_name(name: &str) -> bool {
+    let is_legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+    (3..=222).contains(&name.len())
+        && name.bytes().all(is_legal)
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.ends_with(|last: char| last.is_ascii_alphanumeric())
+        && name.split('.').all(|part| (1..=63).contains(&part.len()))
+        && name.parse::<Ipv4Addr>().is_err()
+        && !name.starts_with("goog")
+        && !name.contains("google")
 }
 
 /// Takes the live object away, or keeps it as noncurrent where the bucket keeps versions.
@@ -433,48 +308,4 @@ fn retire(bucket: &mut Bucket, name: &str, now: DateTime<Utc>) -> Option<Object>
         }
     }
     Some(old)
-}
-
-/// Google's rules for names: 1 to 1024 bytes, no CR or LF, not `.` or `..`.
-fn check_name(name: &str) -> Result<(), Refusal> {
-    if name.is_empty() {
-        return Err(Refusal::required("Required parameter: name"));
-    }
-    if name.len() > 1024
-        || name.contains(['\r', '\n'])
-        || name == "."
-        || name == ".."
-        || name.starts_with(".well-known/acme-challenge/")
-    {
-        return Err(Refusal::invalid("Invalid object name.".to_owned()));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// 300 is `ac 02` in the encoding's own documentation; `CK...EAE=` is the shape of a real object's.
-    #[test]
-    fn etag_is_a_protocol_buffer() {
-        let (mut store, clock) = (Store::default(), Clock::default());
-        store.create_bucket("bucket", false, &clock).unwrap();
-        let address = ("bucket", "object");
-        let content = Payload {
-            content: Content::new(None, axum::body::Bytes::new()).unwrap(),
-            crc32c: crc32c_text(&[]),
-            md5: Some(md5_text(&[])),
-            components: None,
-        };
-        let inserted = store.insert(address, Fields::default(), content, &Preconditions::default(), &clock);
-        let mut object = inserted.unwrap().0;
-        object.generation = 300;
-        assert_eq!(STANDARD.decode(object.etag()).unwrap(), [0x08, 0xac, 0x02, 0x10, 0x01]);
-        object.generation = 1_736_358_966_947_877;
-        assert_eq!(
-            STANDARD.decode(object.etag()).unwrap(),
-            [0x08, 0xa5, 0xe0, 0xb5, 0x9b, 0xd9, 0xe6, 0x8a, 0x03, 0x10, 0x01]
-        );
-    }
 }

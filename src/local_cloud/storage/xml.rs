@@ -1,4 +1,4 @@
-//! The XML API, as far as signed URLs reach: GET, HEAD, PUT, DELETE and resumable POST of an object, GET of a bucket.
+//! The XML API, as far as signed URLs reach: GET, HEAD, PUT, DELETE and resumable POST of an object, GET and HEAD of a bucket.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,23 @@ use axum::{
     response::Response,
 };
 
+use chrono::DateTime;
+
 use super::{
     super::{
-        Refusal, World, base64_of_google,
+        Refusal, World,
         policy::storage_refusal,
-        server::{Request, decode, lock, with_type},
+        server::{Request, decode, lock, text, with_type},
     },
+    access::hides_absence,
     download::{self, Overrides, set},
-    signed,
-    store::{Fields, Object, Preconditions},
-    upload::{self, Expected},
+    expected::Expected,
+    not_here,
+    object::{Fields, Hashes},
+    objects::no_content,
+    parameters::{number, number_header},
+    preconditions::{Etags, Preconditions},
+    sessions, signed, xml_list,
 };
 
 /// An error document.
@@ -44,6 +51,9 @@ impl XmlError {
     }
 
     fn answer(&self) -> Response {
+        if self.status == StatusCode::NOT_MODIFIED {
+            return text(self.status, "");
+        }
         let elements: String = self
             .elements
             .iter()
@@ -69,7 +79,7 @@ impl From<Refusal> for XmlError {
     }
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
@@ -83,22 +93,17 @@ fn serve(world: &World, request: &Request) -> Result<Response, XmlError> {
     if signed {
         caller = Some(signed::verify(world, request)?);
     } else if world.settings.demand_credentials && caller.is_none() {
-        return Err({
-            XmlError::new(StatusCode::FORBIDDEN, "AccessDenied", "Access denied.").details(
-                "Anonymous caller does not have storage.objects.get access to the Google Cloud Storage object. \
-                 Permission 'storage.objects.get' denied on resource (or it may not exist).",
-            )
-        });
+        return Err(unknown_caller(request));
     }
+    not_here::asked_by_xml(request)?;
     let (bucket, name) = address(world, request)?;
-    if let Some(caller) = caller {
-        permit(world, request, &caller, &bucket, &name)?;
-    }
-    if name.is_empty() {
-        return list(world, request, &bucket);
+    if let Some(caller) = &caller {
+        permit(world, request, caller, &bucket, &name)?;
     }
     match request.method.as_str() {
-        "GET" | "HEAD" => get(world, request, &bucket, &name, signed),
+        "GET" | "HEAD" if name.is_empty() => Ok(xml_list::objects(world, request, &bucket)?),
+        _ if name.is_empty() => Err(not_allowed()),
+        "GET" | "HEAD" => get(world, request, (&bucket, &name), caller.as_deref()),
         "PUT" => put(world, request, &bucket, &name),
         "DELETE" => {
             let conditions = conditions(request)?;
@@ -107,17 +112,38 @@ fn serve(world: &World, request: &Request) -> Result<Response, XmlError> {
                 let changes = store.delete(&bucket, &name, generation, &conditions, &world.clock)?;
                 Ok(((), changes))
             })?;
-            Ok(super::no_content())
+            Ok(no_content())
         }
         "POST" if request.header("x-goog-resumable") == Some("start") => {
-            Ok(upload::start_signed(world, request, &bucket, &name)?)
+            Ok(sessions::start_signed(world, request, &bucket, &name)?)
         }
-        _ => Err(XmlError::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "MethodNotAllowed",
-            "The specified method is not allowed against this resource.",
-        )),
+        _ => Err(not_allowed()),
     }
+}
+
+fn not_allowed() -> XmlError {
+    let message = "The specified method is not allowed against this resource.";
+    XmlError::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+}
+
+/// A token that is none is another thing than none at all.
+fn unknown_caller(request: &Request) -> XmlError {
+    if request.bearer().is_some() {
+        return XmlError::new(
+            StatusCode::UNAUTHORIZED,
+            "AuthenticationRequired",
+            "Authentication required.",
+        );
+    }
+    let permission = match request.method.as_str() {
+        "GET" | "HEAD" => "get",
+        "DELETE" => "delete",
+        _ => "create",
+    };
+    XmlError::new(StatusCode::FORBIDDEN, "AccessDenied", "Access denied.").details(format!(
+        "Anonymous caller does not have storage.objects.{permission} access to the Google Cloud Storage object. \
+         Permission 'storage.objects.{permission}' denied on resource (or it may not exist)."
+    ))
 }
 
 /// A signed URL can do what its signer can at this moment.
@@ -127,7 +153,7 @@ fn permit(world: &World, request: &Request, caller: &str, bucket: &str, name: &s
     }
     let replaces = || world.storage.look().object(bucket, name, None).is_ok();
     let needed: &[&str] = match request.method.as_str() {
-        "GET" if name.is_empty() => &["storage.objects.list"],
+        "GET" | "HEAD" if name.is_empty() => &["storage.objects.list"],
         "GET" | "HEAD" => &["storage.objects.get"],
         "DELETE" => &["storage.objects.delete"],
         _ if replaces() => &["storage.objects.create", "storage.objects.delete"],
@@ -135,11 +161,14 @@ fn permit(world: &World, request: &Request, caller: &str, bucket: &str, name: &s
     };
     for permission in needed {
         if !world.policies.allows(caller, permission, &format!("bucket/{bucket}")) {
-            let refusal = storage_refusal(caller, permission);
-            return Err(XmlError::new(refusal.code, "AccessDenied", "Access denied.").details(refusal.message));
+            return Err(denied(storage_refusal(caller, permission)));
         }
     }
     Ok(())
+}
+
+fn denied(refusal: Refusal) -> XmlError {
+    XmlError::new(refusal.code, "AccessDenied", "Access denied.").details(refusal.message)
 }
 
 /// Bucket and object of path-style, virtual-hosted and bucket-bound addresses.
@@ -150,7 +179,7 @@ fn address(world: &World, request: &Request) -> Result<(String, String), XmlErro
     let of_host = lock(&world.storage.bound_hosts)
         .get(host)
         .cloned()
-        .or_else(|| host.split_once(".storage.").map(|(bucket, _)| bucket.to_owned()));
+        .or_else(|| bucket_of_host(host).map(str::to_owned));
     let (bucket, name) = match of_host {
         Some(bucket) => (bucket, path),
         None => {
@@ -168,27 +197,54 @@ fn address(world: &World, request: &Request) -> Result<(String, String), XmlErro
     Ok((bucket, decode(name)))
 }
 
+/// Clients put the bucket before the name of Google's service, or before that of the address they were given.
+fn bucket_of_host(host: &str) -> Option<&str> {
+    let of_google = host.split_once(".storage.").map(|(bucket, _)| bucket);
+    let here = [".localhost", ".127.0.0.1"];
+    of_google.or_else(|| here.iter().find_map(|name| host.strip_suffix(name)))
+}
+
 fn generation(request: &Request) -> Result<Option<i64>, Refusal> {
-    super::number(request, "generation")
+    number(request, "generation")
 }
 
 pub(super) fn conditions(request: &Request) -> Result<Preconditions, Refusal> {
+    // RFC 9110: only of reads, and what is no date is not there.
+    let time = |name: &str| {
+        let value = request
+            .header(name)
+            .filter(|_| ["GET", "HEAD"].contains(&request.method.as_str()))?;
+        let time = DateTime::parse_from_rfc2822(value).ok()?;
+        Some(time.to_utc())
+    };
     Ok(Preconditions {
-        generation_match: upload::number_header(request, "x-goog-if-generation-match")?,
-        metageneration_match: upload::number_header(request, "x-goog-if-metageneration-match")?,
+        generation_match: number_header(request, "x-goog-if-generation-match")?,
+        metageneration_match: number_header(request, "x-goog-if-metageneration-match")?,
+        etags: Etags::of_headers(&request.headers),
+        modified_since: time("if-modified-since"),
+        unmodified_since: time("if-unmodified-since"),
         ..Preconditions::default()
     })
 }
 
-fn get(world: &World, request: &Request, bucket: &str, name: &str, signed: bool) -> Result<Response, XmlError> {
+fn get(
+    world: &World,
+    request: &Request,
+    (bucket, name): (&str, &str),
+    caller: Option<&str>,
+) -> Result<Response, XmlError> {
     let object = {
         let store = world.storage.look();
-        let object = store.object(bucket, name, generation(request)?)?;
+        let found = store.object(bucket, name, generation(request)?);
+        let object = found.map_err(|refusal| match hides_absence(world, caller, bucket, &refusal) {
+            Some(hidden) => denied(hidden),
+            None => refusal.into(),
+        })?;
         conditions(request)?.check(&Method::GET, Some(object))?;
         object.clone()
     };
     // Only who is known may choose the headers of the answer.
-    let overrides = if signed {
+    let overrides = if caller.is_some() {
         Overrides {
             content_type: request.parameter("response-content-type"),
             content_disposition: request.parameter("response-content-disposition"),
@@ -200,20 +256,12 @@ fn get(world: &World, request: &Request, bucket: &str, name: &str, signed: bool)
     for (key, value) in object.fields.metadata.iter().flatten() {
         set(&mut answer, &format!("x-goog-meta-{key}"), value);
     }
-    set(&mut answer, header::ETAG.as_str(), &etag(&object));
+    set(&mut answer, header::ETAG.as_str(), &object.xml_etag());
     Ok(answer)
 }
 
-/// The MD5 in hexadecimal digits, as long as an object has one.
-fn etag(object: &Object) -> String {
-    let Some(md5) = object.md5.as_deref().and_then(base64_of_google) else {
-        return format!("\"-{}\"", object.etag());
-    };
-    let digits: String = md5.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("\"{digits}\"")
-}
-
-fn put(world: &World, request: &Request, bucket: &str, name: &str) -> Result<Response, XmlError> {
+/// What the headers of an upload say about the object.
+pub(super) fn fields(request: &Request) -> Fields {
     let text = |name: &str| request.header(name).map(str::to_owned);
     let metadata: BTreeMap<String, String> = request
         .headers
@@ -223,7 +271,7 @@ fn put(world: &World, request: &Request, bucket: &str, name: &str) -> Result<Res
             Some((key.to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         })
         .collect();
-    let fields = Fields {
+    Fields {
         content_type: text("content-type"),
         content_encoding: text("content-encoding"),
         content_disposition: text("content-disposition"),
@@ -231,14 +279,19 @@ fn put(world: &World, request: &Request, bucket: &str, name: &str) -> Result<Res
         cache_control: text("cache-control"),
         storage_class: text("x-goog-storage-class"),
         metadata: (!metadata.is_empty()).then_some(metadata),
-    };
-    let checked = Expected::of_headers(&request.headers).check(&request.body);
+    }
+}
+
+fn put(world: &World, request: &Request, bucket: &str, name: &str) -> Result<Response, XmlError> {
+    let fields = fields(request);
+    let hashes = Hashes::of(&request.body);
+    let checked = Expected::of_headers(&request.headers).check(&hashes);
     checked.map_err(|refusal| {
         let message = "The Content-MD5 you specified did not match what we received.";
         XmlError::new(StatusCode::BAD_REQUEST, "BadDigest", message).details(refusal.message)
     })?;
     let conditions = conditions(request)?;
-    let content = world.storage.content(request.body.clone(), None)?;
+    let content = world.storage.content(request.body.clone(), hashes, None)?;
     let object = world.storage.change(world, bucket, |store| {
         store.insert((bucket, name), fields, content, &conditions, &world.clock)
     })?;
@@ -246,31 +299,6 @@ fn put(world: &World, request: &Request, bucket: &str, name: &str) -> Result<Res
     set(&mut answer, "x-goog-generation", &object.generation.to_string());
     set(&mut answer, "x-goog-metageneration", "1");
     set(&mut answer, "x-goog-hash", &object.hashes());
-    set(&mut answer, header::ETAG.as_str(), &etag(&object));
+    set(&mut answer, header::ETAG.as_str(), &object.xml_etag());
     Ok(answer)
-}
-
-fn list(world: &World, request: &Request, bucket: &str) -> Result<Response, XmlError> {
-    let prefix = request.parameter("prefix").unwrap_or_default();
-    let store = world.storage.look();
-    let found = store.bucket(bucket)?;
-    let contents: String = found
-        .objects
-        .keys()
-        .filter(|name| name.starts_with(&prefix))
-        .filter_map(|name| found.live(name))
-        .map(|object| {
-            let (name, size) = (escaped(&object.name), object.content.len());
-            format!(
-                "<Contents><Key>{name}</Key><Generation>{}</Generation><Size>{size}</Size></Contents>",
-                object.generation
-            )
-        })
-        .collect();
-    let body = format!(
-        "<?xml version='1.0' encoding='UTF-8'?><ListBucketResult xmlns='http://doc.s3.amazonaws.com/2006-03-01'>\
-         <Name>{bucket}</Name><Prefix>{}</Prefix><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>",
-        escaped(&prefix)
-    );
-    Ok(with_type(StatusCode::OK, "application/xml; charset=UTF-8", body))
 }

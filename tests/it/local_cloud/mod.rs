@@ -1,6 +1,9 @@
 //! The local cloud, asked over real sockets with a plain HTTP client: it must demand what Google demands, or the
 //! worker's tests against it prove nothing.
 
+mod absent;
+mod batches;
+mod bounds;
 mod faults;
 mod filters;
 mod identity;
@@ -8,8 +11,10 @@ mod kms;
 mod ordering;
 mod pubsub;
 mod push;
+mod refusals;
 mod refused_links;
 mod rewrites;
+mod sessions;
 mod signed;
 mod storage;
 mod subscriptions;
@@ -93,6 +98,11 @@ impl Fixture {
         ));
         ok(request.header("content-type", "text/plain").body(content.to_vec())).await
     }
+}
+
+/// A component of an address.
+fn encode(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 /// Waits for what must come: far longer than it takes, so that only what never comes fails.

@@ -190,8 +190,17 @@ async fn gcloud_handles_documents() {
     assert_eq!(total.split_whitespace().next().unwrap(), (size + 2).to_string());
 
     let hold = gcloud.refused("objects update gs://output/copy.docx --temporary-hold");
-    let (held, _) = tokio::join!(hold, gcloud.storage("rm gs://output/tree/**"));
+    let key = format!("cp {shown} gs://output/key --encryption-key={}=", "A".repeat(43));
+    let acl = format!("cp {shown} gs://output/acl --predefined-acl=publicRead");
+    let (held, _, key, acl) = tokio::join!(
+        hold,
+        gcloud.storage("rm gs://output/tree/**"),
+        gcloud.refused(&key),
+        gcloud.refused(&acl)
+    );
     assert!(held.contains("cannot have temporaryHold"), "{held}");
+    assert!(key.contains("cannot have encryption keys"), "{key}");
+    assert!(acl.contains("Cannot insert legacy ACL"), "{acl}");
     assert_eq!(gcloud.names(OUTPUT).await, ["copy.docx"]);
 }
 
@@ -207,6 +216,18 @@ async fn gcloud_moves_large_files() {
     let session = gcloud.object(INPUT, "session").await;
     assert_eq!(session["size"], bytes.len().to_string());
     assert!(session["md5Hash"].is_string() && session["componentCount"].is_null());
+    // Compressed on the way alone: in one request, and in a session.
+    std::fs::write(gcloud.path("small"), &bytes[..100_000]).unwrap();
+    tokio::join!(
+        gcloud.storage("cp --gzip-in-flight-all big gs://output/big"),
+        gcloud.storage("cp --gzip-in-flight-all small gs://output/small"),
+    );
+    let (big, small) = (gcloud.object(OUTPUT, "big").await, gcloud.object(OUTPUT, "small").await);
+    assert_eq!(big["md5Hash"], session["md5Hash"]);
+    assert_eq!(
+        (&small["size"], &small["contentEncoding"]),
+        (&Value::from("100000"), &Value::Null)
+    );
     for direction in ["PARALLEL_COMPOSITE_UPLOAD", "SLICED_OBJECT_DOWNLOAD"] {
         for what in ["THRESHOLD", "COMPONENT_SIZE"] {
             let name = format!("CLOUDSDK_STORAGE_{direction}_{what}");

@@ -75,6 +75,6 @@ async fn googles_python_client_works_unchanged() {
         String::from_utf8_lossy(&output.stderr).into_owned(),
     );
     assert!(output.status.success(), "{said}\n{why}");
-    assert_eq!(said.lines().count(), 12, "{said}");
+    assert_eq!(said.lines().count(), 14, "{said}");
     println!("{said}");
 }

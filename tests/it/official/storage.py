@@ -116,6 +116,50 @@ assert bucket.get_blob("d").metadata == {"k": "w"}
 refused(exceptions.PreconditionFailed, lambda: renamed.patch(if_metageneration_match=1))
 held("metadata")
 
+etag = bucket.get_blob("d").etag
+renamed.reload(if_etag_match=etag)
+refused(exceptions.PreconditionFailed, lambda: renamed.reload(if_etag_match="another"))
+refused(exceptions.PreconditionFailed, lambda: bucket.reload(if_etag_match="another"))
+try:
+    renamed.download_as_bytes(if_etag_not_match=etag)
+    raise AssertionError("bytes came that the client has")
+except exceptions.GoogleAPICallError as error:
+    assert error.code == 304
+held("etags as conditions")
+
+names = [f"batch/{n} é" for n in range(100)]
+for name in names[:3]:
+    bucket.blob(name).upload_from_string(b"x")
+with client.batch():
+    patched = [bucket.blob(name) for name in names[:2]]
+    for blob in patched:
+        blob.metadata = {"in": "a batch"}
+        blob.patch()
+assert [blob.metageneration for blob in patched] == [2, 2]
+assert bucket.get_blob(names[1]).metadata == {"in": "a batch"}
+with client.batch(raise_exception=False) as batch:
+    bucket.blob(names[0]).delete(if_generation_match=1)
+    bucket.blob("batch/none").delete()
+    bucket.blob(names[2]).delete()
+    client.bucket("nowhere").blob("x").patch()
+answers = [(answer.status_code, answer.content and answer.json()["error"]["errors"][0]["reason"]) for answer in batch._responses]
+assert answers == [(412, "conditionNotMet"), (404, "notFound"), (204, b""), (404, "notFound")], answers
+assert [blob.name for blob in client.list_blobs(bucket, prefix="batch/")] == names[:2]
+
+
+def deleted(these):
+    with client.batch(raise_exception=False) as batch:
+        for name in these:
+            bucket.blob(name).delete()
+    return [answer.status_code for answer in batch._responses]
+
+
+assert deleted(names) == [204] * 2 + [404] * 98
+bucket.blob("batch/kept").upload_from_string(b"x")
+refused(exceptions.BadRequest, lambda: deleted(["batch/kept"] * 101))
+assert bucket.get_blob("batch/kept") is not None
+held("batches")
+
 notification = bucket.notification(topic_name=topic, event_types=["OBJECT_FINALIZE"], payload_format="JSON_API_V1")
 notification.create()
 assert [found.topic_name for found in bucket.list_notifications()] == [topic]

@@ -3,6 +3,7 @@
 //! less.
 
 mod changes;
+mod headers;
 mod reads;
 mod side;
 mod uploads;
@@ -38,6 +39,7 @@ async fn all(side: &mut Side) {
     .await;
     uploads::all(side).await;
     reads::all(side).await;
+    headers::all(side).await;
     xml::all(side).await;
     changes::all(side).await;
 }

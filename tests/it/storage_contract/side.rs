@@ -214,6 +214,19 @@ impl Side {
         answer
     }
 
+    /// Compares something that was read out of an answer.
+    pub(super) fn note(&mut self, call: &str, what: &str, google: &str, got: &str) {
+        self.looked_at += 1;
+        if google != got {
+            self.differences.push(Difference {
+                call: call.to_owned(),
+                what: what.to_owned(),
+                google: google.to_owned(),
+                got: got.to_owned(),
+            });
+        }
+    }
+
     /// With names in place of what differs from run to run, on one line of a table.
     fn shown(&self, value: &str) -> String {
         let value = percent_decode_str(value).decode_utf8_lossy().into_owned();
