@@ -49,12 +49,16 @@ pub(super) fn forward_dead(world: &World, subscription: &Subscription, settings:
         set("DeliveryCount", attempt.to_string());
         set("TopicPublishTime", message.publish_time());
         // A dead-letter topic that was deleted since loses the message: Google's documentation warns of it.
-        match world.pubsub.publish(world, &policy.dead_letter_topic, vec![draft]) {
-            Ok(_) => {}
+        match world.pubsub.forward(world, &policy.dead_letter_topic, draft) {
+            Ok(true) => {}
+            Ok(false) => {
+                let (topic, subscription) = (&policy.dead_letter_topic, &settings.name);
+                tracing::warn!(subscription, topic, "a dead letter was lost: its topic is not there");
+            }
             // It stays, and is tried again when the lease that it is held under ends.
-            Err(refusal) if refusal.status == "UNAVAILABLE" => continue,
-            Err(refusal) => {
-                tracing::warn!(error = %refusal, subscription = settings.name, "a dead letter was lost");
+            Err(error) => {
+                tracing::warn!(%error, subscription = settings.name, "a dead letter waits");
+                continue;
             }
         }
         let forgotten = subscription.queue.change(|queue| {

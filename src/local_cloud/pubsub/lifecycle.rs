@@ -23,6 +23,7 @@ const DELETED_TOPIC: &str = "_deleted-topic_";
 impl Pubsub {
     pub(in super::super) fn create_topic(&self, name: &str, body: Value) -> Result<Value, Refusal> {
         check_name(name, "topics")?;
+        let _alone = lock(&self.configuring);
         let topic = manage::topic(name, body)?;
         if let Some(emulator) = &self.emulator {
             emulator.create_topic(name);
@@ -38,6 +39,7 @@ impl Pubsub {
     }
 
     pub(super) fn delete_topic(&self, name: &str) -> Result<(), Refusal> {
+        let _alone = lock(&self.configuring);
         let subscriptions = lock(&self.subscriptions);
         let of_topic: Vec<_> = subscriptions
             .values()
@@ -63,12 +65,14 @@ impl Pubsub {
         settings: Value,
         outlives: bool,
     ) -> Result<Value, Refusal> {
+        let _alone = lock(&self.configuring);
         let settings = Settings {
             detached: false,
             ..model::subscription(settings)?
         };
         let settings = self.checked(world, settings)?;
         check_name(&settings.name, "subscriptions")?;
+        check_name(&settings.topic, "topics")?;
         if !self.has_topic(&settings.topic) {
             return Err(Refusal::no_resource(&settings.topic));
         }
@@ -99,6 +103,7 @@ impl Pubsub {
 
     /// Sets a subscription's push endpoint and its dead-letter policy.
     pub(in super::super) fn redirect(&self, world: &World, name: &str, wanted: Value) -> Result<(), Refusal> {
+        let _alone = lock(&self.configuring);
         let subscription = self.subscription(name)?;
         let wanted = model::subscription(wanted)?;
         let changed = Settings {
@@ -124,6 +129,7 @@ impl Pubsub {
     }
 
     pub(super) fn delete_subscription(&self, name: &str) -> Result<(), Refusal> {
+        let _alone = lock(&self.configuring);
         let mut subscriptions = lock(&self.subscriptions);
         let subscription = subscriptions.get(name).ok_or_else(|| Refusal::no_resource(name))?;
         let mut settings = Loose::remove(self.journal.as_ref(), &format!("{SUBSCRIPTIONS}{name}"));

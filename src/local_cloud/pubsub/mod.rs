@@ -11,6 +11,7 @@ mod push;
 mod queue;
 mod refusals;
 mod rest;
+mod spelling;
 mod subscription;
 
 use std::{
@@ -44,6 +45,8 @@ pub(super) struct Pubsub {
     topics: Kept<Table<Value>>,
     subscriptions: Mutex<BTreeMap<String, Arc<Subscription>>>,
     published: AtomicU64,
+    /// Held, before all other locks, by whoever changes settings: what is checked and what is read is so until it is written.
+    configuring: Mutex<()>,
     journal: Option<Arc<Journal>>,
     /// Subscriptions of an earlier process, which nothing is pushed to before [`Pubsub::resume`].
     held_back: Mutex<Vec<Arc<Subscription>>>,
@@ -93,6 +96,7 @@ impl Pubsub {
             held_back: Mutex::new(subscriptions.values().cloned().collect()),
             subscriptions: Mutex::new(subscriptions),
             published: published.into(),
+            configuring: Mutex::default(),
             journal: Some(Arc::clone(journal)),
             emulator: None,
         })

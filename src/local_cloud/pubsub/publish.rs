@@ -41,6 +41,16 @@ impl Pubsub {
         Ok(self.distribute(world, drafts, None)?)
     }
 
+    /// Publishes what a subscription has given up; whether the topic is there. It may be larger than what a client may publish:
+    /// where it came from was added.
+    pub(super) fn forward(&self, world: &World, topic: &str, draft: Draft) -> Result<bool, NotKept> {
+        if !self.has_topic(topic) {
+            return Ok(false);
+        }
+        self.distribute(world, vec![(topic.to_owned(), draft)], None)?;
+        Ok(true)
+    }
+
     /// Publishes what other changes of the cloud are announced by, together with them. A topic that was deleted since loses its
     /// messages, as Google's does.
     pub(in super::super) fn announce(
@@ -82,12 +92,13 @@ impl Pubsub {
             .collect();
         let (mut takers, mut shares) = (Vec::new(), Vec::new());
         for subscription in subscriptions.values() {
-            let (topic, retain) = {
+            let (topic, retain, since) = {
                 let settings = subscription.settings.look();
                 if settings.detached {
                     continue;
                 }
-                (settings.topic.clone(), settings.retain_acked_messages)
+                let since = published - settings.retention();
+                (settings.topic.clone(), settings.retain_acked_messages, since)
             };
             let wanted = |(other, message): &&(String, Arc<Message>)| {
                 let filter = subscription.filter.as_ref();
@@ -96,7 +107,7 @@ impl Pubsub {
             let share: Vec<&Arc<Message>> = messages.iter().filter(wanted).map(|(_, message)| message).collect();
             if !share.is_empty() {
                 takers.push(subscription);
-                shares.push((share, retain));
+                shares.push((share, retain, since));
             }
         }
         let mut count = match &self.journal {
@@ -105,7 +116,9 @@ impl Pubsub {
         };
         let queues: Vec<&Kept<Queue>> = takers.iter().map(|subscription| &subscription.queue).collect();
         let add = |index: usize, queue: &mut Queue| {
-            let (share, retain) = &shares[index];
+            let (share, retain, since) = &shares[index];
+            // Nobody else may ever look into a subscription that is not pulled.
+            queue.forget_published_until(*since);
             for message in share {
                 queue.add(Arc::clone(message), *retain);
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     super::{
@@ -90,15 +90,31 @@ impl Subscription {
         }
     }
 
+    /// Sends off what is given up of a subscription that is pulled, where nobody may ever look again; when to do that next.
+    pub(super) fn give_up(&self, world: &World, settings: &Settings) -> Result<Option<Instant>, NotKept> {
+        let given_up_by = working(world, settings.clone());
+        let look = Look {
+            settings: &given_up_by,
+            most: 0,
+            one_of_a_key: false,
+            second: world.settings.pubsub_second,
+            now: world.clock.now(),
+        };
+        let taken = self.queue.change(|queue| Ok::<_, NotKept>(queue.give_up(&look)))?;
+        forward_dead(world, self, settings, taken.dead);
+        Ok(taken.again_at)
+    }
+
     pub(super) fn acknowledge(&self, world: &World, ack_ids: &[impl AsRef<str>]) -> Result<(), NotKept> {
         let retain = self.settings.look().retain_acked_messages;
-        self.queue.change(|queue| {
+        let kept = self.queue.change(|queue| {
             for id in ack_ids {
                 queue.acknowledge(id.as_ref(), retain, world.pubsub.published());
             }
             Ok::<_, NotKept>(())
-        })?;
+        });
+        // Also where it could not be kept: the pusher has room again.
         self.touch();
-        Ok(())
+        kept
     }
 }

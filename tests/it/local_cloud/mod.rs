@@ -1,6 +1,7 @@
 //! The local cloud, asked over real sockets with a plain HTTP client: it must demand what Google demands, or the
 //! worker's tests against it prove nothing.
 
+mod dead_letters;
 mod faults;
 mod filters;
 mod identity;
@@ -10,6 +11,7 @@ mod pubsub;
 mod push;
 mod refused_links;
 mod rewrites;
+mod settings;
 mod signed;
 mod storage;
 mod subscriptions;
