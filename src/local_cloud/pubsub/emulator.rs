@@ -83,8 +83,9 @@ impl Emulator {
     /// Makes a subscription; one that is left of an earlier run is made anew.
     pub(super) fn create_subscription(&self, name: &str, mut body: Value) -> Result<(), Refusal> {
         let config = self.redirect(name, body.get_mut("pushConfig"))?;
-        self.order(Method::PUT, name.to_owned(), body);
+        // It may push before we hear that it made it.
         self.remember(name, config);
+        self.order(Method::PUT, name.to_owned(), body);
         Ok(())
     }
 

@@ -10,9 +10,10 @@ use super::{
     super::{
         Refusal, World,
         data::{Kept, NotKept},
-        server::Request,
+        server::{Request, lock},
     },
     model::{PushConfig, Settings, check_retention, subscription, without},
+    spelling::camel,
 };
 
 /// A topic's settings, as in the API. Labels, the storage policy, the key and the retention are kept and shown; they do nothing.
@@ -133,23 +134,6 @@ fn masked(old: &Value, body: &Value, resource: &str, kind: &str, fields: &Fields
     Ok(Value::Object(updated))
 }
 
-/// `ack_deadline_seconds` as `ackDeadlineSeconds`: masks come in both spellings.
-fn camel(field: &str) -> String {
-    let mut upper = false;
-    field
-        .chars()
-        .filter_map(|letter| {
-            if letter == '_' {
-                upper = true;
-                return None;
-            }
-            let shown = if upper { letter.to_ascii_uppercase() } else { letter };
-            upper = false;
-            Some(shown)
-        })
-        .collect()
-}
-
 /// `topics.patch`
 pub(super) fn patch_topic(world: &World, name: &str, body: &Value) -> Result<Value, Refusal> {
     world.pubsub.topics.change(|topics| {
@@ -163,6 +147,7 @@ pub(super) fn patch_topic(world: &World, name: &str, body: &Value) -> Result<Val
 
 /// `subscriptions.patch`
 pub(super) fn patch_subscription(world: &World, name: &str, body: &Value) -> Result<Value, Refusal> {
+    let _alone = lock(&world.pubsub.configuring);
     let found = world.pubsub.subscription(name)?;
     let updated = masked(
         &json!(found.settings()),
@@ -180,6 +165,7 @@ pub(super) fn patch_subscription(world: &World, name: &str, body: &Value) -> Res
 
 /// `subscriptions.modifyPushConfig`; without an endpoint the messages are pulled from now on.
 pub(super) fn modify_push_config(world: &World, name: &str, body: &Value) -> Result<Value, Refusal> {
+    let _alone = lock(&world.pubsub.configuring);
     let found = world.pubsub.subscription(name)?;
     let push_config = match &body["pushConfig"] {
         Value::Null => PushConfig::default(),
@@ -196,7 +182,10 @@ pub(super) fn modify_push_config(world: &World, name: &str, body: &Value) -> Res
 
 /// `subscriptions.detach`: drops the messages, for good.
 pub(super) fn detach(world: &World, name: &str) -> Result<Value, Refusal> {
+    let _alone = lock(&world.pubsub.configuring);
     let found = world.pubsub.subscription(name)?;
+    // Nothing is published between the two.
+    let _published = lock(&world.pubsub.subscriptions);
     found.settings.change_with(
         |settings| {
             settings.detached = true;

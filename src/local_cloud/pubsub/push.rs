@@ -23,6 +23,19 @@ const USER_AGENT: &str = "APIs-Google; (+https://developers.google.com/webmaster
 /// not hold up all others.
 const FIRST_WINDOW: usize = 5;
 
+/// What frames a request: an attribute of that name would cut the body short, or end up somewhere else.
+const OF_HTTP: [&str; 9] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// How an endpoint has done so far.
 pub(super) struct Pace {
     window: usize,
@@ -60,7 +73,8 @@ impl Pace {
     }
 }
 
-/// Pushes until the subscription is deleted or the cloud stops. Idle while there is no endpoint.
+/// Pushes until the subscription is deleted or the cloud stops. Without an endpoint it only gives up what was pulled
+/// too often.
 pub(super) async fn run(world: Arc<World>, subscription: Arc<Subscription>) {
     let mut stopped = world.stopped.clone();
     let mut changed = subscription.changed.subscribe();
@@ -87,8 +101,13 @@ pub(super) async fn run(world: Arc<World>, subscription: Arc<Subscription>) {
 /// Starts what may start now; when to look again.
 fn start_deliveries(world: &Arc<World>, subscription: &Arc<Subscription>) -> Option<Instant> {
     let settings = subscription.settings();
-    if settings.push_config.push_endpoint.is_empty() || settings.detached {
+    if settings.detached {
         return None;
+    }
+    if settings.push_config.push_endpoint.is_empty() {
+        settings.dead_letter_policy.as_ref()?;
+        let again_at = subscription.give_up(world, &settings);
+        return again_at.unwrap_or_else(|_| Some(Instant::now() + world.settings.pubsub_second));
     }
     let room = {
         let pace = lock(&subscription.pace);
@@ -280,7 +299,8 @@ fn wrapped(settings: &Settings, delivery: &Delivery) -> Value {
     body
 }
 
-/// The headers of an unwrapped push with metadata: each attribute is one. What is no legal header is left out.
+/// The headers of an unwrapped push with metadata: each attribute is one. What is no legal header, or
+/// belongs to HTTP itself, is left out.
 fn metadata(settings: &Settings, delivery: &Delivery) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let mut set = |name: &str, value: &str| {
@@ -289,7 +309,8 @@ fn metadata(settings: &Settings, delivery: &Delivery) -> HeaderMap {
         }
     };
     let message = &delivery.message;
-    for (key, value) in &message.draft.attributes {
+    let of_http = |key: &String| OF_HTTP.iter().any(|name| name.eq_ignore_ascii_case(key));
+    for (key, value) in message.draft.attributes.iter().filter(|(key, _)| !of_http(key)) {
         set(key, value);
     }
     set("x-goog-pubsub-subscription-name", &settings.name);

@@ -168,26 +168,7 @@ impl Queue {
     /// Leases messages, oldest first.
     pub(super) fn take(&mut self, look: &Look<'_>) -> Taken {
         let (now, settings) = (Instant::now(), look.settings);
-        let mut taken = Taken::default();
-        self.forget_published_until(look.now - settings.retention());
-        self.expire(now, settings, look.second);
-        if let Some(policy) = &settings.dead_letter_policy {
-            let spent = |entry: &Entry| {
-                !entry.acknowledged && entry.lease.is_none() && entry.attempts >= policy.max_delivery_attempts
-            };
-            for (number, entry) in self.entries.iter_mut().filter(|(_, entry)| spent(entry)) {
-                let ack_id = format!("{number}-dead");
-                entry.lease = Some(Lease {
-                    ack_id: ack_id.clone(),
-                    until: now + settings.ack_deadline(look.second),
-                });
-                taken.dead.push(Delivery {
-                    ack_id,
-                    message: Arc::clone(&entry.message),
-                    attempt: entry.attempts,
-                });
-            }
-        }
+        let mut taken = self.give_up(look);
         let mut held_back = BTreeSet::new();
         for (number, entry) in self.entries.iter_mut().filter(|(_, entry)| !entry.acknowledged) {
             let key = &entry.message.draft.ordering_key;
@@ -222,6 +203,35 @@ impl Queue {
                 attempt: entry.attempts,
             });
         }
+        taken
+    }
+
+    /// Ends what is over: messages that are too old, and leases. Holds those whose attempts are used up, and says when the next
+    /// lease ends.
+    pub(super) fn give_up(&mut self, look: &Look<'_>) -> Taken {
+        let (now, settings) = (Instant::now(), look.settings);
+        let mut taken = Taken::default();
+        self.forget_published_until(look.now - settings.retention());
+        self.expire(now, settings, look.second);
+        if let Some(policy) = &settings.dead_letter_policy {
+            let spent = |entry: &Entry| {
+                !entry.acknowledged && entry.lease.is_none() && entry.attempts >= policy.max_delivery_attempts
+            };
+            for (number, entry) in self.entries.iter_mut().filter(|(_, entry)| spent(entry)) {
+                let ack_id = format!("{number}-dead");
+                entry.lease = Some(Lease {
+                    ack_id: ack_id.clone(),
+                    until: now + settings.ack_deadline(look.second),
+                });
+                taken.dead.push(Delivery {
+                    ack_id,
+                    message: Arc::clone(&entry.message),
+                    attempt: entry.attempts,
+                });
+            }
+        }
+        let leases = self.entries.values().filter_map(|entry| entry.lease.as_ref());
+        taken.again_at = leases.map(|lease| lease.until).min();
         taken
     }
 

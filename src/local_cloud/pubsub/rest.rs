@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{http::StatusCode, response::Response};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::{
@@ -12,11 +12,12 @@ use super::{
         Refusal, World, base64_of_google,
         data::NotKept,
         policy::pubsub_refusal,
-        server::{Request, json as json_answer, lock, rpc_error},
+        server::{Request, decode, json as json_answer, lock, rpc_error},
     },
     Draft, manage,
     model::Settings,
     queue::is_ack_id,
+    spelling,
 };
 
 /// How long a pull waits for the first message, in Pub/Sub's seconds.
@@ -54,13 +55,14 @@ pub(super) fn split_verb(path: &str) -> (&str, &str) {
 
 /// Whether the policies let a caller do this.
 fn permitted(world: &World, caller: &str, request: &Request) -> bool {
-    let path = super::super::server::decode(request.path.strip_prefix("/v1/").unwrap_or_default());
-    let (path, verb) = split_verb(&path);
+    // As the call is read: what is encoded separates nothing.
+    let (path, verb) = split_verb(request.path.strip_prefix("/v1/").unwrap_or_default());
+    let path = decode(path);
     // Whoever may look at a topic may see its subscriptions.
     let path = path
         .strip_suffix("/subscriptions")
         .filter(|path| path.contains("/topics/"))
-        .unwrap_or(path);
+        .unwrap_or(&path);
     // What one may do oneself anybody may ask.
     if verb == "testIamPermissions" {
         return true;
@@ -84,7 +86,7 @@ async fn call(world: &Arc<World>, caller: Option<&str>, request: &Request) -> Re
     let unknown = || Refusal::new(StatusCode::NOT_FOUND, "NOT_FOUND", "Method not found.");
     let path = request.path.strip_prefix("/v1/").ok_or_else(unknown)?;
     let (path, verb) = split_verb(path);
-    let path = super::super::server::decode(path);
+    let path = decode(path);
     let method = request.method.as_str();
     let pubsub = &world.pubsub;
     let segments: Vec<&str> = path.split('/').collect();
@@ -155,12 +157,14 @@ fn body(request: &Request) -> Result<Value, Refusal> {
     if request.body.is_empty() {
         return Ok(json!({}));
     }
-    parse(request).map(Value::Object)
+    let body: Map<String, Value> = parse(request)?;
+    Ok(Value::Object(body))
 }
 
 /// Reads the body; unknown fields are an error that names them.
-fn parse<T: for<'a> Deserialize<'a>>(request: &Request) -> Result<T, Refusal> {
-    serde_json::from_slice(&request.body).map_err(|error| Refusal::unreadable(&error))
+fn parse<T: DeserializeOwned>(request: &Request) -> Result<T, Refusal> {
+    let body = serde_json::from_slice(&request.body).map_err(|error| Refusal::unreadable(&error))?;
+    serde_json::from_value(spelling::ours(body)).map_err(|error| Refusal::unreadable(&error))
 }
 
 fn subscriptions(world: &World, wanted: impl Fn(&Settings) -> bool) -> Vec<Settings> {
@@ -291,6 +295,10 @@ pub(super) async fn wait(
         }
         let taken = subscription.take(world, &settings, most.min(1000), false)?;
         if !taken.deliveries.is_empty() {
+            if settings.dead_letter_policy.is_some() {
+                // The end of these leases may be the end of a message.
+                subscription.touch();
+            }
             let received: Vec<Value> = taken
                 .deliveries
                 .iter()

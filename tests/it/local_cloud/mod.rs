@@ -4,6 +4,7 @@
 mod absent;
 mod batches;
 mod bounds;
+mod dead_letters;
 mod faults;
 mod filters;
 mod identity;
@@ -15,6 +16,7 @@ mod refusals;
 mod refused_links;
 mod rewrites;
 mod sessions;
+mod settings;
 mod signed;
 mod storage;
 mod subscriptions;

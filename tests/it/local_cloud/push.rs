@@ -334,3 +334,33 @@ async fn scripted_failures_hit_pushes_too() {
         "the first two never left, the third's answer was lost, the fourth was cut off, the fifth acknowledged"
     );
 }
+
+#[tokio::test]
+async fn an_attribute_cannot_reframe_an_unwrapped_push() {
+    let cloud = with_topic().await;
+    let mut endpoint = Endpoint::answering(&[204]).await;
+    let wanted = Subscription {
+        unwrapped: Some(true),
+        ..subscription(&endpoint.url)
+    };
+    cloud.cloud.create_subscription(&wanted).unwrap();
+    for (name, value) in [
+        ("content-length", "2"),
+        ("Content-Length", "500"),
+        ("transfer-encoding", "chunked"),
+        ("host", "elsewhere"),
+        ("expect", "100-continue"),
+        ("Connection", "close"),
+    ] {
+        let attributes = [(name, value), ("kept", "too")];
+        cloud.cloud.publish("topic", b"the whole body", &attributes).unwrap();
+        let push = endpoint.next().await;
+        assert_eq!(push.body, "the whole body", "{name}");
+        assert_eq!(push.headers["kept"], "too");
+        assert_ne!(
+            push.headers.get(name).map(axum::http::HeaderValue::as_bytes),
+            Some(value.as_bytes()),
+            "{name}"
+        );
+    }
+}
