@@ -46,7 +46,7 @@ use tokio::sync::watch;
 
 pub use self::{
     clock::Clock,
-    data::{DataDirectory, DataError},
+    data::{DataDirectory, DataError, Say},
     faults::{Effect, Fault},
     observe::{Call, Observation, Seen},
     pubsub::{Acknowledgement, number_of},
