@@ -6,8 +6,9 @@ mod guide;
 mod jobs;
 mod page;
 
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -66,7 +67,13 @@ const STYLE: Style = Style {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     world::configuration()?;
-    let data = arguments.data.as_deref().map(DataDirectory::open).transpose();
+    let open = |directory: &Path| {
+        DataDirectory::open(directory, |what| {
+            // Where stderr is a file on that disk, it is full as well.
+            let _unheard = writeln!(std::io::stderr(), "data       {what}");
+        })
+    };
+    let data = arguments.data.as_deref().map(open).transpose();
     let data = data.map_err(|error| match error {
         DataError::Foreign { .. } => Failure::Usage(Some(format!("--data: {error}"))),
         _ => work(format!("--data: {error}")),

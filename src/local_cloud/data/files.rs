@@ -18,7 +18,11 @@ use tokio_util::io::ReaderStream;
 use super::{
     super::{identity::random_hex, server::lock},
     NotKept, blocking, sync_directory,
+    trouble::Trouble,
 };
+
+/// How long the name of a file is: random bytes in hexadecimal digits, two each.
+const NAME: usize = 32;
 
 /// How much of a file a download has in memory at a time, in bytes.
 const PIECE: usize = 256 * 1024;
@@ -90,20 +94,21 @@ struct Directory {
 
 /// Where contents are made: in memory, unless there is a directory.
 #[derive(Debug)]
-pub(in super::super) struct Files(Arc<Directory>);
+pub(in super::super) struct Files(Arc<Directory>, Trouble);
 
 impl Files {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self(Arc::new(Directory {
+    pub(super) fn new(path: PathBuf, trouble: Trouble) -> Self {
+        let directory = Directory {
             path,
             known: Mutex::default(),
             unused: Mutex::default(),
-        }))
+        };
+        Self(Arc::new(directory), trouble)
     }
 
     /// Writes bytes, and synchronizes them: from now on a record may name them.
     fn write(&self, bytes: &[u8]) -> Result<Arc<Stored>, NotKept> {
-        let name = random_hex(16);
+        let name = random_hex(NAME / 2);
         let path = self.0.path.join(&name);
         let written = blocking(|| {
             let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
@@ -113,8 +118,9 @@ impl Files {
         });
         if let Err(error) = written {
             let _not_there = fs::remove_file(&path);
-            return Err(NotKept(error.to_string()));
+            return Err(self.1.found(&error));
         }
+        self.1.over();
         let stored = self.stored(name.clone(), bytes.len());
         lock(&self.0.known).insert(name, Arc::downgrade(&stored));
         Ok(stored)
@@ -166,12 +172,15 @@ impl Files {
         }
     }
 
-    /// Removes the files that no object has: what a process that was killed left behind.
+    /// Removes the files that no object has: what a process that was killed left behind. What someone else put there stays.
     pub(in super::super) fn sweep(&self) -> io::Result<()> {
         let known = lock(&self.0.known);
         for entry in fs::read_dir(&self.0.path)? {
             let entry = entry?;
-            if !known.contains_key(&*entry.file_name().to_string_lossy()) {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let is_ours = name.len() == NAME && name.bytes().all(|digit| digit.is_ascii_hexdigit());
+            if is_ours && entry.file_type()?.is_file() && !known.contains_key(&*name) {
                 fs::remove_file(entry.path())?;
             }
         }

@@ -158,21 +158,29 @@ impl<T: Durable> Kept<T> {
         }
     }
 
-    /// Changes all of these together.
+    /// Changes all of these together. What is not kept changes last: where the others cannot be written, it could not be made
+    /// again as it was.
     pub(in super::super) fn change_all(
         cells: &[&Self],
         along: &mut [&mut dyn Held],
         mut change: impl FnMut(usize, &mut T),
     ) -> Result<(), NotKept> {
-        let mut held: Vec<Holding<'_, T>> = cells.iter().map(|cell| cell.hold()).collect();
-        for (index, held) in held.iter_mut().enumerate() {
-            change(index, &mut held.state);
+        let held = cells.iter().map(|cell| cell.hold()).enumerate();
+        let (mut kept, mut in_memory): (Vec<_>, Vec<_>) = held.partition(|(_, held)| held.place.is_some());
+        for (index, held) in &mut kept {
+            change(*index, &mut held.state);
         }
-        let mut all: Vec<&mut dyn Held> = held.iter_mut().map(|held| held as &mut dyn Held).collect();
+        let mut all: Vec<&mut dyn Held> = kept.iter_mut().map(|(_, held)| held as &mut dyn Held).collect();
         for other in along {
             all.push(&mut **other);
         }
-        commit(&mut all)
+        commit(&mut all)?;
+        for (index, held) in &mut in_memory {
+            change(*index, &mut held.state);
+            held.drain(&mut Sink::default());
+            held.settled();
+        }
+        Ok(())
     }
 
     fn hold(&self) -> Holding<'_, T> {
@@ -288,16 +296,20 @@ pub(in super::super) fn commit(all: &mut [&mut dyn Held]) -> Result<(), NotKept>
     };
     match written {
         Ok(()) => {
-            for held in all {
-                held.settled();
+            // A line that perhaps is on the disk, and that memory knows nothing of, may name what seems unused.
+            if journal.is_none_or(|journal| journal.is_known()) {
+                for held in all {
+                    held.settled();
+                }
             }
             Ok(())
         }
         Err(error) => {
-            tracing::error!(%error, "a change was taken back");
             for held in all {
-                if let Err(error) = held.restore() {
-                    tracing::error!(%error, "the data directory does not read: end this, and start again");
+                if let Err(unread) = held.restore()
+                    && let Some(journal) = &journal
+                {
+                    journal.give_up(&unread);
                 }
             }
             Err(error)

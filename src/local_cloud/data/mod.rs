@@ -14,14 +14,18 @@ mod journal;
 mod kept;
 mod ports;
 mod table;
+mod trouble;
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+pub use self::trouble::Say;
+use self::trouble::Trouble;
 pub(super) use self::{
     files::{Content, Files},
     journal::Journal,
@@ -94,12 +98,13 @@ pub struct DataDirectory {
 
 impl DataDirectory {
     /// Opens a directory, which is made if it is not there. A change whose writing was cut off is dropped: nobody was told
-    /// that it was done.
+    /// that it was done. `say` gets sentences for a person: what was dropped, that it cannot be written, that it can again.
     ///
     /// # Errors
     ///
     /// When it is not a directory of this kind, another process uses it, or it cannot be read and written.
-    pub fn open(directory: &Path) -> Result<Self, DataError> {
+    pub fn open(directory: &Path, say: impl Fn(&str) + Send + Sync + 'static) -> Result<Self, DataError> {
+        let say: Arc<Say> = Arc::new(say);
         let io = |error| DataError::Io {
             directory: directory.to_owned(),
             error,
@@ -108,14 +113,13 @@ impl DataDirectory {
             directory: directory.to_owned(),
             what,
         };
-        // Only its owner: there are private keys in it.
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(directory).map_err(io)?;
+        make(directory).map_err(io)?;
         refuse_foreign(directory)?;
         let lock = lock(directory)?;
         let objects = directory.join(OBJECTS);
-        fs::create_dir_all(&objects).map_err(io)?;
-        let journal = match Journal::open(&directory.join(JOURNAL), lock) {
+        make(&objects).map_err(io)?;
+        let trouble = || Trouble::of(directory, &say);
+        let journal = match Journal::open(&directory.join(JOURNAL), lock, trouble()) {
             Ok(journal) => journal,
             Err(journal::Unreadable::Io(error)) => return Err(io(error)),
             Err(journal::Unreadable::Damaged(what)) => return Err(damaged(what)),
@@ -128,7 +132,7 @@ impl DataDirectory {
         };
         Ok(Self {
             journal: Arc::new(journal),
-            files: Arc::new(Files::new(objects)),
+            files: Arc::new(Files::new(objects, trouble())),
         })
     }
 }
@@ -160,11 +164,41 @@ fn refuse_foreign(directory: &Path) -> Result<(), DataError> {
     for entry in fs::read_dir(directory).map_err(io)? {
         let name = entry.map_err(io)?.file_name();
         let name = name.to_string_lossy();
-        let is_of_a_first_start = [LOCK, journal::UNFINISHED].contains(&&*name)
-            || name == OBJECTS
-                && fs::read_dir(directory.join(OBJECTS)).is_ok_and(|mut entries| entries.next().is_none());
-        if !is_of_a_first_start {
+        if !is_of_a_first_start(directory, &name).map_err(io)? {
             return Err(foreign(name.into_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn is_of_a_first_start(directory: &Path, name: &str) -> io::Result<bool> {
+    let path = directory.join(name);
+    let kind = fs::symlink_metadata(&path)?.file_type();
+    // As much as is ever in one, and a byte to see that there is more.
+    let start = || -> io::Result<Vec<u8>> {
+        let mut start = Vec::new();
+        fs::File::open(&path)?.take(64).read_to_end(&mut start)?;
+        Ok(start)
+    };
+    Ok(match name {
+        LOCK if kind.is_file() => start()?.iter().all(|byte| byte.is_ascii_digit() || *byte == b'\n'),
+        journal::UNFINISHED if kind.is_file() => journal::begins_one(&start()?),
+        OBJECTS if kind.is_dir() => fs::read_dir(&path)?.next().is_none(),
+        _ => false,
+    })
+}
+
+/// Makes a directory for its owner alone, because there are private keys in it, and those above it that are not there.
+fn make(directory: &Path) -> io::Result<()> {
+    let above = directory.ancestors().skip(1);
+    let above: Vec<&Path> = above.take_while(|above| above.symlink_metadata().is_err()).collect();
+    let is_new = directory.symlink_metadata().is_err();
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    for new in is_new.then_some(directory).into_iter().chain(above) {
+        match new.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => sync_directory(Path::new("."))?,
+            Some(parent) => sync_directory(parent)?,
+            None => {}
         }
     }
     Ok(())
@@ -178,12 +212,18 @@ fn lock(directory: &Path) -> Result<fs::File, DataError> {
     };
     let path = directory.join(LOCK);
     let mut options = fs::OpenOptions::new();
-    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    // Not through a link: the file is written anew.
+    let file = options.custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits());
     let mut file = file.open(&path).map_err(io)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => {
-            let process = fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
+            let process = fs::read_to_string(&path).unwrap_or_default();
+            let process = match process.trim() {
+                "" => "(unknown)".to_owned(),
+                id => id.to_owned(),
+            };
             return Err(DataError::InUse {
                 directory: directory.to_owned(),
                 process,
@@ -192,7 +232,7 @@ fn lock(directory: &Path) -> Result<fs::File, DataError> {
         Err(fs::TryLockError::Error(error)) => return Err(io(error)),
     }
     file.set_len(0).map_err(io)?;
-    io::Write::write_all(&mut file, format!("{}\n", std::process::id()).as_bytes()).map_err(io)?;
+    writeln!(file, "{}", std::process::id()).map_err(io)?;
     Ok(file)
 }
 

@@ -1,6 +1,7 @@
 //! Maps and single values that know what of them was touched: the only `&mut` that they give is written down.
 
 use std::{
+    borrow::Borrow,
     collections::{BTreeMap, BTreeSet},
     io,
     ops::{Deref, DerefMut},
@@ -10,14 +11,14 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Durable, Journal, Sink};
 
-/// A map by name, each entry a record.
+/// A map, by name most of the time. What is written down after a change is what was touched, however much there is.
 #[derive(Clone, Debug)]
-pub(in super::super) struct Table<V> {
-    entries: BTreeMap<String, V>,
-    touched: BTreeSet<String>,
+pub(in super::super) struct Table<V, K = String> {
+    entries: BTreeMap<K, V>,
+    touched: BTreeSet<K>,
 }
 
-impl<V> Default for Table<V> {
+impl<V, K> Default for Table<V, K> {
     fn default() -> Self {
         Self {
             entries: BTreeMap::new(),
@@ -26,8 +27,8 @@ impl<V> Default for Table<V> {
     }
 }
 
-impl<V> From<BTreeMap<String, V>> for Table<V> {
-    fn from(entries: BTreeMap<String, V>) -> Self {
+impl<V, K> From<BTreeMap<K, V>> for Table<V, K> {
+    fn from(entries: BTreeMap<K, V>) -> Self {
         Self {
             entries,
             touched: BTreeSet::new(),
@@ -35,52 +36,71 @@ impl<V> From<BTreeMap<String, V>> for Table<V> {
     }
 }
 
-impl<V> Deref for Table<V> {
-    type Target = BTreeMap<String, V>;
+impl<V, K> Deref for Table<V, K> {
+    type Target = BTreeMap<K, V>;
 
-    fn deref(&self) -> &BTreeMap<String, V> {
+    fn deref(&self) -> &BTreeMap<K, V> {
         &self.entries
     }
 }
 
-impl<'a, V> IntoIterator for &'a Table<V> {
-    type Item = (&'a String, &'a V);
-    type IntoIter = std::collections::btree_map::Iter<'a, String, V>;
+impl<'a, V, K> IntoIterator for &'a Table<V, K> {
+    type Item = (&'a K, &'a V);
+    type IntoIter = std::collections::btree_map::Iter<'a, K, V>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.entries.iter()
     }
 }
 
-impl<V> Table<V> {
-    pub(in super::super) fn get_mut(&mut self, name: &str) -> Option<&mut V> {
-        let entry = self.entries.get_mut(name)?;
-        self.touched.insert(name.to_owned());
+impl<V, K: Ord + Clone> Table<V, K> {
+    pub(in super::super) fn get_mut<Q>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: Borrow<Q>,
+        Q: Ord + ToOwned<Owned = K> + ?Sized,
+    {
+        let entry = self.entries.get_mut(key)?;
+        self.touched.insert(key.to_owned());
         Some(entry)
     }
 
+    pub(in super::super) fn insert(&mut self, key: K, value: V) -> Option<V> {
+        self.touched.insert(key.clone());
+        self.entries.insert(key, value)
+    }
+
+    pub(in super::super) fn remove<Q>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Ord + ToOwned<Owned = K> + ?Sized,
+    {
+        self.touched.insert(key.to_owned());
+        self.entries.remove(key)
+    }
+
+    pub(in super::super) fn clear(&mut self) {
+        self.touched.extend(std::mem::take(&mut self.entries).into_keys());
+    }
+
+    /// The keys of what was touched since this was asked last.
+    pub(in super::super) fn take_touched(&mut self) -> BTreeSet<K> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Calls back with each entry that was touched, and the name of each that is gone.
+    pub(in super::super) fn touched(&mut self, mut each: impl FnMut(K, Option<&mut V>)) {
+        for key in self.take_touched() {
+            let entry = self.entries.get_mut(&key);
+            each(key, entry);
+        }
+    }
+}
+
+impl<V> Table<V> {
     /// The entry, made if it is not there.
     pub(in super::super) fn get_or_insert_with(&mut self, name: &str, make: impl FnOnce() -> V) -> &mut V {
         self.touched.insert(name.to_owned());
         self.entries.entry(name.to_owned()).or_insert_with(make)
-    }
-
-    pub(in super::super) fn insert(&mut self, name: String, value: V) -> Option<V> {
-        self.touched.insert(name.clone());
-        self.entries.insert(name, value)
-    }
-
-    pub(in super::super) fn remove(&mut self, name: &str) -> Option<V> {
-        self.touched.insert(name.to_owned());
-        self.entries.remove(name)
-    }
-
-    /// Calls back with each entry that was touched, and the name of each that is gone.
-    pub(in super::super) fn touched(&mut self, mut each: impl FnMut(String, Option<&mut V>)) {
-        for name in std::mem::take(&mut self.touched) {
-            let entry = self.entries.get_mut(&name);
-            each(name, entry);
-        }
     }
 }
 

@@ -15,7 +15,10 @@ use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use self::records::{Progress, Standing};
-use super::model::{Message, Settings};
+use super::{
+    super::data::Table,
+    model::{Message, Settings},
+};
 
 struct Entry {
     message: Arc<Message>,
@@ -96,12 +99,12 @@ pub(super) struct Look<'a> {
 #[derive(Default)]
 pub(super) struct Queue {
     ordered: bool,
-    entries: BTreeMap<u64, Entry>,
+    entries: Table<Entry, u64>,
     next: u64,
     leases: u64,
     acknowledged: VecDeque<Acknowledgement>,
     /// What was acknowledged, where the subscription retains that.
-    retained: BTreeMap<u64, Arc<Message>>,
+    retained: Table<Arc<Message>, u64>,
     /// What is published before is not delivered: the target of a seek.
     from: Option<DateTime<Utc>>,
     /// What was written down.
@@ -128,9 +131,12 @@ impl Queue {
     /// Makes all of it ready when a process begins: no lease is left, and what was acknowledged behind one of its key comes again
     /// after it, as it does when a lease runs out.
     pub(super) fn begin_again(&mut self) {
-        for entry in self.entries.values_mut().filter(|entry| entry.acknowledged) {
-            entry.acknowledged = false;
-            entry.attempts = entry.attempts.saturating_sub(1);
+        let numbers: Vec<u64> = self.numbers(|entry| entry.acknowledged).collect();
+        for number in numbers {
+            if let Some(entry) = self.entries.get_mut(&number) {
+                entry.acknowledged = false;
+                entry.attempts = entry.attempts.saturating_sub(1);
+            }
         }
     }
 
@@ -169,8 +175,8 @@ impl Queue {
     pub(super) fn take(&mut self, look: &Look<'_>) -> Taken {
         let (now, settings) = (Instant::now(), look.settings);
         let mut taken = self.give_up(look);
-        let mut held_back = BTreeSet::new();
-        for (number, entry) in self.entries.iter_mut().filter(|(_, entry)| !entry.acknowledged) {
+        let (mut held_back, mut chosen) = (BTreeSet::new(), Vec::new());
+        for (number, entry) in self.entries.iter().filter(|(_, entry)| !entry.acknowledged) {
             let key = &entry.message.draft.ordering_key;
             let has_order = self.ordered && !key.is_empty();
             if has_order && held_back.contains(key) {
@@ -185,10 +191,16 @@ impl Queue {
                 taken.again_at = Some(taken.again_at.map_or(wait, |earliest| earliest.min(wait)));
                 continue;
             }
-            if taken.deliveries.len() == look.most {
+            if chosen.len() == look.most {
                 taken.again_at = Some(now);
                 break;
             }
+            chosen.push(*number);
+        }
+        for number in chosen {
+            let Some(entry) = self.entries.get_mut(&number) else {
+                continue;
+            };
             entry.attempts += 1;
             self.leases += 1;
             let ack_id = format!("{number}-{}", self.leases);
@@ -217,7 +229,11 @@ impl Queue {
             let spent = |entry: &Entry| {
                 !entry.acknowledged && entry.lease.is_none() && entry.attempts >= policy.max_delivery_attempts
             };
-            for (number, entry) in self.entries.iter_mut().filter(|(_, entry)| spent(entry)) {
+            let numbers: Vec<u64> = self.numbers(spent).collect();
+            for number in numbers {
+                let Some(entry) = self.entries.get_mut(&number) else {
+                    continue;
+                };
                 let ack_id = format!("{number}-dead");
                 entry.lease = Some(Lease {
                     ack_id: ack_id.clone(),
@@ -243,19 +259,17 @@ impl Queue {
     /// Drops what is older than messages are retained, acknowledged or not.
     pub(super) fn forget_published_until(&mut self, since: DateTime<Utc>) {
         // They are in the order in which they were published.
-        while let Some(oldest) = self
-            .entries
-            .first_entry()
-            .filter(|oldest| oldest.get().message.published <= since)
+        while let Some((number, oldest)) = self.entries.first_key_value()
+            && oldest.message.published <= since
         {
-            oldest.remove();
+            let number = *number;
+            self.entries.remove(&number);
         }
-        while let Some(oldest) = self
-            .retained
-            .first_entry()
-            .filter(|oldest| oldest.get().published <= since)
+        while let Some((number, oldest)) = self.retained.first_key_value()
+            && oldest.published <= since
         {
-            oldest.remove();
+            let number = *number;
+            self.retained.remove(&number);
         }
     }
 
@@ -333,7 +347,11 @@ impl Queue {
     pub(super) fn seek(&mut self, time: DateTime<Utc>, retain: bool) {
         self.from = Some(time);
         let mut keys = BTreeSet::new();
-        for (number, entry) in self.entries.extract_if(.., |_, entry| entry.message.published < time) {
+        let before: Vec<u64> = self.numbers(|entry| entry.message.published < time).collect();
+        for number in before {
+            let Some(entry) = self.entries.remove(&number) else {
+                continue;
+            };
             keys.insert(entry.key().to_owned());
             if retain {
                 self.retained.insert(number, entry.message);
@@ -342,8 +360,12 @@ impl Queue {
         for key in keys {
             self.settle(&key);
         }
-        for (number, message) in self.retained.extract_if(.., |_, message| message.published >= time) {
-            self.entries.insert(number, Entry::new(message));
+        let since = self.retained.iter().filter(|(_, message)| message.published >= time);
+        let since: Vec<u64> = since.map(|(number, _)| *number).collect();
+        for number in since {
+            if let Some(message) = self.retained.remove(&number) {
+                self.entries.insert(number, Entry::new(message));
+            }
         }
     }
 
@@ -370,8 +392,14 @@ impl Queue {
         if !self.ordered || key.is_empty() {
             return;
         }
-        for (_, entry) in self.entries.range_mut(number + 1..) {
-            if entry.key() == key && (entry.acknowledged || entry.lease.is_some()) {
+        let behind = self.entries.range(number + 1..);
+        let is_out = |entry: &Entry| entry.key() == key && (entry.acknowledged || entry.lease.is_some());
+        let behind: Vec<u64> = behind
+            .filter(|(_, entry)| is_out(entry))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in behind {
+            if let Some(entry) = self.entries.get_mut(&number) {
                 entry.lease = None;
                 entry.acknowledged = false;
                 // It has not failed itself.

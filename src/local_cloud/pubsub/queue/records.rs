@@ -1,7 +1,11 @@
 //! What of a queue is written down: its messages, how each of them stands, and how far it is. Leases are not, so that after a
 //! restart all is ready.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -45,24 +49,21 @@ fn progress(at: &str) -> String {
 }
 
 impl Queue {
-    fn standings(&self) -> BTreeMap<u64, Standing> {
-        let mut standings = BTreeMap::new();
-        for (number, entry) in &self.entries {
-            let standing = Standing {
-                attempts: entry.attempts,
-                acknowledged: entry.acknowledged,
-                ..Standing::default()
-            };
-            standings.insert(*number, standing);
-        }
-        for number in self.retained.keys() {
-            let only_retained = Standing {
-                done: true,
-                ..Standing::default()
-            };
-            standings.entry(*number).or_insert(only_retained).retained = true;
-        }
-        standings
+    /// How a message stands, if it is here at all.
+    fn standing(&self, number: u64) -> Option<Standing> {
+        let retained = self.retained.contains_key(&number);
+        let of_entry = self.entries.get(&number).map(|entry| Standing {
+            attempts: entry.attempts,
+            acknowledged: entry.acknowledged,
+            retained,
+            done: false,
+        });
+        let only_retained = Standing {
+            retained,
+            done: true,
+            ..Standing::default()
+        };
+        of_entry.or_else(|| retained.then_some(only_retained))
     }
 
     fn progress(&self) -> Progress {
@@ -75,28 +76,32 @@ impl Queue {
 
 impl Durable for Queue {
     fn drain(&mut self, at: &str, sink: &mut Sink) {
+        let mut touched = self.entries.take_touched();
+        touched.append(&mut self.retained.take_touched());
         if !sink.keeps() {
             return;
         }
-        let standings = self.standings();
-        for (number, now) in &standings {
-            let kept = self.kept.get(number);
+        for number in touched {
+            let kept = self.kept.get(&number).copied();
+            let Some(now) = self.standing(number) else {
+                if self.kept.remove(&number).is_some() {
+                    sink.remove(message(at, number));
+                    sink.remove(standing(at, number));
+                }
+                continue;
+            };
             if kept.is_none() {
-                let entry = self.entries.get(number).map(|entry| &entry.message);
-                let Some(whole) = entry.or_else(|| self.retained.get(number)) else {
+                let entry = self.entries.get(&number).map(|entry| &entry.message);
+                let Some(whole) = entry.or_else(|| self.retained.get(&number)) else {
                     continue;
                 };
-                sink.put(message(at, *number), &**whole);
+                sink.put(message(at, number), &**whole);
             }
-            if kept.copied().unwrap_or_default() != *now {
-                sink.put(standing(at, *number), now);
+            if kept.unwrap_or_default() != now {
+                sink.put(standing(at, number), &now);
             }
+            self.kept.insert(number, now);
         }
-        for number in self.kept.keys().filter(|number| !standings.contains_key(number)) {
-            sink.remove(message(at, *number));
-            sink.remove(standing(at, *number));
-        }
-        self.kept = standings;
         let now = self.progress();
         if now != self.kept_progress {
             match now == Progress::default() {
@@ -113,8 +118,7 @@ impl Durable for Queue {
         for (key, standing) in journal.read::<Standing>(&format!("{at}standing/"))? {
             standings.insert(number(&key)?, standing);
         }
-        let mut before = std::mem::take(&mut self.entries);
-        self.retained.clear();
+        let (mut entries, mut retained_messages) = (BTreeMap::new(), BTreeMap::new());
         for (key, message) in journal.read::<Message>(&format!("{at}message/"))? {
             let number = number(&key)?;
             let Standing {
@@ -125,21 +129,26 @@ impl Durable for Queue {
             } = standings.get(&number).copied().unwrap_or_default();
             let message = Arc::new(message);
             if retained {
-                self.retained.insert(number, Arc::clone(&message));
+                retained_messages.insert(number, Arc::clone(&message));
             }
             if !done {
                 let is_so = |entry: &Entry| entry.attempts == attempts && entry.acknowledged == acknowledged;
-                let still_so = before.remove(&number).filter(is_so);
+                let still_so = self.entries.remove(&number).filter(is_so);
                 let entry = still_so.unwrap_or_else(|| Entry {
                     attempts,
                     acknowledged,
                     ..Entry::new(message)
                 });
-                self.entries.insert(number, entry);
+                entries.insert(number, entry);
             }
             self.next = self.next.max(number);
         }
-        self.kept = self.standings();
+        (self.entries, self.retained) = (entries.into(), retained_messages.into());
+        let numbers: BTreeSet<u64> = self.entries.keys().chain(self.retained.keys()).copied().collect();
+        let standings = numbers
+            .into_iter()
+            .filter_map(|number| Some((number, self.standing(number)?)));
+        self.kept = standings.collect();
         let all = journal.read::<Progress>(&progress(at))?;
         let kept = all.into_iter().next().map_or_else(Progress::default, |(_, kept)| kept);
         self.from = kept.from;
