@@ -675,7 +675,7 @@ async fn neither_memory_nor_the_journal_grows_with_what_is_replaced() {
     let journal = || std::fs::metadata(data.join("journal")).unwrap().len();
     for number in 0..200 {
         let value = format!("{number:04}").repeat(15_000);
-        let about = json!({"metadata": {"long": value}});
+        let about = json!({"contentDisposition": value});
         local
             .good(Method::PATCH, &local.bucket("pdfs/o/warm.bin"), Some(&about))
             .await;
@@ -684,7 +684,7 @@ async fn neither_memory_nor_the_journal_grows_with_what_is_replaced() {
     kill(local);
     let local = start(&data);
     let about = local.good(Method::GET, &local.bucket("pdfs/o/warm.bin"), None).await;
-    assert_eq!(about["metadata"]["long"], "0199".repeat(15_000));
+    assert_eq!(about["contentDisposition"], "0199".repeat(15_000));
     assert_eq!(about["metageneration"], "201");
     assert_eq!(local.objects("pdfs").await.len(), 41);
 }
