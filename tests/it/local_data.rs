@@ -19,7 +19,6 @@ use crate::harness::{PATIENCE, client, until};
 use crate::local_command::Local;
 
 mod restored;
-mod shared;
 
 /// How often the process is killed in the middle of uploads.
 const KILLS: u64 = 4;
@@ -420,7 +419,7 @@ async fn a_torn_change_is_dropped_and_damage_is_refused() {
             .good(Method::DELETE, &local.bucket("config/o/torn.txt"), None)
             .await;
         kill(local);
-        drop(DataDirectory::open(&data, |_| {}).unwrap());
+        drop(DataDirectory::open(&data).unwrap());
         std::fs::write(&journal, &before).unwrap();
     }
 
@@ -672,11 +671,11 @@ async fn neither_memory_nor_the_journal_grows_with_what_is_replaced() {
         "40 objects of {SIZE} bytes, and {grown} bytes more in memory"
     );
 
-    // As much metadata as an object may have, again and again: 12 MB are written, and 8 kB of them are current.
+    // A long value again and again: 200 times 60 kB are written, and one of them is current.
     let journal = || std::fs::metadata(data.join("journal")).unwrap().len();
-    for number in 0..1500 {
-        let value = format!("{number:04}").repeat(2_000);
-        let about = json!({"metadata": {"long": value}});
+    for number in 0..200 {
+        let value = format!("{number:04}").repeat(15_000);
+        let about = json!({"contentDisposition": value});
         local
             .good(Method::PATCH, &local.bucket("pdfs/o/warm.bin"), Some(&about))
             .await;
@@ -685,14 +684,14 @@ async fn neither_memory_nor_the_journal_grows_with_what_is_replaced() {
     kill(local);
     let local = start(&data);
     let about = local.good(Method::GET, &local.bucket("pdfs/o/warm.bin"), None).await;
-    assert_eq!(about["metadata"]["long"], "1499".repeat(2_000));
-    assert_eq!(about["metageneration"], "1501");
+    assert_eq!(about["contentDisposition"], "0199".repeat(15_000));
+    assert_eq!(about["metageneration"], "201");
     assert_eq!(local.objects("pdfs").await.len(), 41);
 }
 
 /// A directory in this process, as soon as the cloud that had it is gone.
 async fn cloud(data: &Path) -> LocalCloud {
-    let directory = until("the directory is free", || DataDirectory::open(data, |_| {}).ok()).await;
+    let directory = until("the directory is free", || DataDirectory::open(data).ok()).await;
     LocalCloud::start_with(Settings::default(), Some(directory))
         .await
         .unwrap()

@@ -109,3 +109,34 @@ async fn a_move_is_announced_at_both_names() {
         ]
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_made_of_objects_takes_the_right_to_read_them() {
+    let cloud = cloud().await;
+    let worker = cloud.access_token(&cloud.settings().worker_service_account);
+    let (http, storage) = (client(), &cloud.urls().storage);
+    let post = async |path: &str, body: &str| {
+        let request = http.post(format!("{storage}{path}")).bearer_auth(&worker);
+        let answer = request.body(body.to_owned()).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let upload = format!("/upload/storage/v1/b/{OUTPUT}/o?uploadType=media&name=there");
+    assert_eq!(post(&upload, "x").await.0, 200);
+    let object = format!("/storage/v1/b/{OUTPUT}/o");
+    let sources = json!({"sourceObjects": [{"name": "there"}]}).to_string();
+    let made = [
+        (format!("{object}/composed/compose"), &*sources),
+        (format!("{object}/there/rewriteTo/b/{OUTPUT}/o/rewritten"), ""),
+        (format!("{object}/there/copyTo/b/{OUTPUT}/o/copied"), ""),
+    ];
+    assert!(cloud.take_away("worker", "storage.objects.get", "bucket/output"));
+    for (path, body) in &made {
+        let (status, said) = post(path, body).await;
+        assert_eq!(status, 403, "{path}: {said}");
+        assert!(said.contains("storage.objects.get access"), "{path}: {said}");
+    }
+    cloud.give("worker", "storage.objects.get", "bucket/output");
+    for (path, body) in &made {
+        assert_eq!(post(path, body).await.0, 200, "{path}");
+    }
+}
