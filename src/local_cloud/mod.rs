@@ -11,8 +11,9 @@
 //!
 //! The accounts of a deployment are held to the bindings of `deploy/policy.json` once [`LocalCloud::enforce`] is called; every
 //! other known caller is an owner, who may do everything but act as a service account. What Google has and this has not:
-//! other policies, exactly-once delivery, object holds and ACLs.
+//! policies of other resources than those of the deployment and Pub/Sub's, exactly-once delivery, object holds and ACLs.
 
+mod bindings;
 mod clock;
 mod control;
 mod data;
@@ -464,7 +465,9 @@ impl LocalCloud {
         for account in [worker, signer] {
             world.identity.grants.revoke(worker, account, AccountRole::TokenCreator);
         }
-        world.policies.enforce(&world.settings, names)
+        world.policies.enforce(&world.settings, names)?;
+        world.pubsub.apply_policies(world);
+        Ok(())
     }
 
     /// Takes one permission away from an account on a resource, all three as `deploy/policy.json` names them; whether it was

@@ -1,5 +1,6 @@
 //! Pub/Sub REST v1: topics, subscriptions, publish, pull and authenticated push.
 
+mod access;
 mod dead_letters;
 mod emulator;
 mod filter;
@@ -34,6 +35,7 @@ use self::{model::Settings, queue::Queue, rest::wait, subscription::Subscription
 pub use self::{publish::number_of, queue::Acknowledgement};
 use super::{
     Refusal, World,
+    bindings::Policy,
     clock::Clock,
     data::{DataDirectory, Journal, Kept, NotKept, Single, Table},
     server::lock,
@@ -44,6 +46,8 @@ use super::{
 pub(super) struct Pubsub {
     topics: Kept<Table<Value>>,
     subscriptions: Mutex<BTreeMap<String, Arc<Subscription>>>,
+    /// The policies that were set, by the name of what they are of.
+    access: Kept<Table<Policy>>,
     published: AtomicU64,
     /// Held, before all other locks, by whoever changes settings: what is checked and what is read is so until it is written.
     configuring: Mutex<()>,
@@ -56,6 +60,7 @@ pub(super) struct Pubsub {
 
 /// Where things are kept.
 const TOPICS: &str = "pubsub/topic/";
+const ACCESS: &str = "pubsub/access/";
 const SUBSCRIPTIONS: &str = "pubsub/subscription/";
 const PUBLISHED: &str = "pubsub/published";
 
@@ -93,6 +98,7 @@ impl Pubsub {
         }
         Ok(Self {
             topics: Kept::restored(Some(journal), TOPICS, Table::default())?,
+            access: Kept::restored(Some(journal), ACCESS, Table::default())?,
             held_back: Mutex::new(subscriptions.values().cloned().collect()),
             subscriptions: Mutex::new(subscriptions),
             published: published.into(),
@@ -110,6 +116,15 @@ impl Pubsub {
     pub(super) fn resume(&self, world: &Arc<World>) {
         for subscription in std::mem::take(&mut *lock(&self.held_back)) {
             tokio::spawn(push::run(Arc::clone(world), subscription));
+        }
+    }
+
+    /// Whether there is a topic or subscription of this name.
+    fn has(&self, name: &str) -> bool {
+        match name.split('/').nth(2) {
+            Some("topics") => self.topics.look().contains_key(name),
+            Some("subscriptions") => lock(&self.subscriptions).contains_key(name),
+            _ => false,
         }
     }
 

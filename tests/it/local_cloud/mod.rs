@@ -1,6 +1,7 @@
 //! The local cloud, asked over real sockets with a plain HTTP client: it must demand what Google demands, or the
 //! worker's tests against it prove nothing.
 
+mod access;
 mod dead_letters;
 mod faults;
 mod filters;
