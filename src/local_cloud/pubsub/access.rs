@@ -1,4 +1,4 @@
-//! IAM of topics, subscriptions and snapshots: `getIamPolicy`, `setIamPolicy`, `testIamPermissions`. What is bound takes effect at
+//! IAM of topics and subscriptions: `getIamPolicy`, `setIamPolicy`, `testIamPermissions`. What is bound takes effect at
 //! once for the accounts that are held to policies, Google's agents among them; everybody else is an owner.
 
 use std::collections::BTreeSet;

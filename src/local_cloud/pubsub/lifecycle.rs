@@ -50,17 +50,25 @@ impl Pubsub {
             return Err(Refusal::no_resource(name));
         }
         self.forget_policy(world, name, |policy| {
-            self.topics.change_with(
-                |topics| {
-                    topics.remove(name);
+            self.snapshots.about.change_with(
+                |snapshots| {
+                    snapshots.leave_topic(name, DELETED_TOPIC);
                     Ok(())
                 },
-                |held, ()| {
-                    Kept::change_all(&of_topic, &mut [held, policy], |_, settings| {
-                        if settings.topic == name {
-                            DELETED_TOPIC.clone_into(&mut settings.topic);
-                        }
-                    })
+                |snapshots, ()| {
+                    self.topics.change_with(
+                        |topics| {
+                            topics.remove(name);
+                            Ok(())
+                        },
+                        |held, ()| {
+                            Kept::change_all(&of_topic, &mut [held, policy, snapshots], |_, settings| {
+                                if settings.topic == name {
+                                    DELETED_TOPIC.clone_into(&mut settings.topic);
+                                }
+                            })
+                        },
+                    )
                 },
             )
         })?;

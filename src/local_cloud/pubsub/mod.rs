@@ -12,6 +12,7 @@ mod push;
 mod queue;
 mod refusals;
 mod rest;
+mod snapshots;
 mod spelling;
 mod subscription;
 
@@ -31,7 +32,7 @@ pub(super) use self::{
     model::Draft,
     rest::handle,
 };
-use self::{model::Settings, queue::Queue, rest::wait, subscription::Subscription};
+use self::{model::Settings, queue::Queue, rest::wait, snapshots::Snapshots, subscription::Subscription};
 pub use self::{publish::number_of, queue::Acknowledgement};
 use super::{
     Refusal, World,
@@ -46,6 +47,7 @@ use super::{
 pub(super) struct Pubsub {
     topics: Kept<Table<Value>>,
     subscriptions: Mutex<BTreeMap<String, Arc<Subscription>>>,
+    snapshots: Snapshots,
     /// The policies that were set, by the name of what they are of.
     access: Kept<Table<Policy>>,
     published: AtomicU64,
@@ -98,6 +100,7 @@ impl Pubsub {
         }
         Ok(Self {
             topics: Kept::restored(Some(journal), TOPICS, Table::default())?,
+            snapshots: Snapshots::open(journal, published)?,
             access: Kept::restored(Some(journal), ACCESS, Table::default())?,
             held_back: Mutex::new(subscriptions.values().cloned().collect()),
             subscriptions: Mutex::new(subscriptions),

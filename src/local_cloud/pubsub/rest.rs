@@ -19,7 +19,7 @@ use super::{
     manage,
     model::Settings,
     queue::is_ack_id,
-    spelling,
+    snapshots, spelling,
 };
 
 /// How long a pull waits for the first message, in Pub/Sub's seconds.
@@ -60,9 +60,10 @@ fn permitted(world: &World, caller: &str, request: &Request) -> bool {
     // As the call is read: what is encoded separates nothing.
     let (path, verb) = split_verb(request.path.strip_prefix("/v1/").unwrap_or_default());
     let path = decode(path);
-    // Whoever may look at a topic may see its subscriptions.
+    // Whoever may look at a topic may see its subscriptions and snapshots.
     let path = path
         .strip_suffix("/subscriptions")
+        .or_else(|| path.strip_suffix("/snapshots"))
         .filter(|path| path.contains("/topics/"))
         .unwrap_or(&path);
     // What one may do oneself anybody may ask.
@@ -118,8 +119,18 @@ async fn call(world: &Arc<World>, caller: Option<&str>, request: &Request) -> Re
                 .map(|settings| (settings.name.clone(), json!(settings.name)));
             manage::page(request, "subscriptions", names.collect())
         }
+        ("GET", ["projects", _, "topics", _, "snapshots"], "") => {
+            let topic = path.strip_suffix("/snapshots").unwrap_or(&path);
+            if !pubsub.has_topic(topic) {
+                return Err(Refusal::no_resource(topic));
+            }
+            let names = pubsub.snapshots.of_topic(topic, world.clock.now());
+            manage::page(request, "snapshots", names)
+        }
+        ("GET", ["projects", _, "snapshots"], "") => snapshots::list(world, &path, request),
+        (_, ["projects", _, "snapshots", _], "") => snapshots::call(world, &path, request),
         ("POST", ["projects", _, "topics", _], "publish") => publish(world, &path, request),
-        (_, ["projects", _, "topics" | "subscriptions" | "snapshots", _], verb) if is_about_access(verb) => {
+        (_, ["projects", _, "topics" | "subscriptions", _], verb) if is_about_access(verb) => {
             access::call(world, caller, &path, verb, request).await
         }
         ("PUT", ["projects", _, "subscriptions", _], "") => {

@@ -14,6 +14,7 @@ mod refused_links;
 mod rewrites;
 mod settings;
 mod signed;
+mod snapshots;
 mod storage;
 mod subscriptions;
 mod uploads;

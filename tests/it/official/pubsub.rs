@@ -423,6 +423,47 @@ async fn gclouds_commands_on_policies_work_unchanged() {
     tokio::join!(on_subscription, on_topic, refusals);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn gclouds_commands_on_snapshots_work_unchanged() {
+    let cloud = cloud().await;
+    let Some(gcloud) = Gcloud::of(&cloud) else { return };
+    cloud.create_topic("made").unwrap();
+    let wanted = Subscription {
+        name: "pulled",
+        topic: "made",
+        ..Subscription::default()
+    };
+    let pulled = cloud.create_subscription(&wanted).unwrap();
+    let id = published(&cloud, "made", "one", &[]);
+    let create = ["snapshots", "create", "before", "--subscription=pulled", "--labels=a=b"];
+    gcloud.done(&create).await;
+    cloud.receive(&pulled, 1).await.unwrap();
+    assert_eq!(cloud.backlog(&pulled).unwrap(), 0);
+    gcloud
+        .done(&["subscriptions", "seek", "pulled", "--snapshot=before"])
+        .await;
+    let again = cloud.receive(&pulled, 1).await.unwrap().remove(0);
+    assert_eq!(again["message"]["messageId"], id);
+    let name = "projects/local-project/snapshots/before";
+    let described = gcloud.done(&["snapshots", "describe", "before"]).await;
+    assert_eq!(
+        (&described["name"], &described["topic"]),
+        (&json!(name), &json!(topic("made")))
+    );
+    let listed = gcloud.done(&["snapshots", "list"]).await;
+    assert_eq!(
+        (&listed[0]["name"], &listed[0]["labels"]),
+        (&json!(name), &json!({"a": "b"})),
+        "{listed}"
+    );
+    let nowhere = ["subscriptions", "seek", "pulled", "--snapshot=missing"];
+    gcloud
+        .refused(&nowhere, "NOT_FOUND: Resource not found (resource=missing).")
+        .await;
+    gcloud.done(&["snapshots", "delete", "before"]).await;
+    gcloud.refused(&["snapshots", "describe", "before"], "NOT_FOUND").await;
+}
+
 /// What an endpoint was pushed: headers and body.
 type Pushes = Arc<Mutex<Vec<(HeaderMap, Bytes)>>>;
 
