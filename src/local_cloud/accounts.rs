@@ -68,7 +68,9 @@ impl LocalCloud {
         for account in [worker, signer] {
             world.identity.grants.revoke(worker, account, AccountRole::TokenCreator);
         }
-        world.policies.enforce(&world.settings, names)
+        world.policies.enforce(&world.settings, names)?;
+        world.pubsub.apply_policies(world);
+        Ok(())
     }
 
     /// Takes one permission away from an account on a resource, all three as `deploy/policy.json` names them; whether it was

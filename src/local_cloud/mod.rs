@@ -11,9 +11,10 @@
 //!
 //! The accounts of a deployment are held to the bindings of `deploy/policy.json` once [`LocalCloud::enforce`] is called; every
 //! other known caller is an owner, who may do everything but act as a service account. What Google has and this has not:
-//! other policies, exactly-once delivery, object holds and ACLs.
+//! policies of other resources than those of the deployment and Pub/Sub's, exactly-once delivery, object holds and ACLs.
 
 mod accounts;
+mod bindings;
 mod bodies;
 mod clock;
 mod control;

@@ -12,7 +12,11 @@ use std::{
 use axum::http::StatusCode;
 use serde::Deserialize;
 
-use super::{Refusal, Settings, server::lock};
+use super::{
+    Refusal, Settings,
+    bindings::{self, EVERYBODY},
+    server::lock,
+};
 
 /// The file that the deployment is tested against.
 const FILE: &str = include_str!("../../deploy/policy.json");
@@ -43,6 +47,15 @@ struct Enforced {
     /// The full names of resources, by those in the file.
     resources: BTreeMap<String, String>,
     rights: BTreeSet<Right>,
+    /// The policies of topics and subscriptions, by their full names: what their `getIamPolicy` says.
+    bindings: BTreeMap<String, Vec<bindings::Binding>>,
+}
+
+/// The roles that a deployment has beside Google's, and their permissions.
+pub(super) fn custom_roles() -> BTreeMap<String, Vec<String>> {
+    serde_json::from_str::<File>(FILE)
+        .map(|file| file.roles)
+        .unwrap_or_default()
 }
 
 /// The policies of all resources; nothing is refused until there are any.
@@ -76,6 +89,7 @@ impl Policies {
             .chain([("service".to_owned(), "service".to_owned())])
             .collect();
         let mut rights = BTreeSet::new();
+        let mut of_resources: BTreeMap<String, Vec<bindings::Binding>> = BTreeMap::new();
         for binding in file.bindings.iter().filter(|binding| binding.when.is_none()) {
             let permissions = file
                 .roles
@@ -92,13 +106,46 @@ impl Policies {
             for permission in permissions {
                 rights.insert((email.clone(), permission.clone(), resource.clone()));
             }
+            of_resources
+                .entry(resource.clone())
+                .or_default()
+                .push(bindings::Binding {
+                    role: bindings::name_of_role(&settings.project, &binding.role),
+                    members: [format!("serviceAccount:{email}")].into(),
+                });
         }
         *lock(&self.0) = Some(Enforced {
             accounts,
             resources,
             rights,
+            bindings: of_resources
+                .into_iter()
+                .map(|(name, all)| (name, bindings::merged(all)))
+                .collect(),
         });
         Ok(())
+    }
+
+    /// What is bound on a resource.
+    pub(super) fn bindings(&self, resource: &str) -> Vec<bindings::Binding> {
+        let state = lock(&self.0);
+        let bound = state.as_ref().and_then(|enforced| enforced.bindings.get(resource));
+        bound.cloned().unwrap_or_default()
+    }
+
+    /// Replaces what is bound on a resource. A permission that was taken away or given by itself stays so where the bindings say
+    /// about it what they said before.
+    pub(super) fn bind(&self, project: &str, resource: &str, new: Vec<bindings::Binding>) {
+        let mut state = lock(&self.0);
+        let Some(enforced) = state.as_mut() else { return };
+        let given = bindings::grants(project, &new);
+        let old = enforced.bindings.insert(resource.to_owned(), new).unwrap_or_default();
+        let before = bindings::grants(project, &old);
+        let right = |(email, permission): &(String, String)| (email.clone(), permission.clone(), resource.to_owned());
+        for gone in before.difference(&given).map(right) {
+            enforced.rights.remove(&gone);
+        }
+        enforced.rights.extend(given.difference(&before).map(right));
     }
 
     /// Takes one permission of one account on one resource away, all three as the file names them; whether it was there.
@@ -152,8 +199,11 @@ impl Policies {
             return true;
         };
         let subject = enforced.accounts.values().any(|account| account == email);
-        let right = (email.to_owned(), permission.to_owned(), resource.to_owned());
-        !subject || enforced.rights.contains(&right)
+        let has = |who: &str| {
+            let right = (who.to_owned(), permission.to_owned(), resource.to_owned());
+            enforced.rights.contains(&right)
+        };
+        !subject || has(email) || EVERYBODY.into_iter().any(has)
     }
 
     /// The same of one of Google's own agents, by its name in the file.

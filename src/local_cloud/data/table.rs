@@ -82,6 +82,12 @@ impl<V, K: Ord + Clone> Table<V, K> {
         self.touched.extend(std::mem::take(&mut self.entries).into_keys());
     }
 
+    /// All entries, so that none is left.
+    pub(in super::super) fn take_all(&mut self) -> BTreeMap<K, V> {
+        self.touched.extend(self.entries.keys().cloned());
+        std::mem::take(&mut self.entries)
+    }
+
     /// The keys of what was touched since this was asked last.
     pub(in super::super) fn take_touched(&mut self) -> BTreeSet<K> {
         std::mem::take(&mut self.touched)

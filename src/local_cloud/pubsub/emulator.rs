@@ -149,8 +149,8 @@ impl Emulator {
         }
     }
 
-    /// Whether the emulator has a topic.
-    pub(super) async fn has_topic(&self, world: &World, name: &str) -> bool {
+    /// Whether the emulator has a topic, subscription or snapshot.
+    pub(super) async fn has(&self, world: &World, name: &str) -> bool {
         self.call(world, Method::GET, name, None).await.is_ok()
     }
 

@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use super::{
     super::{
         Refusal, World,
-        data::{Kept, Loose, NotKept, Single},
+        bindings::Policy,
+        data::{Held, Kept, Loose, NotKept, Single, Table},
         server::lock,
     },
-    Pubsub, SUBSCRIPTIONS, manage,
+    Pubsub, SUBSCRIPTIONS, access, manage,
     model::{self, Settings, check_name},
     place_of_queue, push,
     queue::Queue,
@@ -38,24 +39,59 @@ impl Pubsub {
         })
     }
 
-    pub(super) fn delete_topic(&self, name: &str) -> Result<(), Refusal> {
+    pub(super) fn delete_topic(&self, world: &World, name: &str) -> Result<(), Refusal> {
         let _alone = lock(&self.configuring);
         let subscriptions = lock(&self.subscriptions);
         let of_topic: Vec<_> = subscriptions
             .values()
             .map(|subscription| &subscription.settings)
             .collect();
-        self.topics.change_with(
-            |topics| topics.remove(name).ok_or_else(|| Refusal::no_resource(name)),
-            |held, _| {
-                Kept::change_all(&of_topic, &mut [held], |_, settings| {
-                    if settings.topic == name {
-                        DELETED_TOPIC.clone_into(&mut settings.topic);
-                    }
-                })?;
-                Ok(())
-            },
-        )
+        if !self.has(name) {
+            return Err(Refusal::no_resource(name));
+        }
+        self.forget_policy(world, name, |policy| {
+            self.snapshots.about.change_with(
+                |snapshots| {
+                    snapshots.leave_topic(name, DELETED_TOPIC);
+                    Ok(())
+                },
+                |snapshots, ()| {
+                    self.topics.change_with(
+                        |topics| {
+                            topics.remove(name);
+                            Ok(())
+                        },
+                        |held, ()| {
+                            Kept::change_all(&of_topic, &mut [held, policy, snapshots], |_, settings| {
+                                if settings.topic == name {
+                                    DELETED_TOPIC.clone_into(&mut settings.topic);
+                                }
+                            })
+                        },
+                    )
+                },
+            )
+        })?;
+        Ok(())
+    }
+
+    /// Deletes something together with its policy; `with` must commit what it is handed.
+    fn forget_policy(
+        &self,
+        world: &World,
+        name: &str,
+        with: impl FnOnce(&mut dyn Held) -> Result<(), NotKept>,
+    ) -> Result<(), NotKept> {
+        let forget = |access: &mut Table<Policy>| {
+            if access.contains_key(name) {
+                access.remove(name);
+            }
+            Ok(())
+        };
+        self.access.change_with(forget, |held, ()| with(held))?;
+        let project = &world.settings.project;
+        world.policies.bind(project, &access::resource(name), Vec::new());
+        Ok(())
     }
 
     /// Makes a subscription, which ends with the process unless it `outlives` that.
@@ -128,12 +164,15 @@ impl Pubsub {
         Ok(settings)
     }
 
-    pub(super) fn delete_subscription(&self, name: &str) -> Result<(), Refusal> {
+    pub(super) fn delete_subscription(&self, world: &World, name: &str) -> Result<(), Refusal> {
         let _alone = lock(&self.configuring);
         let mut subscriptions = lock(&self.subscriptions);
         let subscription = subscriptions.get(name).ok_or_else(|| Refusal::no_resource(name))?;
         let mut settings = Loose::remove(self.journal.as_ref(), &format!("{SUBSCRIPTIONS}{name}"));
-        Kept::change_all(&[&subscription.queue], &mut [&mut settings], |_, queue| queue.clear())?;
+        self.forget_policy(world, name, |policy| {
+            let queues = [&subscription.queue];
+            Kept::change_all(&queues, &mut [&mut settings, policy], |_, queue| queue.clear())
+        })?;
         *lock(&subscription.deleted) = true;
         subscription.touch();
         subscriptions.remove(name);

@@ -13,6 +13,7 @@ use super::{
         server::{Request, lock},
     },
     model::{PushConfig, Settings, check_retention, subscription, without},
+    snapshots,
     spelling::camel,
 };
 
@@ -67,9 +68,9 @@ pub(super) fn refuse_what_is_not_here(body: &Value, members: &[(&str, &str)]) ->
 }
 
 /// What an update mask can name.
-struct Fields {
-    mutable: &'static [&'static str],
-    fixed: &'static [&'static str],
+pub(super) struct Fields {
+    pub(super) mutable: &'static [&'static str],
+    pub(super) fixed: &'static [&'static str],
 }
 
 const TOPIC: Fields = Fields {
@@ -104,7 +105,7 @@ const SUBSCRIPTION: Fields = Fields {
 };
 
 /// `{"RESOURCE": {...}, "updateMask": "labels,..."}`: `old` with the members that the mask names as they are in the body.
-fn masked(old: &Value, body: &Value, resource: &str, kind: &str, fields: &Fields) -> Result<Value, Refusal> {
+pub(super) fn masked(old: &Value, body: &Value, resource: &str, kind: &str, fields: &Fields) -> Result<Value, Refusal> {
     let mask = body["updateMask"].as_str().unwrap_or_default();
     if mask.is_empty() {
         return Err(Refusal::argument(format!(
@@ -197,17 +198,20 @@ pub(super) fn detach(world: &World, name: &str) -> Result<Value, Refusal> {
     Ok(json!({}))
 }
 
-/// `subscriptions.seek`, to a time.
+/// `subscriptions.seek`, to a time or a snapshot.
 pub(super) fn seek(world: &World, name: &str, body: &Value) -> Result<Value, Refusal> {
-    let found = world.pubsub.subscription(name)?;
-    if !body["snapshot"].is_null() {
-        return Err(Refusal::not_here("snapshots"));
-    }
-    let Some(time) = body["time"].as_str() else {
-        return Err(Refusal::argument(
-            "No target was specified in the SeekRequest. Must specify either a time or a snapshot.",
-        ));
+    let time = match (body["time"].as_str(), body["snapshot"].as_str()) {
+        (Some(time), None) => time,
+        (None, Some(snapshot)) => return snapshots::seek(world, name, snapshot),
+        (given, _) => {
+            world.pubsub.subscription(name)?;
+            let what = if given.is_some() { "More than one" } else { "No" };
+            return Err(Refusal::argument(format!(
+                "{what} target was specified in the SeekRequest. Must specify either a time or a snapshot."
+            )));
+        }
     };
+    let found = world.pubsub.subscription(name)?;
     let time: DateTime<Utc> = time
         .parse()
         .map_err(|error| Refusal::argument(format!("Invalid time given: (time={time}): {error}.")))?;

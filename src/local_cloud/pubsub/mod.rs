@@ -1,5 +1,6 @@
 //! Pub/Sub REST v1: topics, subscriptions, publish, pull and authenticated push.
 
+mod access;
 mod dead_letters;
 mod emulator;
 mod filter;
@@ -11,6 +12,7 @@ mod push;
 mod queue;
 mod refusals;
 mod rest;
+mod snapshots;
 mod spelling;
 mod subscription;
 
@@ -30,10 +32,11 @@ pub(super) use self::{
     model::Draft,
     rest::handle,
 };
-use self::{model::Settings, queue::Queue, rest::wait, subscription::Subscription};
+use self::{model::Settings, queue::Queue, rest::wait, snapshots::Snapshots, subscription::Subscription};
 pub use self::{publish::number_of, queue::Acknowledgement};
 use super::{
     Refusal, World,
+    bindings::Policy,
     clock::Clock,
     data::{DataDirectory, Journal, Kept, NotKept, Single, Table},
     server::lock,
@@ -44,6 +47,9 @@ use super::{
 pub(super) struct Pubsub {
     topics: Kept<Table<Value>>,
     subscriptions: Mutex<BTreeMap<String, Arc<Subscription>>>,
+    snapshots: Snapshots,
+    /// The policies that were set, by the name of what they are of.
+    access: Kept<Table<Policy>>,
     published: AtomicU64,
     /// Held, before all other locks, by whoever changes settings: what is checked and what is read is so until it is written.
     configuring: Mutex<()>,
@@ -56,6 +62,7 @@ pub(super) struct Pubsub {
 
 /// Where things are kept.
 const TOPICS: &str = "pubsub/topic/";
+const ACCESS: &str = "pubsub/access/";
 const SUBSCRIPTIONS: &str = "pubsub/subscription/";
 const PUBLISHED: &str = "pubsub/published";
 
@@ -93,6 +100,8 @@ impl Pubsub {
         }
         Ok(Self {
             topics: Kept::restored(Some(journal), TOPICS, Table::default())?,
+            snapshots: Snapshots::open(journal, published)?,
+            access: Kept::restored(Some(journal), ACCESS, Table::default())?,
             held_back: Mutex::new(subscriptions.values().cloned().collect()),
             subscriptions: Mutex::new(subscriptions),
             published: published.into(),
@@ -110,6 +119,15 @@ impl Pubsub {
     pub(super) fn resume(&self, world: &Arc<World>) {
         for subscription in std::mem::take(&mut *lock(&self.held_back)) {
             tokio::spawn(push::run(Arc::clone(world), subscription));
+        }
+    }
+
+    /// Whether there is a topic or subscription of this name.
+    fn has(&self, name: &str) -> bool {
+        match name.split('/').nth(2) {
+            Some("topics") => self.topics.look().contains_key(name),
+            Some("subscriptions") => lock(&self.subscriptions).contains_key(name),
+            _ => false,
         }
     }
 

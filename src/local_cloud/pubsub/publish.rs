@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
+use chrono::{DateTime, Utc};
+
 use super::{
     super::{
         Refusal, World,
@@ -90,7 +92,8 @@ impl Pubsub {
                 (topic, Arc::new(Message { id, published, draft }))
             })
             .collect();
-        let (mut takers, mut shares) = (Vec::new(), Vec::new());
+        let of_snapshots = self.snapshots.takers(published);
+        let (mut takers, mut touched) = (Vec::new(), Vec::new());
         for subscription in subscriptions.values() {
             let (topic, retain, since) = {
                 let settings = subscription.settings.look();
@@ -100,36 +103,71 @@ impl Pubsub {
                 let since = published - settings.retention();
                 (settings.topic.clone(), settings.retain_acked_messages, since)
             };
-            let wanted = |(other, message): &&(String, Arc<Message>)| {
-                let filter = subscription.filter.as_ref();
-                *other == topic && filter.is_none_or(|filter| filter.matches(&message.draft.attributes))
+            let filter = subscription.filter.as_ref();
+            let wanted = |message: &Message| filter.is_none_or(|filter| filter.matches(&message.draft.attributes));
+            let share = Share {
+                messages: of_topic(&messages, &topic, wanted),
+                retain,
+                since: Some(since),
             };
-            let share: Vec<&Arc<Message>> = messages.iter().filter(wanted).map(|(_, message)| message).collect();
-            if !share.is_empty() {
-                takers.push(subscription);
-                shares.push((share, retain, since));
+            if !share.messages.is_empty() {
+                takers.push((&subscription.queue, share));
+                touched.push(subscription);
+            }
+        }
+        for (topic, queue) in &of_snapshots {
+            let share = Share {
+                messages: of_topic(&messages, topic, |_| true),
+                retain: false,
+                since: None,
+            };
+            if !share.messages.is_empty() {
+                takers.push((queue.as_ref(), share));
             }
         }
         let mut count = match &self.journal {
             Some(journal) => Loose::put(Some(journal), PUBLISHED, &self.published()),
             None => Loose::default(),
         };
-        let queues: Vec<&Kept<Queue>> = takers.iter().map(|subscription| &subscription.queue).collect();
+        let queues: Vec<&Kept<Queue>> = takers.iter().map(|(queue, _)| *queue).collect();
         let add = |index: usize, queue: &mut Queue| {
-            let (share, retain, since) = &shares[index];
+            let (_, share) = &takers[index];
             // Nobody else may ever look into a subscription that is not pulled.
-            queue.forget_published_until(*since);
-            for message in share {
-                queue.add(Arc::clone(message), *retain);
+            if let Some(since) = share.since {
+                queue.forget_published_until(since);
+            }
+            for message in &share.messages {
+                queue.add(Arc::clone(message), share.retain);
             }
         };
         match along {
             Some(along) => Kept::change_all(&queues, &mut [along, &mut count], add)?,
             None => Kept::change_all(&queues, &mut [&mut count], add)?,
         }
-        for subscription in takers {
+        for subscription in touched {
             subscription.touch();
         }
         Ok(messages.iter().map(|(_, message)| message.id.clone()).collect())
     }
+}
+
+/// What one queue gets.
+struct Share<'a> {
+    messages: Vec<&'a Arc<Message>>,
+    /// Whether what counts as acknowledged at once is kept for a seek.
+    retain: bool,
+    /// What was published until then is too old.
+    since: Option<DateTime<Utc>>,
+}
+
+fn of_topic<'a>(
+    messages: &'a [(String, Arc<Message>)],
+    topic: &str,
+    wanted: impl Fn(&Message) -> bool,
+) -> Vec<&'a Arc<Message>> {
+    let of_topic = messages.iter().filter(|(other, _)| other == topic);
+    of_topic
+        .map(|(_, message)| message)
+        .filter(|message| wanted(message))
+        .collect()
 }

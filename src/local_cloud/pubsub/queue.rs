@@ -369,6 +369,35 @@ impl Queue {
         }
     }
 
+    /// Makes exactly these undelivered, and all else acknowledged. Leases end: every message has a new number, as one that is
+    /// gone from here may come back in front of one that is not.
+    pub(super) fn seek_to(&mut self, messages: Vec<Arc<Message>>, retain: bool) {
+        self.from = None;
+        let entries = self.entries.take_all().into_values();
+        let mut before: BTreeMap<String, Entry> = entries.map(|entry| (entry.message.id.clone(), entry)).collect();
+        // Ids have the order in which they were published.
+        let mut after: BTreeMap<String, (Arc<Message>, Option<Entry>)> = BTreeMap::new();
+        for message in self.retained.take_all().into_values() {
+            after.insert(message.id.clone(), (message, None));
+        }
+        for message in messages {
+            let entry = before.remove(&message.id).filter(|entry| !entry.acknowledged);
+            let mut entry = entry.unwrap_or_else(|| Entry::new(Arc::clone(&message)));
+            entry.lease = None;
+            after.insert(message.id.clone(), (message, Some(entry)));
+        }
+        for (id, entry) in before.into_iter().filter(|(_, entry)| retain && !entry.acknowledged) {
+            after.insert(id, (entry.message, None));
+        }
+        for (message, entry) in after.into_values() {
+            self.next += 1;
+            match entry {
+                Some(entry) => drop(self.entries.insert(self.next, entry)),
+                None => drop(self.retained.insert(self.next, message)),
+            }
+        }
+    }
+
     /// Which message is leased under this id.
     fn leased(&self, ack_id: &str) -> Option<u64> {
         let (number, _) = ack_id.split_once('-')?;

@@ -14,6 +14,10 @@ impl Refusal {
         Self::argument(format!("Invalid JSON payload received. {error}"))
     }
 
+    pub(super) fn unknown_method() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NOT_FOUND", "Method not found.")
+    }
+
     /// What Google has and this cloud has not.
     pub(super) fn not_here(what: &str) -> Self {
         let message = format!("The local cloud has no {what}.");

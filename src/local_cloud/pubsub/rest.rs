@@ -14,10 +14,12 @@ use super::{
         policy::pubsub_refusal,
         server::{Request, decode, json as json_answer, lock, rpc_error},
     },
-    Draft, manage,
+    Draft,
+    access::{self, is_about_access, resource},
+    manage,
     model::Settings,
     queue::is_ack_id,
-    spelling,
+    snapshots, spelling,
 };
 
 /// How long a pull waits for the first message, in Pub/Sub's seconds.
@@ -34,7 +36,7 @@ pub(in super::super) async fn handle(world: &Arc<World>, request: &Request) -> R
     }
     let answer = match &world.pubsub.emulator {
         // What a caller may do is known here alone.
-        Some(emulator) if !request.path.ends_with(":testIamPermissions") => emulator.pass(world, request).await,
+        Some(emulator) if !is_about_access(split_verb(&request.path).1) => emulator.pass(world, request).await,
         _ => call(world, caller.as_deref(), request)
             .await
             .map(|value| json_answer(StatusCode::OK, &value)),
@@ -58,9 +60,10 @@ fn permitted(world: &World, caller: &str, request: &Request) -> bool {
     // As the call is read: what is encoded separates nothing.
     let (path, verb) = split_verb(request.path.strip_prefix("/v1/").unwrap_or_default());
     let path = decode(path);
-    // Whoever may look at a topic may see its subscriptions.
+    // Whoever may look at a topic may see its subscriptions and snapshots.
     let path = path
         .strip_suffix("/subscriptions")
+        .or_else(|| path.strip_suffix("/snapshots"))
         .filter(|path| path.contains("/topics/"))
         .unwrap_or(&path);
     // What one may do oneself anybody may ask.
@@ -69,7 +72,7 @@ fn permitted(world: &World, caller: &str, request: &Request) -> bool {
     }
     let kind = path.split('/').nth(2).unwrap_or_default();
     let action = match (request.method.as_str(), verb) {
-        (_, "publish") => "publish",
+        (_, "publish" | "getIamPolicy" | "setIamPolicy") => verb,
         (_, "pull" | "acknowledge" | "modifyAckDeadline" | "seek") => "consume",
         ("GET", _) if path.split('/').count() == 4 => "get",
         ("GET", _) => "list",
@@ -78,13 +81,11 @@ fn permitted(world: &World, caller: &str, request: &Request) -> bool {
         _ => "update",
     };
     let permission = format!("pubsub.{kind}.{action}");
-    let resource = format!("{}/{path}", kind.trim_end_matches('s'));
-    world.policies.allows(caller, &permission, &resource)
+    world.policies.allows(caller, &permission, &resource(path))
 }
 
 async fn call(world: &Arc<World>, caller: Option<&str>, request: &Request) -> Result<Value, Refusal> {
-    let unknown = || Refusal::new(StatusCode::NOT_FOUND, "NOT_FOUND", "Method not found.");
-    let path = request.path.strip_prefix("/v1/").ok_or_else(unknown)?;
+    let path = request.path.strip_prefix("/v1/").ok_or_else(Refusal::unknown_method)?;
     let (path, verb) = split_verb(path);
     let path = decode(path);
     let method = request.method.as_str();
@@ -98,7 +99,7 @@ async fn call(world: &Arc<World>, caller: Option<&str>, request: &Request) -> Re
             .get(&path)
             .cloned()
             .ok_or_else(|| Refusal::no_resource(&path)),
-        ("DELETE", ["projects", _, "topics", _], "") => pubsub.delete_topic(&path).map(|()| json!({})),
+        ("DELETE", ["projects", _, "topics", _], "") => pubsub.delete_topic(world, &path).map(|()| json!({})),
         ("PATCH", ["projects", _, "topics", _], "") => manage::patch_topic(world, &path, &body(request)?),
         ("GET", ["projects", _, "topics"], "") => {
             let prefix = format!("{path}/");
@@ -118,9 +119,19 @@ async fn call(world: &Arc<World>, caller: Option<&str>, request: &Request) -> Re
                 .map(|settings| (settings.name.clone(), json!(settings.name)));
             manage::page(request, "subscriptions", names.collect())
         }
+        ("GET", ["projects", _, "topics", _, "snapshots"], "") => {
+            let topic = path.strip_suffix("/snapshots").unwrap_or(&path);
+            if !pubsub.has_topic(topic) {
+                return Err(Refusal::no_resource(topic));
+            }
+            let names = pubsub.snapshots.of_topic(topic, world.clock.now());
+            manage::page(request, "snapshots", names)
+        }
+        ("GET", ["projects", _, "snapshots"], "") => snapshots::list(world, &path, request),
+        (_, ["projects", _, "snapshots", _], "") => snapshots::call(world, &path, request),
         ("POST", ["projects", _, "topics", _], "publish") => publish(world, &path, request),
-        ("POST", ["projects", _, "topics", _], "testIamPermissions") => {
-            test_permissions(world, caller, &path, request).await
+        (_, ["projects", _, "topics" | "subscriptions", _], verb) if is_about_access(verb) => {
+            access::call(world, caller, &path, verb, request).await
         }
         ("PUT", ["projects", _, "subscriptions", _], "") => {
             let mut settings = body(request)?;
@@ -129,7 +140,9 @@ async fn call(world: &Arc<World>, caller: Option<&str>, request: &Request) -> Re
         }
         ("GET", ["projects", _, "subscriptions", _], "") => Ok(pubsub.subscription(&path)?.settings().json()),
         ("PATCH", ["projects", _, "subscriptions", _], "") => manage::patch_subscription(world, &path, &body(request)?),
-        ("DELETE", ["projects", _, "subscriptions", _], "") => pubsub.delete_subscription(&path).map(|()| json!({})),
+        ("DELETE", ["projects", _, "subscriptions", _], "") => {
+            pubsub.delete_subscription(world, &path).map(|()| json!({}))
+        }
         ("GET", ["projects", _, "subscriptions"], "") => {
             let prefix = format!("{path}/");
             let found = subscriptions(world, |settings| settings.name.starts_with(&prefix));
@@ -148,7 +161,7 @@ async fn call(world: &Arc<World>, caller: Option<&str>, request: &Request) -> Re
         }
         ("POST", ["projects", _, "subscriptions", _], "detach") => manage::detach(world, &path),
         ("POST", ["projects", _, "subscriptions", _], "seek") => manage::seek(world, &path, &body(request)?),
-        _ => Err(unknown()),
+        _ => Err(Refusal::unknown_method()),
     }
 }
 
@@ -162,7 +175,7 @@ fn body(request: &Request) -> Result<Value, Refusal> {
 }
 
 /// Reads the body; unknown fields are an error that names them.
-fn parse<T: DeserializeOwned>(request: &Request) -> Result<T, Refusal> {
+pub(super) fn parse<T: DeserializeOwned>(request: &Request) -> Result<T, Refusal> {
     let body = serde_json::from_slice(&request.body).map_err(|error| Refusal::unreadable(&error))?;
     serde_json::from_value(spelling::ours(body)).map_err(|error| Refusal::unreadable(&error))
 }
@@ -215,33 +228,6 @@ fn publish(world: &World, topic: &str, request: &Request) -> Result<Value, Refus
         });
     }
     Ok(json!({"messageIds": world.pubsub.publish(world, topic, drafts)?}))
-}
-
-/// Which of these permissions the caller has; of a topic that is not there, none.
-async fn test_permissions(
-    world: &World,
-    caller: Option<&str>,
-    topic: &str,
-    request: &Request,
-) -> Result<Value, Refusal> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Asked {
-        permissions: Vec<String>,
-    }
-    let Asked { mut permissions } = parse(request)?;
-    let resource = format!("topic/{topic}");
-    let is_there = match &world.pubsub.emulator {
-        Some(emulator) => emulator.has_topic(world, topic).await,
-        None => world.pubsub.has_topic(topic),
-    };
-    permissions.retain(|permission| {
-        is_there && caller.is_none_or(|caller| world.policies.allows(caller, permission, &resource))
-    });
-    if permissions.is_empty() {
-        return Ok(json!({}));
-    }
-    Ok(json!({"permissions": permissions}))
 }
 
 #[derive(Deserialize)]

@@ -2,6 +2,7 @@
 //! worker's tests against it prove nothing.
 
 mod absent;
+mod access;
 mod batches;
 mod bounds;
 mod dead_letters;
@@ -18,6 +19,7 @@ mod rewrites;
 mod sessions;
 mod settings;
 mod signed;
+mod snapshots;
 mod storage;
 mod subscriptions;
 mod uploads;

@@ -275,13 +275,6 @@ async fn a_seek_brings_back_what_is_retained_and_drops_what_is_older() {
             argument()
         );
     }
-    let snapshot = json!({"snapshot": "projects/local-project/snapshots/x"});
-    assert_eq!(
-        refused(&cloud, Method::POST, "subscriptions/kept:seek", snapshot)
-            .await
-            .0,
-        501
-    );
 }
 
 #[tokio::test]

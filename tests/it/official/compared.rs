@@ -1,5 +1,5 @@
 //! The same REST calls of the local cloud's Pub/Sub and of Google's emulator. Where the two answer differently it is written
-//! here, with who is right by Google's documentation; anything else that differs is a failure.
+//! here, with why the local cloud is right by Google's documentation; anything else that differs is a failure.
 
 use platen::local_cloud::{LocalCloud, Settings};
 use reqwest::{Client, Method};
@@ -10,15 +10,6 @@ use crate::harness::{USER, client};
 
 const TOPIC: &str = "projects/local-project/topics/topic";
 const BIG: &str = "projects/local-project/topics/dead";
-
-/// Who is right where they differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Right {
-    /// The local cloud.
-    Ours,
-    /// The emulator: what is missing here.
-    Theirs,
-}
 
 /// One of the two, and how it is asked.
 struct Side {
@@ -43,12 +34,11 @@ impl Side {
     }
 }
 
-/// A call, and what is known of a difference.
-struct Call(Method, &'static str, Value, Option<(Right, &'static str)>);
+/// A call, and why it is the local cloud that is right where the two differ.
+struct Call(Method, &'static str, Value, Option<&'static str>);
 
 /// In the order they are made: later ones rest on earlier ones.
 fn calls() -> Vec<Call> {
-    use Right::{Ours, Theirs};
     let get = |path, difference| Call(Method::GET, path, json!({}), difference);
     let put = |path, body, difference| Call(Method::PUT, path, body, difference);
     let post = |path, body, difference| Call(Method::POST, path, body, difference);
@@ -60,6 +50,8 @@ fn calls() -> Vec<Call> {
         body
     };
     let message = |message: Value| json!({"messages": [message]});
+    let of = |id: &str| json!({"subscription": format!("projects/local-project/subscriptions/{id}")});
+    let snap = |id: &str| json!({"snapshot": format!("projects/local-project/snapshots/{id}")});
     let pull = json!({"maxMessages": 10, "returnImmediately": true});
     let same = None;
     vec![
@@ -78,7 +70,7 @@ fn calls() -> Vec<Call> {
         patch(
             "topics/topic",
             json!({"topic": {"name": TOPIC, "labels": {}}, "updateMask": "labels"}),
-            Some((Ours, "the emulator updates no labels")),
+            Some("the emulator updates no labels"),
         ),
         patch("topics/topic", json!({"topic": {"name": TOPIC}}), same),
         patch(
@@ -88,6 +80,7 @@ fn calls() -> Vec<Call> {
         ),
         put("subscriptions/pulled", sub(json!({})), same),
         put("subscriptions/pulled", sub(json!({})), same),
+        put("subscriptions/elsewhere", json!({"topic": BIG}), same),
         put(
             "subscriptions/lost",
             json!({"topic": "projects/local-project/topics/missing"}),
@@ -96,7 +89,7 @@ fn calls() -> Vec<Call> {
         put(
             "subscriptions/short",
             sub(json!({"ackDeadlineSeconds": 9})),
-            Some((Ours, "the least is 10 s")),
+            Some("the least is 10 s"),
         ),
         put("subscriptions/long", sub(json!({"ackDeadlineSeconds": 601})), same),
         put(
@@ -112,7 +105,7 @@ fn calls() -> Vec<Call> {
         put(
             "subscriptions/expired",
             sub(json!({"expirationPolicy": {"ttl": "86399s"}})),
-            Some((Ours, "the least is a day")),
+            Some("the least is a day"),
         ),
         put(
             "subscriptions/retry-1",
@@ -142,12 +135,12 @@ fn calls() -> Vec<Call> {
         put(
             "subscriptions/filter-1",
             sub(json!({"filter": "attributes:a AND attributes:b OR attributes:c"})),
-            Some((Ours, "the emulator takes any text for a filter, and filters nothing")),
+            Some("the emulator takes any text for a filter, and filters nothing"),
         ),
         put(
             "subscriptions/filter-2",
             sub(json!({"filter": "k".repeat(257)})),
-            Some((Ours, "the same, and the longest is 256 bytes")),
+            Some("the same, and the longest is 256 bytes"),
         ),
         put(
             "subscriptions/ftp",
@@ -159,7 +152,7 @@ fn calls() -> Vec<Call> {
             sub(
                 json!({"pushConfig": {"pushEndpoint": "http://127.0.0.1:1/", "oidcToken": {"serviceAccountEmail": "x@y.z"}}}),
             ),
-            Some((Ours, "nobody can push as an account that is not there")),
+            Some("nobody can push as an account that is not there"),
         ),
         put(
             "subscriptions/pushed",
@@ -171,7 +164,7 @@ fn calls() -> Vec<Call> {
         get("subscriptions/missing", same),
         get("subscriptions?pageSize=1", same),
         get("topics/topic/subscriptions", same),
-        get("topics/missing/subscriptions", Some((Ours, "the topic is not there"))),
+        get("topics/missing/subscriptions", Some("the topic is not there")),
         patch(
             "subscriptions/pulled",
             json!({"subscription": {"ackDeadlineSeconds": 20}, "updateMask": "ackDeadlineSeconds"}),
@@ -206,22 +199,22 @@ fn calls() -> Vec<Call> {
         post(
             "topics/topic:publish",
             message(json!({"attributes": {"googx": "y"}})),
-            Some((Ours, "the prefix is reserved")),
+            Some("the prefix is reserved"),
         ),
         post(
             "topics/topic:publish",
             message(json!({"attributes": {"k".repeat(257): "y"}})),
-            Some((Ours, "the most is 256 bytes")),
+            Some("the most is 256 bytes"),
         ),
         post(
             "topics/topic:publish",
             message(json!({"attributes": {"k": "v".repeat(1025)}})),
-            Some((Ours, "the most is 1,024 bytes")),
+            Some("the most is 1,024 bytes"),
         ),
         post(
             "topics/topic:publish",
             message(json!({"data": "eA==", "orderingKey": "o".repeat(1025)})),
-            Some((Ours, "the most is 1,024 bytes")),
+            Some("the most is 1,024 bytes"),
         ),
         post("topics/missing:publish", message(json!({"data": "eA=="})), same),
         post(
@@ -239,7 +232,7 @@ fn calls() -> Vec<Call> {
         post(
             "subscriptions/pushed:pull",
             pull.clone(),
-            Some((Ours, "what is pushed cannot be pulled")),
+            Some("what is pushed cannot be pulled"),
         ),
         post("subscriptions/pulled:acknowledge", json!({"ackIds": []}), same),
         post(
@@ -263,10 +256,44 @@ fn calls() -> Vec<Call> {
             same,
         ),
         post("subscriptions/pulled:seek", json!({}), same),
-        put(
+        put("snapshots/snap", of("pulled"), same),
+        put("snapshots/snap", of("pulled"), same),
+        put("snapshots/ab", of("pulled"), same),
+        put("snapshots/none", of("missing"), same),
+        put("snapshots/none", json!({}), same),
+        get("snapshots/snap", same),
+        get("snapshots/missing", same),
+        get("snapshots?pageSize=1", same),
+        get("topics/topic/snapshots", same),
+        get("topics/missing/snapshots", Some("the topic is not there")),
+        patch(
             "snapshots/snap",
-            json!({"subscription": "projects/local-project/subscriptions/pulled"}),
-            Some((Theirs, "the local cloud has no snapshots")),
+            json!({"snapshot": {"labels": {"a": "b"}}, "updateMask": "labels"}),
+            Some("the emulator updates no snapshots"),
+        ),
+        post("subscriptions/pulled:seek", snap("snap"), same),
+        post("subscriptions/pulled:seek", snap("missing"), same),
+        post("subscriptions/elsewhere:seek", snap("snap"), same),
+        post("subscriptions/pulled:seek", json!({"snapshot": "nonsense"}), same),
+        post(
+            "subscriptions/pulled:seek",
+            json!({"snapshot": "projects/local-project/snapshots/snap", "time": "2020-01-01T00:00:00Z"}),
+            same,
+        ),
+        delete("snapshots/snap", same),
+        delete("snapshots/snap", same),
+        put(
+            "subscriptions/snake",
+            json!({"topic": TOPIC, "ack_deadline_seconds": "20", "labels": null}),
+            same,
+        ),
+        put("subscriptions/nowhere", json!({}), same),
+        put("subscriptions/nowhere", json!({"topic": "topic"}), same),
+        get("topics/topic:getIamPolicy", Some("the emulator has no policies")),
+        post(
+            "topics/topic:setIamPolicy",
+            json!({"policy": {}}),
+            Some("the emulator has no policies"),
         ),
         post(
             "subscriptions/pulled:modifyPushConfig",
@@ -277,7 +304,7 @@ fn calls() -> Vec<Call> {
         post(
             "subscriptions/pulled:detach",
             json!({}),
-            Some((Ours, "the emulator does not detach")),
+            Some("the emulator does not detach"),
         ),
         delete("topics/topic", same),
         get("subscriptions/pulled", same),
@@ -317,11 +344,8 @@ async fn the_cloud_and_googles_emulator_answer_alike_but_where_it_is_written() {
                 our.0, our.2, their.0, their.2
             ));
         }
-        if let Some((right, why)) = known {
-            println!(
-                "{method} {path}: {} here, {} there; right is {right:?}: {why}",
-                our.0, their.0
-            );
+        if let Some(why) = known {
+            println!("{method} {path}: {} here, {} there: {why}", our.0, their.0);
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

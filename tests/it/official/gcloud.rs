@@ -349,3 +349,37 @@ async fn gcloud_signs_links() {
     }
     assert_eq!(gcloud.storage("cat gs://input/new").await, "new");
 }
+
+/// Without `--skip-topic-setup`: the topic is made, and Cloud Storage's agent bound on it.
+#[tokio::test(flavor = "multi_thread")]
+async fn gcloud_sets_a_topic_up_for_notifications() {
+    let Some(gcloud) = Gcloud::find().await else { return };
+    let (made, bound) = tokio::join!(
+        gcloud.storage("buckets notifications create gs://input --topic=made --format=value(topic)"),
+        gcloud.storage("buckets notifications create gs://output --topic=results"),
+    );
+    assert!(made.contains("/topics/made"), "{made}");
+    assert!(!bound.contains("error"), "{bound}");
+    let wanted = platen::local_cloud::Subscription {
+        name: "heard",
+        topic: "made",
+        ..Default::default()
+    };
+    let heard = gcloud.cloud.create_subscription(&wanted).unwrap();
+    let document = fixture("documents/plain/invoice.docx");
+    for bucket in [INPUT, OUTPUT] {
+        gcloud
+            .storage(&format!("cp {} gs://{bucket}/announced.docx", document.display()))
+            .await;
+    }
+    let results = "projects/local-project/subscriptions/results";
+    for subscription in [heard.as_str(), results] {
+        let message = gcloud.cloud.receive(subscription, 1).await.unwrap().remove(0);
+        assert_eq!(message["message"]["attributes"]["objectId"], "announced.docx");
+    }
+    // A second time it is there already.
+    let again = gcloud
+        .storage("buckets notifications create gs://input --topic=made")
+        .await;
+    assert!(!again.contains("error"), "{again}");
+}

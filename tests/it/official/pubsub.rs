@@ -352,6 +352,118 @@ async fn gclouds_commands_on_pull_subscriptions_work_unchanged() {
     tokio::join!(settings, messages, refusals);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn gclouds_commands_on_policies_work_unchanged() {
+    let cloud = cloud().await;
+    let Some(gcloud) = Gcloud::of(&cloud) else { return };
+    for id in ["made", "results"] {
+        cloud.create_topic(id).unwrap();
+    }
+    let wanted = Subscription {
+        name: "pulled",
+        topic: "made",
+        ..Subscription::default()
+    };
+    cloud.create_subscription(&wanted).unwrap();
+    cloud.enforce(&[("topic/results", "results")]).unwrap();
+    let worker = &cloud.settings().worker_service_account;
+    let member = format!("serviceAccount:{worker}");
+    let to = format!("--member={member}");
+    let may_publish = async || {
+        let url = format!("{}/v1/{}:publish", cloud.urls().pubsub, topic("made"));
+        let request = crate::harness::client()
+            .post(url)
+            .bearer_auth(cloud.access_token(worker));
+        let answer = request.json(&json!({"messages": [{"data": "eA=="}]})).send().await;
+        answer.unwrap().status() == StatusCode::OK
+    };
+    assert!(!may_publish().await);
+    let publisher = "--role=roles/pubsub.publisher";
+    let bound = gcloud
+        .done(&["topics", "add-iam-policy-binding", "made", &to, publisher])
+        .await;
+    let wanted = json!([{"role": "roles/pubsub.publisher", "members": [member]}]);
+    assert_eq!(bound["bindings"], wanted);
+    assert!(may_publish().await);
+    let on_subscription = async {
+        let subscriber = "--role=roles/pubsub.subscriber";
+        gcloud
+            .done(&["subscriptions", "add-iam-policy-binding", "pulled", &to, subscriber])
+            .await;
+        let shown = gcloud.done(&["subscriptions", "get-iam-policy", "pulled"]).await;
+        let wanted = json!([{"role": "roles/pubsub.subscriber", "members": [member]}]);
+        assert_eq!(shown["bindings"], wanted);
+    };
+    let on_topic = async {
+        assert_eq!(gcloud.done(&["topics", "get-iam-policy", "made"]).await, bound);
+        gcloud
+            .done(&["topics", "remove-iam-policy-binding", "made", &to, publisher])
+            .await;
+        assert!(!may_publish().await);
+        // A policy from a file, as read before: another was set since.
+        let file = gcloud.place.path().join("policy.json");
+        std::fs::write(&file, bound.to_string()).unwrap();
+        let set = ["topics", "set-iam-policy", "made", file.to_str().unwrap()];
+        gcloud.refused(&set, "concurrent policy changes").await;
+    };
+    let refusals = async {
+        let unknown = [
+            "topics",
+            "add-iam-policy-binding",
+            "made",
+            &to,
+            "--role=roles/storage.admin",
+        ];
+        gcloud.refused(&unknown, "is not supported for this resource").await;
+        let nowhere = ["topics", "get-iam-policy", "missing"];
+        gcloud.refused(&nowhere, "Resource not found (resource=missing).").await;
+        let shown = gcloud.done(&["topics", "get-iam-policy", "results"]).await;
+        assert_eq!(shown["bindings"], wanted, "what the deployment binds");
+    };
+    tokio::join!(on_subscription, on_topic, refusals);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gclouds_commands_on_snapshots_work_unchanged() {
+    let cloud = cloud().await;
+    let Some(gcloud) = Gcloud::of(&cloud) else { return };
+    cloud.create_topic("made").unwrap();
+    let wanted = Subscription {
+        name: "pulled",
+        topic: "made",
+        ..Subscription::default()
+    };
+    let pulled = cloud.create_subscription(&wanted).unwrap();
+    let id = published(&cloud, "made", "one", &[]);
+    let create = ["snapshots", "create", "before", "--subscription=pulled", "--labels=a=b"];
+    gcloud.done(&create).await;
+    cloud.receive(&pulled, 1).await.unwrap();
+    assert_eq!(cloud.backlog(&pulled).unwrap(), 0);
+    gcloud
+        .done(&["subscriptions", "seek", "pulled", "--snapshot=before"])
+        .await;
+    let again = cloud.receive(&pulled, 1).await.unwrap().remove(0);
+    assert_eq!(again["message"]["messageId"], id);
+    let name = "projects/local-project/snapshots/before";
+    let described = gcloud.done(&["snapshots", "describe", "before"]).await;
+    assert_eq!(
+        (&described["name"], &described["topic"]),
+        (&json!(name), &json!(topic("made")))
+    );
+    let listed = gcloud.done(&["snapshots", "list"]).await;
+    assert_eq!(
+        (&listed[0]["name"], &listed[0]["labels"]),
+        (&json!(name), &json!({"a": "b"})),
+        "{listed}"
+    );
+    let nowhere = ["subscriptions", "seek", "pulled", "--snapshot=missing"];
+    gcloud
+        .refused(&nowhere, "NOT_FOUND: Resource not found (resource=missing).")
+        .await;
+    gcloud.done(&["snapshots", "delete", "before"]).await;
+    gcloud.refused(&["snapshots", "describe", "before"], "NOT_FOUND").await;
+}
+
 /// What an endpoint was pushed: headers and body.
 type Pushes = Arc<Mutex<Vec<(HeaderMap, Bytes)>>>;
 
