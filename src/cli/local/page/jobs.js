@@ -83,7 +83,11 @@ function link(text, url, attributes) {
   return known ? element('a', text, { href: url, target: '_blank', ...attributes }) : element('span', text, { class: 'detail' });
 }
 
-const duration = (ms) => (ms < 10_000 ? `${ms} ms` : `${(ms / 1000).toFixed(1)} s`);
+/** Never longer than three digits and a unit, so that all steps have room in a line. */
+function duration(ms) {
+  if (ms < 1000) return `${ms} ms`;
+  return `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`;
+}
 
 function drawSteps(place, job) {
   const seen = steps(job);

@@ -9,6 +9,8 @@ import * as jobs from './jobs.js';
 async function attempt(work) {
   try {
     quiet();
+    // What was asked for before is not shown after.
+    asked += 1;
     await work();
   } catch (error) {
     notice(error.message);
@@ -34,6 +36,23 @@ const holds = (whole, part) => typeof part !== 'object' || part === null
   ? whole === part
   : whole !== null && typeof whole === 'object' && Object.keys(part).every((key) => holds(whole[key], part[key]));
 
+/** What is being changed: what was asked for before says nothing of it. */
+const changing = new Set();
+
+/** Does what a box says; one that was refused is as it was. */
+async function changed(box, work) {
+  const on = box.checked;
+  changing.add(box);
+  try {
+    await work(on);
+  } catch (error) {
+    box.checked = !on;
+    throw error;
+  } finally {
+    changing.delete(box);
+  }
+}
+
 async function turn(toggle, on) {
   if (toggle.right) return call('PUT', 'api/rights', { ...toggle.right, granted: !on });
   if (on) return call('POST', 'api/faults', toggle.fault);
@@ -48,7 +67,7 @@ for (const toggle of TOGGLES) {
   toggle.box = element('input', undefined, { type: 'checkbox', role: 'switch' });
   label.append(toggle.box, ` ${toggle.text}`);
   byId('toggles').append(label);
-  toggle.box.addEventListener('change', () => attempt(() => turn(toggle, toggle.box.checked)));
+  toggle.box.addEventListener('change', () => attempt(() => changed(toggle.box, (on) => turn(toggle, on))));
 }
 
 for (const button of document.querySelectorAll('[data-action]')) {
@@ -101,7 +120,7 @@ function show(state) {
   const { state: worker, pid, reason } = state.worker;
   say(byId('worker'), `worker: ${worker}${pid ? ` (process ${pid})` : ''}${reason ? `: ${reason}` : ''}`);
   byId('worker').dataset.state = worker;
-  for (const toggle of TOGGLES) {
+  for (const toggle of TOGGLES.filter(({ box }) => !changing.has(box))) {
     toggle.box.checked = toggle.right
       ? state.rights.some((one) => holds(one, toggle.right) && !one.granted)
       : state.faults.some((one) => holds(one, toggle.fault));
@@ -112,7 +131,7 @@ function show(state) {
     const label = element('label');
     const box = element('input', undefined, { type: 'checkbox' });
     box.checked = one.granted;
-    box.addEventListener('change', () => attempt(() => call('PUT', 'api/rights', { ...one, granted: box.checked })));
+    box.addEventListener('change', () => attempt(() => changed(box, (granted) => call('PUT', 'api/rights', { ...one, granted }))));
     label.append(box, ` ${one.account}: ${one.permission} on ${one.resource}`);
     item.append(label);
     return item;
