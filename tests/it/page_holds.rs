@@ -504,7 +504,10 @@ async fn it_is_read_on_small_screens_in_the_dark_and_aloud() {
         browser.call("Emulation.setEmulatedMedia", &json!({"features": features}));
         let beyond = browser.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth");
         assert_eq!(beyond, 0, "{width} pixels are enough");
-        let filter = browser.evaluate("(([one, other]) => Math.abs(one.top - other.top) < one.height)([...document.querySelectorAll('#which, #named')].map((one) => one.getBoundingClientRect()))");
+        let filter = browser.evaluate(
+            "(([which, label, named]) => Math.abs(which.top - named.top) < which.height && which.right <= label.left && label.left < named.left && named.width > 40)\
+             (['#which', '.filter label:has(#named)', '#named'].map((one) => document.querySelector(one).getBoundingClientRect()))",
+        );
         assert_eq!(filter, true, "the filter is one line at {width}");
         let contrast = browser.evaluate(CONTRAST);
         assert!(

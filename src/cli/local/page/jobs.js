@@ -125,7 +125,7 @@ function drawOutput(job, output, index) {
   const button = element('button', 'Copy link', { type: 'button', class: 'copy', 'aria-label': `Copy link to ${output.name}` });
   button.addEventListener('click', () => copy(output.signedUrl, button));
   line.append(button, ' ', element('span', '', { class: 'detail expires', 'data-at': Date.parse(output.expiresAt) }));
-  for (const warning of output.warnings ?? []) line.append(element('div', warning.message, { class: 'detail' }));
+  for (const warning of output.warnings ?? []) line.append(element('div', `${warning.code}: ${warning.message}`, { class: 'detail' }));
   return line;
 }
 

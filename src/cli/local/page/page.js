@@ -125,7 +125,7 @@ function show(state) {
       ? state.rights.some((one) => holds(one, toggle.right) && !one.granted)
       : state.faults.some((one) => holds(one, toggle.fault));
   }
-  list('faults', state.faults, (fault) => element('li', JSON.stringify(fault)));
+  list('faults', state.faults, (fault) => element('li', JSON.stringify(fault, null, 1).replace(/\n */g, ' ')));
   list('rights', state.rights, (one) => {
     const item = element('li');
     const label = element('label');
