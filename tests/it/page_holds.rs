@@ -202,7 +202,7 @@ async fn documents_come_by_paste_by_folder_and_by_drop() {
     let are = |wanted: &Value| format!("JSON.stringify({names}) === {}", json!(wanted.to_string()));
 
     // What the chooser of folders gives.
-    browser.choose("#folder", &[folder.clone()]);
+    browser.choose("#folder", std::slice::from_ref(&folder));
     let chosen = json!(["reports/a.txt", "reports/deep/deeper/b ü#%?.txt"]);
     browser.until("chosen", &are(&chosen)).await;
     browser.drop_on("#drop", &[folder.join("deep"), fixture("documents/plain/invoice.docx")]);

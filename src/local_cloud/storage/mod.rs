@@ -91,15 +91,14 @@ impl Storage {
         let content = self.look().object(bucket, name, Some(generation))?.content.clone();
         let size = content.len();
         let body = content.body(0..size);
-        body.map(|body| (body, size))
-            .map_err(|error| {
-                tracing::error!(%error, "an object's file does not open");
-                Refusal::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "backendError",
-                    "The object's bytes cannot be read.",
-                )
-            })
+        body.map(|body| (body, size)).map_err(|error| {
+            tracing::error!(%error, "an object's file does not open");
+            Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "backendError",
+                "The object's bytes cannot be read.",
+            )
+        })
     }
 
     fn look(&self) -> Look<'_, Store> {
