@@ -3,7 +3,7 @@
 
 use std::{io, sync::Arc};
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use serde_json::Value;
 
 use super::{
@@ -114,6 +114,15 @@ impl LocalCloud {
     /// Whether there is a live object of this name.
     pub fn has_object(&self, bucket: &str, name: &str) -> bool {
         self.world.storage.has_object(bucket, name)
+    }
+
+    /// The bytes of one generation of an object, and how many there are. They are read while they are sent.
+    ///
+    /// # Errors
+    ///
+    /// Google's, when there is no such object; and when it cannot be read.
+    pub fn content(&self, bucket: &str, name: &str, generation: i64) -> Result<(Body, usize), Refusal> {
+        self.world.storage.body_of(bucket, name, generation)
     }
 
     /// Whether there is a KMS key of this name (`projects/P/locations/L/keyRings/R/cryptoKeys/K`).

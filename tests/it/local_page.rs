@@ -71,7 +71,7 @@ async fn a_document_is_followed_to_its_pdf() {
         ])
     );
     let times = browser.evaluate(&format!(
-        "[...{NEWEST}.querySelectorAll('.steps .number')].map((time) => parseFloat(time.textContent))"
+        "[...{NEWEST}.querySelectorAll('.steps .number')].map(({{ textContent }}) => parseFloat(textContent) * (textContent.endsWith('ms') ? 1 : 1000))"
     ));
     let times: Vec<f64> = serde_json::from_value(times).unwrap();
     assert!(times.is_sorted(), "{times:?}");

@@ -56,6 +56,7 @@ mod monitoring;
 mod official;
 mod options;
 mod outputs;
+mod page_holds;
 mod pages;
 mod passwords;
 mod path;

@@ -5,16 +5,19 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use axum::body::Body;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::super::world::{CONFIG_OBJECT, EVENTS, INPUT_BUCKET, KEY, Order, UNANNOUNCED, USER, Variables, World};
+use super::super::world::{CONFIG_OBJECT, EVENTS, INPUT_BUCKET, KEY, Order, UNANNOUNCED, Variables, World};
 use super::guide::Guide;
 use super::jobs::Jobs;
 use crate::job::Request;
 use crate::local_cloud::Fault;
 
+/// The largest document, in bytes, as at the local cloud's storage.
+pub(super) const LARGEST_DOCUMENT: usize = 1 << 30;
 /// The worker's variables that may be set here: all but those that say where Google is, who the worker is, and what it
 /// may run.
 const SETTABLE: [&str; 27] = [
@@ -89,6 +92,16 @@ struct Treatment {
     action: Action,
 }
 
+/// An output, to be shown.
+pub(super) struct Shown {
+    pub(super) content_type: &'static str,
+    /// Under which a browser would save it.
+    pub(super) name: String,
+    pub(super) content: Body,
+    /// In bytes.
+    pub(super) size: usize,
+}
+
 /// The world, and what was changed in it.
 pub(super) struct Control {
     world: World,
@@ -141,6 +154,7 @@ impl Control {
             "environment": variables,
             "configuration": {"object": CONFIG_OBJECT, "key": KEY},
             "unannounced": UNANNOUNCED,
+            "largestDocument": LARGEST_DOCUMENT,
             "worker": self.worker(),
             "faults": self.world.cloud.faults(),
             "faultHits": self.hits(),
@@ -214,10 +228,16 @@ impl Control {
         self.publish(&message.data, &attributes)
     }
 
-    /// The content of an output, as the project's owner reads it: to be looked at, where a signed URL is to be saved. Only what
-    /// cannot act on the page, whose host this is.
-    pub(super) async fn output(&self, number: u64, output: usize) -> Result<(&'static str, Bytes), Refused> {
-        const SHOWN: [&str; 4] = ["application/pdf", "image/png", "image/jpeg", "text/plain"];
+    /// An output of a job, around all faults: to be looked at, where a signed URL is to be saved. Only what cannot act on the
+    /// page, whose host this is.
+    pub(super) fn output(&self, number: u64, output: usize) -> Result<Shown, Refused> {
+        // Text is UTF-8, and what is read as something else is not what was written.
+        const SHOWN: [(&str, &str); 4] = [
+            ("application/pdf", "application/pdf"),
+            ("image/png", "image/png"),
+            ("image/jpeg", "image/jpeg"),
+            ("text/plain", "text/plain; charset=utf-8"),
+        ];
         let refused =
             |message: &str| Refused::new("output.not_found", format!("output {output} of job {number} {message}"));
         let output = self
@@ -226,22 +246,23 @@ impl Control {
             .ok_or_else(|| refused("is not known"))?;
         let text = |field: &str| output[field].as_str().unwrap_or_default();
         let content_type = text("contentType").split(';').next().unwrap_or_default();
-        let shown = SHOWN.into_iter().find(|shown| *shown == content_type);
-        let shown = shown.ok_or_else(|| refused("is of a kind that is not shown here: its signed URL has it"))?;
-        let encoded = |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC);
-        let (storage, generation) = (&self.world.cloud.urls().storage, text("generation"));
-        let (bucket, name) = (encoded(text("bucket")), encoded(text("name")));
-        let url = format!("{storage}/storage/v1/b/{bucket}/o/{name}?alt=media&generation={generation}");
-        let request = self
+        let shown = SHOWN.into_iter().find(|(shown, _)| *shown == content_type);
+        let (_, content_type) =
+            shown.ok_or_else(|| refused("is of a kind that is not shown here: its signed URL has it"))?;
+        let name = text("name");
+        let generation = text("generation").parse().map_err(|_| refused("has no generation"))?;
+        let (content, size) = self
             .world
-            .http
-            .get(url)
-            .bearer_auth(self.world.cloud.access_token(USER));
-        let read = async { request.send().await?.error_for_status()?.bytes().await };
-        let content = read
-            .await
-            .map_err(|error| refused(&format!("cannot be read: {}", error.without_url())))?;
-        Ok((shown, content))
+            .cloud
+            .content(text("bucket"), name, generation)
+            .map_err(|refusal| refused(&format!("cannot be read: {refusal}")))?;
+        let name = name.rsplit('/').next().unwrap_or_default().to_owned();
+        Ok(Shown {
+            content_type,
+            name,
+            content,
+            size,
+        })
     }
 
     fn publish(&self, data: &[u8], attributes: &[(&str, &str)]) -> Result<Value, Refused> {

@@ -252,8 +252,9 @@ impl Jobs {
                 job.generation = job.generation.take().or(generation);
                 job.published = text(&message["publishTime"]);
                 job.uploaded = uploaded;
-                job.asked = data.filter(|data| !is_notification && data["source"].is_string());
                 job.message = Message::of(message);
+                // What is too long to be kept is not told to each watcher either.
+                job.asked = data.filter(|data| !is_notification && data["source"].is_string() && job.message.is_some());
                 job.again = job.message.is_some();
             },
         );
@@ -262,6 +263,10 @@ impl Jobs {
     /// A message on the topic of results.
     fn result(&self, message: &Value) {
         let Some(result) = decode(&message["data"]) else {
+            return;
+        };
+        // Whoever may publish on the topic publishes other things too.
+        let Some(status) = result["status"].as_str().filter(|status| !status.is_empty()) else {
             return;
         };
         let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -280,7 +285,7 @@ impl Jobs {
                     job.source = Some(format!("gs://{bucket}/{name}"));
                 }
                 job.generation = text(&source["generation"]).or(job.generation.take());
-                job.state = text(&result["status"]).unwrap_or_default();
+                status.clone_into(&mut job.state);
                 job.result = Some(result.clone());
             },
         );

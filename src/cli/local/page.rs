@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 
 use super::super::schema;
 use super::advice;
-use super::control::{Control, Refused};
+use super::control::{Control, LARGEST_DOCUMENT, Refused, Shown};
 use super::jobs::Jobs;
 
 const PAGE: &str = include_str!("page/index.html");
@@ -34,8 +34,6 @@ const SCRIPTS: [(&str, &str); 5] = [
 /// Everything comes from this port; the links to results lead elsewhere, and nothing is loaded from there.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-/// The largest document, as at the local cloud's storage.
-const LARGEST_DOCUMENT: usize = 1 << 30;
 /// The largest body of any other call.
 const LARGEST_CALL: usize = 1 << 20;
 
@@ -119,8 +117,7 @@ async fn route(control: &Arc<Control>, request: Request) -> Result<Response, Ref
         }
         ("GET", path) if output_of_job(path).is_some() => {
             let (number, output) = output_of_job(path).unwrap_or_default();
-            let (content_type, content) = control.output(number, output).await?;
-            ([(header::CONTENT_TYPE, content_type)], content).into_response()
+            shown(control.output(number, output)?)
         }
         ("GET", path) if script(path).is_some() => {
             text("text/javascript; charset=utf-8", script(path).unwrap_or_default())
@@ -188,6 +185,16 @@ fn output_of_job(path: &str) -> Option<(u64, usize)> {
     Some((number.parse().ok()?, output.parse().ok()?))
 }
 
+fn shown(output: Shown) -> Response {
+    let name = percent_encoding::utf8_percent_encode(&output.name, percent_encoding::NON_ALPHANUMERIC);
+    let headers = [
+        (header::CONTENT_TYPE, output.content_type.to_owned()),
+        (header::CONTENT_LENGTH, output.size.to_string()),
+        (header::CONTENT_DISPOSITION, format!("inline; filename*=UTF-8''{name}")),
+    ];
+    (headers, output.content).into_response()
+}
+
 fn nothing_there(method: &Method, path: &str) -> Refused {
     Refused::new(
         "call.unknown",
@@ -213,12 +220,18 @@ fn refusal(refused: &Refused) -> Response {
 }
 
 async fn read(body: Body, limit: usize) -> Result<bytes::Bytes, Refused> {
-    to_bytes(body, limit).await.map_err(|error| {
-        Refused::new(
-            "body.too_large",
-            format!("the body cannot be read, {limit} bytes at most: {error}"),
-        )
-    })
+    let too_large = |why: String| {
+        let message = format!("the body cannot be read, {limit} bytes at most: {why}");
+        Refused::new("body.too_large", message)
+    };
+    // Where it says its length, nothing of one that is too long is kept.
+    let least = body.size_hint().lower();
+    if usize::try_from(least).map_or(true, |least| least > limit) {
+        return Err(too_large(format!("it has {least}")));
+    }
+    to_bytes(body, limit)
+        .await
+        .map_err(|error| too_large(error.to_string()))
 }
 
 async fn json_of(body: Body) -> Result<Value, Refused> {

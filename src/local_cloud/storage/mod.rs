@@ -93,6 +93,26 @@ impl Storage {
         self.look().object(bucket, name, None).is_ok()
     }
 
+    /// The bytes of one generation of an object, for whoever runs this cloud.
+    pub(super) fn body_of(
+        &self,
+        bucket: &str,
+        name: &str,
+        generation: i64,
+    ) -> Result<(axum::body::Body, usize), Refusal> {
+        let content = self.look().object(bucket, name, Some(generation))?.content.clone();
+        let size = content.len();
+        let body = content.body(0..size);
+        body.map(|body| (body, size)).map_err(|error| {
+            tracing::error!(%error, "an object's file does not open");
+            Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "backendError",
+                "The object's bytes cannot be read.",
+            )
+        })
+    }
+
     fn look(&self) -> Look<'_, Store> {
         self.store.look()
     }

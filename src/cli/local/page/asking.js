@@ -169,15 +169,19 @@ export function valid() {
   return false;
 }
 
-/** One line about a job. */
+/** One line about a job, which anybody may have written: nothing of it need be as it should. */
 export function inWords(job) {
-  const of_output = ({ format, name, options = {} }) =>
-    [format, name && `as ${name}`, ...Object.entries(options).map(([key, value]) => `${key} ${shown(value)}`)]
+  const entries = (what) => (what !== null && typeof what === 'object' ? Object.entries(what) : []);
+  const ofOutput = (output) => {
+    const { format, name, options } = output ?? {};
+    return [format && shown(format), name && `as ${shown(name)}`, ...entries(options).map(([key, value]) => `${key} ${shown(value)}`)]
       .filter(Boolean).join(' ');
-  const others = Object.entries(job)
+  };
+  const others = entries(job)
     .filter(([key]) => !LEFT_OUT.includes(key))
-    .map(([key, value]) => `${key} ${value !== null && typeof value === 'object' ? Object.entries(value).map(([name, one]) => `${name} ${shown(one)}`).join(' ') : shown(value)}`);
-  return [...(job.outputs ?? [{ format: 'pdf' }]).map(of_output), ...others].join(', ');
+    .map(([key, value]) => `${key} ${value !== null && typeof value === 'object' ? entries(value).map(([name, one]) => `${name} ${shown(one)}`).join(' ') : shown(value)}`);
+  const outputs = job.outputs ?? [{ format: 'pdf' }];
+  return [...(Array.isArray(outputs) ? outputs.map(ofOutput) : [shown(outputs)]), ...others].join(', ');
 }
 
 function tell() {
@@ -210,6 +214,7 @@ function start() {
 
 /** Makes the form. */
 export async function setUp() {
+  schema = await call('GET', 'api/schema');
   const form = byId('job-form');
   form.addEventListener('input', tell);
   form.addEventListener('submit', (event) => event.preventDefault());
@@ -218,6 +223,5 @@ export async function setUp() {
     start();
     byId('add-output').focus();
   });
-  schema = await call('GET', 'api/schema');
   start();
 }

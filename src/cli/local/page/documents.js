@@ -10,18 +10,21 @@ const queue = [];
 let running = 0;
 let done = 0;
 let all = 0;
+let failed = 0;
 let folder = '';
+let largest = Infinity;
 
-/** Where documents go whose notification is not to start a job. */
-export function unannounced(name) {
-  folder = name;
+/** Where documents go whose notification is not to start a job, and how many bytes one may have. */
+export function limits(unannounced, largestDocument) {
+  folder = unannounced;
+  largest = largestDocument;
 }
 
 function progress() {
   byId('uploading').hidden = running === 0;
   byId('uploaded').max = all;
   byId('uploaded').value = done;
-  byId('uploading-text').textContent = `${done} of ${all} uploaded`;
+  byId('uploading-text').textContent = `${done - failed} of ${all} uploaded${failed ? `, ${failed} not` : ''}`;
 }
 
 /** Uploads files under their paths, as [path, file], and asks for what the form says now. */
@@ -29,7 +32,7 @@ function upload(files) {
   if (!files.length || !valid()) return;
   quiet();
   const job = wanted();
-  if (running === 0) [done, all] = [0, 0];
+  if (running === 0) [done, all, failed] = [0, 0, 0];
   all += files.length;
   for (const [path, file] of files) queue.push({ path, file, job });
   while (running < AT_ONCE && queue.length) {
@@ -37,6 +40,7 @@ function upload(files) {
     sendAll().finally(() => {
       running -= 1;
       progress();
+      if (running === 0 && failed > 1) notice(`${failed} of ${all} documents were not uploaded`);
     });
   }
   progress();
@@ -48,6 +52,7 @@ async function sendAll() {
     try {
       await send(path, file, job);
     } catch (error) {
+      failed += 1;
       notice(`${path}: ${error.message}`);
     }
     done += 1;
@@ -55,9 +60,13 @@ async function sendAll() {
   }
 }
 
-async function send(path, file, job) {
-  const name = job ? `${folder}${path}` : path;
-  const object = await answered(await fetch(`api/documents?name=${encodeURIComponent(name)}`, {
+async function send(path, file, form) {
+  if (file.size > largest) throw new Error(`it has ${file.size} bytes, and ${largest} is the most`);
+  // What is dropped with the folder's own name is not announced either.
+  const inside = path.startsWith(folder);
+  const job = form ?? (inside ? {} : null);
+  const name = job && !inside ? `${folder}${path}` : path;
+  const object = await answered(fetch(`api/documents?name=${encodeURIComponent(name)}`, {
     method: 'POST',
     headers: { 'content-type': file.type || 'application/octet-stream' },
     body: file,
@@ -77,23 +86,25 @@ async function filesOf(entry) {
     // It gives a hundred at a time, and none when there are no more.
     const some = await new Promise((resolve, reject) => { reader.readEntries(resolve, reject); });
     if (!some.length) return found;
-    for (const one of some) found.push(...await filesOf(one));
+    for (const one of some) {
+      for (const file of await filesOf(one)) found.push(file);
+    }
   }
 }
 
 /** What a drop or a paste brought. Its items are gone when the event is over: they are taken at once. */
 async function transferred(data) {
   const items = [...data.items].filter((item) => item.kind === 'file');
-  const entries = items.map((item) => [item.webkitGetAsEntry?.(), item.getAsFile()]);
+  const entries = items.map((item) => [item.webkitGetAsEntry?.(), item.getAsFile()]).filter(([entry, file]) => entry || file);
   const files = [];
   for (const [entry, file] of entries) {
     try {
-      if (entry) files.push(...await filesOf(entry));
-      else if (file) files.push([file.name, file]);
+      for (const one of entry ? await filesOf(entry) : [[file.name, file]]) files.push(one);
     } catch (error) {
-      notice(`${entry.name}: ${error.message}`);
+      notice(`${(entry ?? file).name}: ${error.message}`);
     }
   }
+  if (items.length && !files.length) notice('there is no file in it');
   upload(files);
 }
 

@@ -1,6 +1,6 @@
 // Jobs, each a row that shows its steps as they come. However many change at once, a frame draws a few of them.
 
-import { answered, byId, call, element, notice } from './api.js';
+import { byId, call, element, notice, redraw, say } from './api.js';
 import { inWords } from './asking.js';
 
 const INPUT = 'gs://documents/';
@@ -15,7 +15,14 @@ const SHOWN = ['application/pdf', 'image/png', 'image/jpeg', 'text/plain'];
 const jobs = new Map();
 const rows = new Map();
 const changed = new Set();
+/** Without a change for this long, what there is is read aloud. */
+const PAUSE = 1000;
+/** Before an event stream that was refused is asked for again. */
+const AGAIN = 2000;
+
 let drawing = false;
+let saying;
+let events;
 let fresh = true;
 let failures = {};
 let folder = '';
@@ -25,11 +32,15 @@ export function unannounced(name) {
   folder = name;
 }
 
-/** `under-way`, or how it ended: a message that was acknowledged has no other word to come. */
+/** `under-way`, or how it ended: of a dead letter, and of a message that was acknowledged, there is no other word to come. */
 function kind(job) {
   if (job.state !== 'waiting') return job.state;
-  return acknowledged(job) ? 'ignored' : 'under-way';
+  if (job.deadLetter) return 'failed';
+  return acknowledged(job) && !published(job) ? 'ignored' : 'under-way';
 }
+
+/** Whether its result is on its way here. */
+const published = (job) => job.deliveries.at(-1)?.steps.some((step) => step.name === 'published' && !step.status);
 
 const acknowledged = (job) => {
   const last = job.deliveries.at(-1);
@@ -43,7 +54,7 @@ function stateInWords(job) {
   if (!last) return 'to be delivered';
   const which = last.attempt > 1 ? `, delivery ${last.attempt}` : '';
   if (!last.ended) return `under way${which}`;
-  if (acknowledged(job)) return 'no result';
+  if (acknowledged(job)) return published(job) ? 'under way' : 'no result';
   return `refused with ${last.status ?? 'no answer'}${which}`;
 }
 
@@ -63,7 +74,20 @@ function steps(job) {
   return seen.map((one) => ({ ...one, after: one.at - from }));
 }
 
-const duration = (ms) => (ms < 10_000 ? `${ms} ms` : `${(ms / 1000).toFixed(1)} s`);
+/** The name without what stands before the names of all. */
+const without = (name, prefix) => (name.startsWith(prefix) ? name.slice(prefix.length) : name);
+
+/** A link to where a result says, which anybody may have written; text where that is no web address. */
+function link(text, url, attributes) {
+  const known = URL.canParse(url) && ['http:', 'https:'].includes(new URL(url).protocol);
+  return known ? element('a', text, { href: url, target: '_blank', ...attributes }) : element('span', text, { class: 'detail' });
+}
+
+/** Never longer than three digits and a unit, so that all steps have room in a line. */
+function duration(ms) {
+  if (ms < 1000) return `${ms} ms`;
+  return `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`;
+}
 
 function drawSteps(place, job) {
   const seen = steps(job);
@@ -84,6 +108,7 @@ async function copy(text, button) {
   try {
     await navigator.clipboard.writeText(text);
     button.textContent = 'Copied';
+    button.setAttribute('aria-label', button.getAttribute('aria-label').replace('Copy link', 'Copied link'));
   } catch (error) {
     notice(`the link cannot be copied: ${error.message}`);
   }
@@ -91,16 +116,16 @@ async function copy(text, button) {
 
 function drawOutput(job, output, index) {
   const line = element('div', undefined, { class: 'output-line' });
-  if (SHOWN.includes(output.contentType.split(';')[0])) {
-    line.append(element('a', `Open ${output.format}`, { href: `api/jobs/${job.number}/outputs/${index}`, target: '_blank', rel: 'noopener', class: 'open' }), ' ');
+  if (SHOWN.includes(String(output.contentType).split(';')[0])) {
+    line.append(element('a', `Open ${output.format}`, { href: `api/jobs/${job.number}/outputs/${index}`, target: '_blank', rel: 'noopener', class: 'open', 'aria-label': `Open ${output.format}: ${output.name}` }), ' ');
   }
-  line.append(element('a', output.name.replace(folder, ''), { href: output.signedUrl, target: '_blank', rel: 'noopener noreferrer', class: 'signed', title: 'Through its signed URL' }));
-  const pages = output.pages === null ? '' : ` ${output.pages} ${output.pages === 1 ? 'page' : 'pages'} `;
+  line.append(link(without(String(output.name), folder), output.signedUrl, { rel: 'noopener noreferrer', class: 'signed', title: 'Through its signed URL' }));
+  const pages = typeof output.pages !== 'number' ? '' : ` ${output.pages} ${output.pages === 1 ? 'page' : 'pages'} `;
   line.append(element('span', pages, { class: 'detail' }));
-  const button = element('button', 'Copy link', { type: 'button', class: 'copy', 'aria-label': `Copy the signed URL of ${output.name}` });
+  const button = element('button', 'Copy link', { type: 'button', class: 'copy', 'aria-label': `Copy link to ${output.name}` });
   button.addEventListener('click', () => copy(output.signedUrl, button));
   line.append(button, ' ', element('span', '', { class: 'detail expires', 'data-at': Date.parse(output.expiresAt) }));
-  for (const warning of output.warnings) line.append(element('div', warning.message, { class: 'detail' }));
+  for (const warning of output.warnings ?? []) line.append(element('div', `${warning.code}: ${warning.message}`, { class: 'detail' }));
   return line;
 }
 
@@ -118,7 +143,7 @@ function drawResult(place, job) {
   }
   if (kind(job) === 'ignored') parts.push(element('p', 'Acknowledged without a result: the worker leaves such objects alone.', { class: 'detail' }));
   if (job.deadLetter) parts.push(element('p', 'The message is in the dead-letter topic. Once the cause is mended, deliver it again.', { class: 'detail' }));
-  place.replaceChildren(...parts);
+  redraw(place, parts);
   expire(place, Date.now());
 }
 
@@ -149,7 +174,7 @@ function drawDetails(place, job) {
   for (const [title, what] of [['Result message', job.result], ['Job', job.asked]]) {
     if (what) parts.push(element('h4', title), element('pre', JSON.stringify(what, null, 2), { tabindex: 0 }));
   }
-  place.replaceChildren(...parts);
+  redraw(place, parts);
 }
 
 /** Draws what has changed of a part: what has the focus keeps it. */
@@ -182,12 +207,14 @@ function draw(job) {
   const row = rows.get(job.number) ?? newRow(job.number);
   row.node.dataset.state = kind(job);
   part(row, 'head', [job.source, job.asked], () => {
-    row.name.textContent = (job.source ?? 'a message').replace(INPUT, '').replace(folder, '');
+    row.name.textContent = without(without(job.source ?? 'a message', INPUT), folder);
+    row.more.firstElementChild.setAttribute('aria-label', `Details of ${row.name.textContent}`);
     row.asked.textContent = job.asked ? inWords(job.asked) : '';
   });
-  part(row, 'state', [stateInWords(job), job.result?.timings.totalMs], () => {
+  const took = job.result?.timings?.totalMs;
+  part(row, 'state', [stateInWords(job), took], () => {
     row.state.textContent = stateInWords(job);
-    row.time.textContent = job.result ? duration(job.result.timings.totalMs) : '';
+    row.time.textContent = took === undefined ? '' : duration(took);
   });
   part(row, 'steps', [job.deliveries, kind(job)], () => drawSteps(row.steps, job));
   part(row, 'result', [job.result, job.deadLetter, kind(job)], () => drawResult(row.result, job));
@@ -205,7 +232,11 @@ function tally() {
   const counts = {};
   for (const job of jobs.values()) counts[kind(job)] = (counts[kind(job)] ?? 0) + 1;
   const words = Object.entries(counts).map(([name, count]) => `${count} ${name.replace('-', ' ')}`);
-  byId('tally').textContent = `${jobs.size} ${jobs.size === 1 ? 'job' : 'jobs'}: ${words.join(', ')}`;
+  const text = `${jobs.size} ${jobs.size === 1 ? 'job' : 'jobs'}: ${words.join(', ')}`;
+  say(byId('tally'), text);
+  // To be read aloud when there is a pause, not ten times a second.
+  clearTimeout(saying);
+  saying = setTimeout(() => say(byId('said'), text), PAUSE);
   byId('none').hidden = jobs.size > 0;
   byId('bar').hidden = jobs.size === 0;
 }
@@ -217,7 +248,14 @@ function frame() {
     left -= 1;
     changed.delete(number);
     const job = jobs.get(number);
-    if (job) draw(job);
+    try {
+      if (job) draw(job);
+    } catch (error) {
+      // Whoever may publish on the topics may have written it: it stands in nobody else's way.
+      const row = rows.get(number);
+      row.result.textContent = `This cannot be shown, Details has what it says: ${error.message}`;
+      drawOpen(row, job);
+    }
   }
   tally();
   drawing = changed.size > 0;
@@ -264,16 +302,29 @@ function expire(place, now) {
   }
 }
 
-/** Follows the jobs. */
+/** Follows the jobs for as long as somebody looks: a browser has six connections for all tabs of a host. */
+function follow() {
+  events?.close();
+  if (document.hidden) return;
+  const mine = new EventSource('api/events');
+  events = mine;
+  mine.addEventListener('open', () => { fresh = true; });
+  mine.addEventListener('jobs', (event) => take(JSON.parse(event.data)));
+  mine.addEventListener('error', () => {
+    // It tries again by itself, unless it was answered otherwise: by another program on this port, say.
+    if (mine === events && mine.readyState === EventSource.CLOSED) setTimeout(() => { if (mine === events) follow(); }, AGAIN);
+  });
+}
+
+/** Begins to follow. */
 export async function setUp() {
+  failures = await call('GET', 'api/failures');
   for (const id of ['which', 'named']) {
     byId(id).addEventListener('input', () => {
       for (const [number, row] of rows) row.node.hidden = !fits(jobs.get(number));
     });
   }
   setInterval(() => { if (!document.hidden) expire(byId('jobs'), Date.now()); }, 1000);
-  failures = await answered(await fetch('api/failures'));
-  const events = new EventSource('api/events');
-  events.addEventListener('open', () => { fresh = true; });
-  events.addEventListener('jobs', (event) => take(JSON.parse(event.data)));
+  document.addEventListener('visibilitychange', follow);
+  follow();
 }

@@ -1,6 +1,6 @@
 // The page of `platen local`: documents, jobs as they change, and what can be broken. Talks to its own port alone.
 
-import { byId, call, element, notice, quiet } from './api.js';
+import { byId, call, element, notice, quiet, redraw, say } from './api.js';
 import * as asking from './asking.js';
 import * as documents from './documents.js';
 import * as jobs from './jobs.js';
@@ -9,6 +9,8 @@ import * as jobs from './jobs.js';
 async function attempt(work) {
   try {
     quiet();
+    // What was asked for before is not shown after.
+    asked += 1;
     await work();
   } catch (error) {
     notice(error.message);
@@ -34,14 +36,38 @@ const holds = (whole, part) => typeof part !== 'object' || part === null
   ? whole === part
   : whole !== null && typeof whole === 'object' && Object.keys(part).every((key) => holds(whole[key], part[key]));
 
+/** What is being changed: what was asked for before says nothing of it. */
+const changing = new Set();
+
+/** Does what a box says; one that was refused is as it was. */
+async function changed(box, work) {
+  const on = box.checked;
+  changing.add(box);
+  try {
+    await work(on);
+  } catch (error) {
+    box.checked = !on;
+    throw error;
+  } finally {
+    changing.delete(box);
+  }
+}
+
+async function turn(toggle, on) {
+  if (toggle.right) return call('PUT', 'api/rights', { ...toggle.right, granted: !on });
+  if (on) return call('POST', 'api/faults', toggle.fault);
+  // Another tab may have added it as well.
+  for (const one of (await call('GET', 'api/faults')).filter((fault) => holds(fault, toggle.fault))) {
+    await call('DELETE', 'api/faults', one);
+  }
+}
+
 for (const toggle of TOGGLES) {
   const label = element('label');
   toggle.box = element('input', undefined, { type: 'checkbox', role: 'switch' });
   label.append(toggle.box, ` ${toggle.text}`);
   byId('toggles').append(label);
-  toggle.box.addEventListener('change', () => attempt(() => toggle.right
-    ? call('PUT', 'api/rights', { ...toggle.right, granted: !toggle.box.checked })
-    : call(toggle.box.checked ? 'POST' : 'DELETE', 'api/faults', toggle.fault)));
+  toggle.box.addEventListener('change', () => attempt(() => changed(toggle.box, (on) => turn(toggle, on))));
 }
 
 for (const button of document.querySelectorAll('[data-action]')) {
@@ -55,52 +81,75 @@ function list(id, things, make) {
   const text = JSON.stringify(things);
   if (parent.dataset.shown === text) return;
   parent.dataset.shown = text;
-  parent.replaceChildren(...things.map(make));
+  redraw(parent, things.map(make));
 }
 
+/** After this long without an answer the page says so. */
+const PATIENCE = 5000;
+/** What the page begins with, as far as it has not succeeded: it is tried again when there is somebody to ask. */
+const missing = [asking.setUp, jobs.setUp];
+let asked = 0;
+
 async function refresh() {
+  asked += 1;
+  const mine = asked;
   let state;
   try {
-    state = await call('GET', 'api/state');
-  } catch {
-    byId('worker').textContent = 'platen local has ended';
+    state = await call('GET', 'api/state', undefined, { signal: AbortSignal.timeout(PATIENCE) });
+  } catch (error) {
+    if (mine !== asked) return;
+    say(byId('worker'), error.name === 'TimeoutError'
+      ? 'platen local does not answer'
+      : 'platen local has ended: this page goes on when it is started again on this port');
     byId('worker').dataset.state = 'failed';
     return;
   }
-  documents.unannounced(state.unannounced);
+  // What was asked for before something was changed is old.
+  if (mine === asked) show(state);
+  for (const part of missing.splice(0)) {
+    part().catch((error) => {
+      missing.push(part);
+      notice(error.message);
+    });
+  }
+}
+
+function show(state) {
+  documents.limits(state.unannounced, state.largestDocument);
   jobs.unannounced(state.unannounced);
-  byId('worker').textContent = `worker: ${state.worker.state}${state.worker.pid ? ` (process ${state.worker.pid})` : ''}`;
-  byId('worker').title = state.worker.reason ?? '';
-  byId('worker').dataset.state = state.worker.state;
-  for (const toggle of TOGGLES) {
+  const { state: worker, pid, reason } = state.worker;
+  say(byId('worker'), `worker: ${worker}${pid ? ` (process ${pid})` : ''}${reason ? `: ${reason}` : ''}`);
+  byId('worker').dataset.state = worker;
+  for (const toggle of TOGGLES.filter(({ box }) => !changing.has(box))) {
     toggle.box.checked = toggle.right
       ? state.rights.some((one) => holds(one, toggle.right) && !one.granted)
       : state.faults.some((one) => holds(one, toggle.fault));
   }
-  list('faults', state.faults, (fault) => element('li', JSON.stringify(fault)));
+  list('faults', state.faults, (fault) => element('li', JSON.stringify(fault, null, 1).replace(/\n */g, ' ')));
   list('rights', state.rights, (one) => {
     const item = element('li');
     const label = element('label');
     const box = element('input', undefined, { type: 'checkbox' });
     box.checked = one.granted;
-    box.addEventListener('change', () => attempt(() => call('PUT', 'api/rights', { ...one, granted: box.checked })));
+    box.addEventListener('change', () => attempt(() => changed(box, (granted) => call('PUT', 'api/rights', { ...one, granted }))));
     label.append(box, ` ${one.account}: ${one.permission} on ${one.resource}`);
     item.append(label);
     return item;
   });
-  byId('environment').textContent = Object.entries(state.environment)
-    .map(([name, value]) => `export ${name}=${value}`).join('\n');
+  say(byId('environment'), Object.entries(state.environment)
+    .map(([name, value]) => `export ${name}=${value}`).join('\n'));
 }
 
-async function start() {
-  documents.setUp();
+let polling = false;
+
+async function poll() {
+  if (document.hidden || polling) return;
+  polling = true;
   await refresh();
-  try {
-    await Promise.all([asking.setUp(), jobs.setUp()]);
-  } catch (error) {
-    notice(error.message);
-  }
+  polling = false;
 }
 
-start();
-setInterval(() => { if (!document.hidden) refresh(); }, 2000);
+documents.setUp();
+poll();
+setInterval(poll, 2000);
+document.addEventListener('visibilitychange', poll);
