@@ -19,6 +19,7 @@ use crate::harness::{PATIENCE, client, until};
 use crate::local_command::Local;
 
 mod restored;
+mod shared;
 
 /// How often the process is killed in the middle of uploads.
 const KILLS: u64 = 4;
@@ -419,7 +420,7 @@ async fn a_torn_change_is_dropped_and_damage_is_refused() {
             .good(Method::DELETE, &local.bucket("config/o/torn.txt"), None)
             .await;
         kill(local);
-        drop(DataDirectory::open(&data).unwrap());
+        drop(DataDirectory::open(&data, |_| {}).unwrap());
         std::fs::write(&journal, &before).unwrap();
     }
 
@@ -691,7 +692,7 @@ async fn neither_memory_nor_the_journal_grows_with_what_is_replaced() {
 
 /// A directory in this process, as soon as the cloud that had it is gone.
 async fn cloud(data: &Path) -> LocalCloud {
-    let directory = until("the directory is free", || DataDirectory::open(data).ok()).await;
+    let directory = until("the directory is free", || DataDirectory::open(data, |_| {}).ok()).await;
     LocalCloud::start_with(Settings::default(), Some(directory))
         .await
         .unwrap()

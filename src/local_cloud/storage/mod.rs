@@ -34,6 +34,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use axum::http::StatusCode;
 use serde_json::Value;
 
 pub(super) use self::{access::Hidden, route::handle};

@@ -218,7 +218,10 @@ async fn googles_agents_announce_and_forward_as_soon_as_they_are_bound() {
 async fn policies_are_kept() {
     let directory = tempfile::tempdir().unwrap();
     let start = async || {
-        let data = until("the directory is free", || DataDirectory::open(directory.path()).ok()).await;
+        let data = until("the directory is free", || {
+            DataDirectory::open(directory.path(), |_| {}).ok()
+        })
+        .await;
         let cloud = LocalCloud::start_with(Settings::default(), Some(data)).await.unwrap();
         for id in ["results", "other"] {
             // It is there after the first time.

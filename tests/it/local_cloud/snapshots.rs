@@ -274,7 +274,10 @@ async fn a_snapshot_lives_a_week_less_the_age_of_its_backlog_and_is_of_one_topic
 async fn snapshots_and_where_a_seek_to_one_led_are_kept() {
     let directory = tempfile::tempdir().unwrap();
     let start = async || {
-        let data = until("the directory is free", || DataDirectory::open(directory.path()).ok()).await;
+        let data = until("the directory is free", || {
+            DataDirectory::open(directory.path(), |_| {}).ok()
+        })
+        .await;
         let cloud = LocalCloud::start_with(Settings::default(), Some(data)).await.unwrap();
         let token = cloud.access_token(&cloud.settings().worker_service_account);
         Fixture {
