@@ -1,0 +1,60 @@
+//! Seeks: what is acknowledged becomes undelivered and the other way round, by time or by a snapshot.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use chrono::{DateTime, Utc};
+
+use super::{Entry, Message, Queue};
+
+impl Queue {
+    /// Makes what was published since then undelivered, as far as it is still there, and what was published before
+    /// acknowledged.
+    pub(in super::super) fn seek(&mut self, time: DateTime<Utc>, retain: bool) {
+        self.from = Some(time);
+        let mut keys = BTreeSet::new();
+        for (number, entry) in self.entries.extract_if(.., |_, entry| entry.message.published < time) {
+            keys.insert(entry.key().to_owned());
+            if retain {
+                self.retained.insert(number, entry.message);
+            }
+        }
+        for key in keys {
+            self.settle(&key);
+        }
+        for (number, message) in self.retained.extract_if(.., |_, message| message.published >= time) {
+            self.entries.insert(number, Entry::new(message));
+        }
+    }
+
+    /// Makes exactly these undelivered, and all else acknowledged. Leases end: every message has a new number, as one that is
+    /// gone from here may come back in front of one that is not.
+    pub(in super::super) fn seek_to(&mut self, messages: Vec<Arc<Message>>, retain: bool) {
+        self.from = None;
+        let entries = std::mem::take(&mut self.entries).into_values();
+        let mut before: BTreeMap<String, Entry> = entries.map(|entry| (entry.message.id.clone(), entry)).collect();
+        // Ids have the order in which they were published.
+        let mut after: BTreeMap<String, (Arc<Message>, Option<Entry>)> = BTreeMap::new();
+        for message in std::mem::take(&mut self.retained).into_values() {
+            after.insert(message.id.clone(), (message, None));
+        }
+        for message in messages {
+            let entry = before.remove(&message.id).filter(|entry| !entry.acknowledged);
+            let mut entry = entry.unwrap_or_else(|| Entry::new(Arc::clone(&message)));
+            entry.lease = None;
+            after.insert(message.id.clone(), (message, Some(entry)));
+        }
+        for (id, entry) in before.into_iter().filter(|(_, entry)| retain && !entry.acknowledged) {
+            after.insert(id, (entry.message, None));
+        }
+        for (message, entry) in after.into_values() {
+            self.next += 1;
+            match entry {
+                Some(entry) => drop(self.entries.insert(self.next, entry)),
+                None => drop(self.retained.insert(self.next, message)),
+            }
+        }
+    }
+}
