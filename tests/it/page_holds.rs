@@ -104,14 +104,15 @@ async fn what_others_publish_stands_in_nobodys_way() {
 #[tokio::test]
 async fn outputs_open_as_what_they_are_around_all_faults() {
     let local = Local::start();
+    // Where the notification starts no job, whose output would replace this one's.
     let generation = local
-        .upload("documents/plain/invoice.docx", "a/Gr%C3%BC%C3%9Fe%22.docx")
+        .upload("documents/plain/invoice.docx", "with-options/Gr%C3%BC%C3%9Fe%22.docx")
         .await;
-    let job = json!({"source": "gs://documents/a/Grüße\".docx", "generation": generation,
+    let job = json!({"source": "gs://documents/with-options/Grüße\".docx", "generation": generation,
         "outputs": [{"format": "pdf"}, {"format": "txt"}, {"format": "html"}]});
     local.control(Method::POST, "/api/jobs", &job, 200).await;
     let job = local
-        .job("a/Grüße\".docx", "three outputs", |job| {
+        .job("with-options/Grüße\".docx", "three outputs", |job| {
             job["result"]["outputs"][2].is_object()
         })
         .await;

@@ -435,7 +435,6 @@ fn every_world_of_the_suite_enforces_the_policy() {
             "official/compared.rs",
             "the same calls of the local cloud and of Google's emulator",
         ),
-        ("official/pubsub.rs", "Google's clients of Pub/Sub, for a person"),
         (
             "submit.rs",
             "a person's command line; the worlds with a worker are the harness's",

@@ -63,6 +63,7 @@ async fn googles_python_client_of_pubsub_works_unchanged() {
 async fn cloud() -> LocalCloud {
     let cloud = LocalCloud::start(Settings::default()).await.unwrap();
     cloud.create_service_account(USER);
+    cloud.enforce(&[("topic/results", "results")]).unwrap();
     cloud
 }
 
@@ -365,7 +366,6 @@ async fn gclouds_commands_on_policies_work_unchanged() {
         ..Subscription::default()
     };
     cloud.create_subscription(&wanted).unwrap();
-    cloud.enforce(&[("topic/results", "results")]).unwrap();
     let worker = &cloud.settings().worker_service_account;
     let member = format!("serviceAccount:{worker}");
     let to = format!("--member={member}");
