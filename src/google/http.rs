@@ -12,8 +12,8 @@ use tokio::time::{Instant, timeout_at};
 use super::{Error, Kind};
 use crate::trace;
 
-/// The longest text that is taken for a sentence. It may name an object, of up to 1,024 bytes.
-const BARE_SENTENCE: usize = 2 * 1024;
+/// The rights whose want Cloud Storage's downloads tell.
+const OF_DOWNLOADS: [&str; 2] = ["storage.objects.get", "storage.objects.list"];
 /// How much of an error's body is read to find Google's message.
 const ERROR_BODY_LIMIT: usize = 16 * 1024;
 /// How long it is waited for.
@@ -298,11 +298,14 @@ fn wait(value: &str) -> Option<Duration> {
     Some((date.to_utc() - chrono::Utc::now()).to_std().unwrap_or_default())
 }
 
-/// Cloud Storage's downloads say why in one sentence without a frame, which tells an object that is absent from a right that is missing.
-fn bare_sentence(text: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(text).ok()?.trim();
-    let is_sentence = !text.is_empty() && text.len() <= BARE_SENTENCE && !text.starts_with(['<', '{', '[']);
-    (is_sentence && !text.contains(['\r', '\n'])).then(|| clean(text))
+/// Cloud Storage's downloads say why in one sentence without a frame: `... does not have storage.objects.list access to ...`, which
+/// tells an object that is absent from a right that is missing. Nothing but the right is taken from it: text without a frame may be
+/// anybody's (an identity provider's, a proxy's), and may hold what they were told.
+fn bare_refusal(text: &[u8]) -> Option<String> {
+    let (_, after) = std::str::from_utf8(text).ok()?.split_once(" does not have ")?;
+    let right = after.split(' ').next()?;
+    let right = OF_DOWNLOADS.into_iter().find(|known| *known == right)?;
+    Some(format!("the caller does not have {right} access to the object"))
 }
 
 /// Google's own words: the JSON APIs say `{"error":{"message","errors":[{"reason"}]}}`, the OAuth endpoints
@@ -328,7 +331,7 @@ fn google_message(text: &[u8]) -> (Option<String>, Option<String>) {
         reason: Option<String>,
     }
     let Ok(body) = serde_json::from_slice::<Body>(text) else {
-        return (bare_sentence(text), None);
+        return (bare_refusal(text), None);
     };
     let (message, reason) = match body.error {
         Some(ErrorField::Status { message, errors }) => (message, errors.into_iter().find_map(|item| item.reason)),
