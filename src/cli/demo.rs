@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::Failure;
-use super::output::{Paths, say};
+use super::output::{Paths, note, plain, say};
 use super::world::{self, Style, World};
 use crate::config::EngineConfig;
 use timeline::Timeline;
@@ -87,11 +87,11 @@ async fn all(world: &World, arguments: &Arguments, config: &EngineConfig) -> Res
         let (name, output) = (names.next(file), paths.next(file, "pdf"));
         match transfer::upload(world, file, &name).await {
             Ok(generation) => {
-                eprintln!(
+                note(&plain(&format!(
                     "uploaded   {} as gs://{}/{name}#{generation}",
                     file.display(),
                     world::INPUT_BUCKET
-                );
+                )));
                 waiting.insert(
                     (name, generation),
                     Waiting {
@@ -103,7 +103,7 @@ async fn all(world: &World, arguments: &Arguments, config: &EngineConfig) -> Res
             }
             Err(message) => {
                 failed += 1;
-                eprintln!("platen: {message}");
+                note(&plain(&format!("platen: {message}")));
             }
         }
     }
@@ -120,13 +120,13 @@ async fn all(world: &World, arguments: &Arguments, config: &EngineConfig) -> Res
                 Ok(()) => {}
                 Err(message) => {
                     failed += 1;
-                    eprintln!("platen: {message}");
+                    note(&plain(&format!("platen: {message}")));
                 }
             }
         }
     }
     timeline.print();
-    eprintln!("page       platen local keeps all of this running, with a web page to drop documents on");
+    note("page       platen local keeps all of this running, with a web page to drop documents on");
     if failed == 0 { Ok(()) } else { Err(Failure::Work(None)) }
 }
 
@@ -151,12 +151,12 @@ async fn finish(world: &World, result: &Value, file: &Waiting) -> Result<(), Str
             output["size"]
         ));
     }
-    eprintln!(
+    note(&plain(&format!(
         "downloaded {} (pages: {}, {size} bytes) through its signed URL, {} ms after the worker took the job",
         file.output.display(),
         output["pages"],
         result["timings"]["totalMs"],
-    );
+    )));
     Ok(())
 }
 

@@ -421,7 +421,11 @@ async fn the_page_is_for_itself_alone() {
     }
     for asset in ["/page.js", "/page.css"] {
         assert!(html.contains(&asset[1..]), "{asset}");
-        assert_eq!(local.call(Method::GET, asset).send().await.unwrap().status(), 200);
+        for method in [Method::GET, Method::HEAD] {
+            let answer = local.call(method.clone(), asset).send().await.unwrap();
+            assert_eq!(answer.status(), 200, "{method} {asset}");
+            assert_eq!(answer.bytes().await.unwrap().is_empty(), method == Method::HEAD);
+        }
     }
 
     let own = local.url("page").to_owned();

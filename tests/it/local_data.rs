@@ -691,7 +691,7 @@ async fn neither_memory_nor_the_journal_grows_with_what_is_replaced() {
 }
 
 /// A directory in this process, as soon as the cloud that had it is gone.
-async fn cloud(data: &Path) -> LocalCloud {
+pub(crate) async fn cloud(data: &Path) -> LocalCloud {
     let directory = until("the directory is free", || DataDirectory::open(data, |_| {}).ok()).await;
     LocalCloud::start_with(Settings::default(), Some(directory))
         .await

@@ -105,7 +105,12 @@ fn admitted(page: SocketAddr, request: &Request) -> Result<(), Refused> {
 async fn route(control: &Arc<Control>, request: Request) -> Result<Response, Refused> {
     let (parts, body) = request.into_parts();
     let (method, path) = (&parts.method, parts.uri.path());
-    Ok(match (method.as_str(), path) {
+    // Of what is asked for with HEAD the body is left out on the way.
+    let verb = match method == Method::HEAD && !path.starts_with("/api/") {
+        true => "GET",
+        false => method.as_str(),
+    };
+    Ok(match (verb, path) {
         ("GET", "/") => text("text/html; charset=utf-8", PAGE),
         ("GET", "/page.css") => text("text/css; charset=utf-8", STYLE),
         ("GET", "/favicon.ico") => StatusCode::NO_CONTENT.into_response(),

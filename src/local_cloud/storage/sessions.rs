@@ -266,9 +266,13 @@ impl Session {
             if self.total.is_some_and(|total| total != request.body.len()) {
                 return Err(another_size());
             }
-            self.received.clear();
+            let before = self.received.split();
             self.count();
-            self.add(&request.body, make_room)?;
+            if let Err(refusal) = self.add(&request.body, make_room) {
+                self.received = before;
+                self.count();
+                return Err(refusal);
+            }
             return Ok(true);
         };
         let (span, total) = range
@@ -379,6 +383,29 @@ fn incomplete(request: &Request, received: usize) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_leaves_what_is_there() {
+        let place = ("bucket".to_owned(), "object".to_owned());
+        let conditions = Preconditions::default();
+        let mut session = Session::new(place, Fields::default(), conditions, Expected::default(), None);
+        session.add(b"before", |_| true).unwrap();
+        let whole = Request {
+            method: axum::http::Method::PUT,
+            path: String::new(),
+            query: String::new(),
+            headers: axum::http::HeaderMap::new(),
+            body: Bytes::from_static(b"instead of it"),
+        };
+        let refusal = session.take(&whole, |_| false).unwrap_err();
+        assert_eq!(refusal.code, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(
+            (&session.received[..], session.length.load(Ordering::Relaxed)),
+            (&b"before"[..], 6)
+        );
+        assert!(session.take(&whole, |_| true).unwrap());
+        assert_eq!(&session.received[..], b"instead of it");
+    }
 
     /// As many bytes as that, without having them.
     fn holding(sessions: &Sessions, now: DateTime<Utc>, bytes: usize) -> String {

@@ -1,11 +1,11 @@
 //! Policies of topics and subscriptions: read, changed and set as gcloud does, and in force at once.
 
-use platen::local_cloud::{DataDirectory, LocalCloud, Settings, Subscription};
+use platen::local_cloud::{LocalCloud, Settings, Subscription};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
 use super::{Fixture, answer, patiently};
-use crate::harness::{USER, until};
+use crate::{harness::USER, local_data};
 
 const STORAGE_AGENT: &str = "serviceAccount:service-123456789012@gs-project-accounts.iam.gserviceaccount.com";
 const PUBSUB_AGENT: &str = "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com";
@@ -218,11 +218,7 @@ async fn googles_agents_announce_and_forward_as_soon_as_they_are_bound() {
 async fn policies_are_kept() {
     let directory = tempfile::tempdir().unwrap();
     let start = async || {
-        let data = until("the directory is free", || {
-            DataDirectory::open(directory.path(), |_| {}).ok()
-        })
-        .await;
-        let cloud = LocalCloud::start_with(Settings::default(), Some(data)).await.unwrap();
+        let cloud = local_data::cloud(directory.path()).await;
         for id in ["results", "other"] {
             // It is there after the first time.
             let _made = cloud.create_topic(id);

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use platen::local_cloud::{LocalCloud, Settings};
-use reqwest::{Client, RequestBuilder, StatusCode};
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -129,6 +129,28 @@ async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
     let status = answer.status();
     let bytes = answer.bytes().await.expect("the whole body arrives");
     (status, serde_json::from_slice(&bytes).unwrap_or_default())
+}
+
+/// A call of Pub/Sub: its status and its body. The token is a new one, because clocks are moved on past the life of an older one.
+async fn call(cloud: &Fixture, method: Method, path: &str, body: Value) -> (u16, Value) {
+    let token = cloud.cloud.access_token(&cloud.cloud.settings().worker_service_account);
+    let request = cloud.http.request(method, cloud.pubsub(path)).bearer_auth(token);
+    let (status, answer) = answer(request.json(&body)).await;
+    (status.as_u16(), answer)
+}
+
+/// The answer of a call of Pub/Sub that must succeed.
+async fn done(cloud: &Fixture, method: Method, path: &str, body: Value) -> Value {
+    let (status, answer) = call(cloud, method, path, body).await;
+    assert_eq!(status, 200, "{path}: {answer}");
+    answer
+}
+
+/// The status and Google's word for it.
+async fn refused(cloud: &Fixture, method: Method, path: &str, body: Value) -> (u16, String) {
+    let (status, answer) = call(cloud, method, path, body).await;
+    let word = answer["error"]["status"].as_str().unwrap_or_default().to_owned();
+    (status, word)
 }
 
 /// An answer read by hand.

@@ -3,14 +3,9 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Fixture, answer, ok};
+use super::{Fixture, answer, done};
 
 const TOPIC: &str = "projects/local-project/topics/topic";
-
-async fn done(cloud: &Fixture, method: Method, path: &str, body: Value) -> Value {
-    let request = cloud.http.request(method, cloud.pubsub(path)).bearer_auth(&cloud.token);
-    ok(request.json(&body)).await
-}
 
 #[tokio::test]
 async fn bodies_are_read_as_protobufs_json_is() {

@@ -1,12 +1,11 @@
 //! Snapshots: what a seek to one brings back and what it drops, how long they live, and that they are kept.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use platen::local_cloud::{DataDirectory, LocalCloud, Settings};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Fixture, answer};
-use crate::harness::until;
+use super::{Fixture, done, refused};
+use crate::local_data;
 
 const TOPIC: &str = "projects/local-project/topics/topic";
 
@@ -16,28 +15,6 @@ fn snapshot(id: &str) -> String {
 
 fn subscription(id: &str) -> String {
     format!("projects/local-project/subscriptions/{id}")
-}
-
-async fn call(cloud: &Fixture, method: Method, path: &str, body: Value) -> (u16, Value) {
-    // The clock moves on past the life of a token.
-    let token = cloud.cloud.access_token(&cloud.cloud.settings().worker_service_account);
-    let request = cloud.http.request(method, cloud.pubsub(path)).bearer_auth(token);
-    let (status, answer) = answer(request.json(&body)).await;
-    (status.as_u16(), answer)
-}
-
-async fn done(cloud: &Fixture, method: Method, path: &str, body: Value) -> Value {
-    let (status, answer) = call(cloud, method, path, body).await;
-    assert_eq!(status, 200, "{path}: {answer}");
-    answer
-}
-
-async fn refused(cloud: &Fixture, method: Method, path: &str, body: Value) -> (u16, String) {
-    let (status, answer) = call(cloud, method, path, body).await;
-    (
-        status,
-        answer["error"]["status"].as_str().unwrap_or_default().to_owned(),
-    )
 }
 
 /// A topic and subscriptions of it: their names and what they have more.
@@ -274,11 +251,7 @@ async fn a_snapshot_lives_a_week_less_the_age_of_its_backlog_and_is_of_one_topic
 async fn snapshots_and_where_a_seek_to_one_led_are_kept() {
     let directory = tempfile::tempdir().unwrap();
     let start = async || {
-        let data = until("the directory is free", || {
-            DataDirectory::open(directory.path(), |_| {}).ok()
-        })
-        .await;
-        let cloud = LocalCloud::start_with(Settings::default(), Some(data)).await.unwrap();
+        let cloud = local_data::cloud(directory.path()).await;
         let token = cloud.access_token(&cloud.settings().worker_service_account);
         Fixture {
             token,

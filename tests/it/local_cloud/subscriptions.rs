@@ -1,10 +1,10 @@
 //! What is done to topics and subscriptions after they are made: update, page through, seek, detach; and how long messages are kept.
 
 use chrono::{SecondsFormat, TimeDelta, Utc};
-use reqwest::{Method, StatusCode};
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Fixture, answer, ok, patiently};
+use super::{Fixture, done, ok, patiently, refused};
 
 const TOPIC: &str = "projects/local-project/topics/topic";
 
@@ -12,24 +12,6 @@ async fn with_topic() -> Fixture {
     let cloud = Fixture::fast().await;
     cloud.cloud.create_topic("topic").unwrap();
     cloud
-}
-
-async fn call(cloud: &Fixture, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
-    let request = cloud.http.request(method, cloud.pubsub(path)).bearer_auth(&cloud.token);
-    answer(request.json(&body)).await
-}
-
-async fn done(cloud: &Fixture, method: Method, path: &str, body: Value) -> Value {
-    let (status, answer) = call(cloud, method, path, body).await;
-    assert_eq!(status, 200, "{path}: {answer}");
-    answer
-}
-
-/// The status and Google's word for it.
-async fn refused(cloud: &Fixture, method: Method, path: &str, body: Value) -> (u16, String) {
-    let (status, answer) = call(cloud, method, path, body).await;
-    let word = answer["error"]["status"].as_str().unwrap_or_default().to_owned();
-    (status.as_u16(), word)
 }
 
 fn argument() -> (u16, String) {

@@ -13,13 +13,14 @@ use platen::local_cloud::LocalCloud;
 
 use crate::harness::{USER, cloud};
 
-/// Python with Google's library, made once; none where there is no Python, no registry, or no `ensurepip`.
-fn python() -> Option<PathBuf> {
-    let place = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("google-clients");
+/// Python with one of Google's libraries, made once in a directory of its own; none where there is no Python, no registry, or no
+/// `ensurepip`.
+fn python(directory: &str, library: &str, module: &str) -> Option<PathBuf> {
+    let place = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(directory);
     let python = place.join("bin/python");
     let has = |python: &PathBuf| {
         let found = Command::new(python)
-            .args(["-c", "import google.cloud.storage"])
+            .args(["-c", &format!("import google.cloud.{module}")])
             .output();
         found.is_ok_and(|found| found.status.success())
     };
@@ -30,7 +31,7 @@ fn python() -> Option<PathBuf> {
     if !made.is_ok_and(|made| made.status.success()) {
         return None;
     }
-    let install = ["-m", "pip", "install", "--quiet", "google-cloud-storage>=3,<4"];
+    let install = ["-m", "pip", "install", "--quiet", library];
     let installed = Command::new(&python).args(install).output();
     (installed.is_ok_and(|installed| installed.status.success()) && has(&python)).then_some(python)
 }
@@ -47,7 +48,8 @@ fn project(cloud: &LocalCloud) -> &str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn googles_python_client_works_unchanged() {
-    let Some(python) = tokio::task::spawn_blocking(python).await.unwrap() else {
+    let made = || python("google-clients", "google-cloud-storage>=3,<4", "storage");
+    let Some(python) = tokio::task::spawn_blocking(made).await.unwrap() else {
         println!("skipped: google-cloud-storage cannot be installed here (python3, its venv module and the registry)");
         return;
     };

@@ -1,6 +1,5 @@
 //! Google's Pub/Sub client and `gcloud pubsub`, unchanged, against the local cloud: by their effects, and what they say of refusals.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
@@ -10,34 +9,13 @@ use axum::http::{HeaderMap, StatusCode};
 use platen::local_cloud::{LocalCloud, Settings, Subscription};
 use serde_json::{Value, json};
 
-use super::{project, runs};
+use super::{project, python, runs};
 use crate::harness::{USER, until};
-
-/// Python with Google's library, made once; none where there is no Python, no registry, or no `ensurepip`.
-fn python() -> Option<PathBuf> {
-    let place = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("google-pubsub-client");
-    let python = place.join("bin/python");
-    let has = |python: &PathBuf| {
-        let found = Command::new(python)
-            .args(["-c", "import google.cloud.pubsub_v1"])
-            .output();
-        found.is_ok_and(|found| found.status.success())
-    };
-    if has(&python) {
-        return Some(python);
-    }
-    let made = Command::new("python3").args(["-m", "venv"]).arg(&place).output();
-    if !made.is_ok_and(|made| made.status.success()) {
-        return None;
-    }
-    let install = ["-m", "pip", "install", "--quiet", "google-cloud-pubsub>=2.30,<3"];
-    let installed = Command::new(&python).args(install).output();
-    (installed.is_ok_and(|installed| installed.status.success()) && has(&python)).then_some(python)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn googles_python_client_of_pubsub_works_unchanged() {
-    let Some(python) = tokio::task::spawn_blocking(python).await.unwrap() else {
+    let made = || python("google-pubsub-client", "google-cloud-pubsub>=2.30,<3", "pubsub_v1");
+    let Some(python) = tokio::task::spawn_blocking(made).await.unwrap() else {
         println!("skipped: google-cloud-pubsub cannot be installed here (python3, its venv module and the registry)");
         return;
     };
